@@ -1,0 +1,45 @@
+"""What can go wrong, one class for each phase; every message says what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+
+class OmgError(Exception):
+    """An error a user can act on: the command line prints it as one line and exits with code 2."""
+
+    exit_code = 2
+
+
+class DataError(OmgError):
+    """An input file or array that can't be used."""
+
+
+class UnsafeFileError(DataError):
+    """A file that asks for something beyond plain data, refused before anything in it is run."""
+
+
+class SchemaError(OmgError):
+    """A plan schema that makes no sense."""
+
+
+class PlanError(OmgError):
+    """No candidate plan obeys the schema."""
+
+
+class EncoderError(OmgError):
+    """A text or observation encoder that is missing, damaged or of the wrong kind."""
+
+
+class KnowledgeBaseError(OmgError):
+    """A knowledge base that is damaged, empty or made by another model."""
+
+
+class ModelError(OmgError):
+    """A model folder that is incomplete, damaged or doesn't fit the data."""
+
+
+class ConfigError(OmgError):
+    """A setting that is unknown or out of range."""
+
+
+class DeviceError(OmgError):
+    """A device that isn't there."""
