@@ -1,0 +1,48 @@
+"""OMG-Agent: reconstruct the missing modalities of multimodal samples by a workflow you can inspect."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omg_graph.errors import OmgError as OmgError
+    from omg_graph.graph.api import reconstruct as reconstruct
+    from omg_graph.graph.knowledge_base import build_knowledge_base_graph as build_knowledge_base_graph
+    from omg_graph.graph.reconstruct import build_graph as build_graph
+    from omg_graph.graph.state import Settings as Settings
+    from omg_graph.model.folder import load_model as load_model
+    from omg_graph.model.model import Model as Model
+    from omg_graph.training.graph import build_training_graph as build_training_graph
+    from omg_graph.trajectory.artifacts import MemoryArtifactStore as MemoryArtifactStore
+    from omg_graph.trajectory.disk import DiskArtifactStore as DiskArtifactStore
+    from omg_graph.trajectory.trajectory import Trajectory as Trajectory
+
+_HOMES = {
+    "DiskArtifactStore": "omg_graph.trajectory.disk",
+    "MemoryArtifactStore": "omg_graph.trajectory.artifacts",
+    "Model": "omg_graph.model.model",
+    "OmgError": "omg_graph.errors",
+    "Settings": "omg_graph.graph.state",
+    "Trajectory": "omg_graph.trajectory.trajectory",
+    "build_graph": "omg_graph.graph.reconstruct",
+    "build_knowledge_base_graph": "omg_graph.graph.knowledge_base",
+    "build_training_graph": "omg_graph.training.graph",
+    "load_model": "omg_graph.model.folder",
+    "reconstruct": "omg_graph.graph.api",
+}
+
+__all__ = [  # noqa: PLE0604 - names come from the table above, so that nothing is said twice
+    *sorted(_HOMES)
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: ``omg --help`` must not load torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,3 +27,17 @@ def generator(*parts: Part) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derived_seed(*parts))
+
+
+@contextmanager
+def seeded(*parts: Part) -> Iterator[None]:
+    """Lend torch's global generators a seed of these parts, and give them back untouched.
+
+    For layers that draw from them and can't be handed a generator: initial weights, dropout.
+    """
+    import torch
+
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derived_seed(*parts))
+        yield

@@ -1,0 +1,1 @@
+"""The embedded default: a small model trained on simulated data, labelled synthetic."""

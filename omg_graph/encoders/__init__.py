@@ -1,0 +1,1 @@
+"""Encoders: standard units, psi for observations and g for texts, in one shared space."""

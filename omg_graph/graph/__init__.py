@@ -1,0 +1,1 @@
+"""The graph: nodes over the workflow's steps, and what callers use."""

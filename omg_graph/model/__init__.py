@@ -1,0 +1,1 @@
+"""A trained model: in memory, on disk, and step by step."""

@@ -1,0 +1,1 @@
+"""The semantic planner: schemas, plans for training data, the distilled student, and re-ranking."""

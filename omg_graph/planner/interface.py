@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,8 +40,6 @@ class Planner(Protocol):
     name: str
     schema: Schema
 
-    def propose(
-        self, observations: PlannerInput, candidates: int, seed: int
-    ) -> list[list[CandidatePlan]]:
+    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
         """``candidates`` plans for each sample; what is drawn depends on (seed, id, candidate) alone."""
         ...

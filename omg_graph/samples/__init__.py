@@ -1,0 +1,1 @@
+"""Samples and masks: reading data files, checking them, making them fit a model."""

@@ -121,9 +121,7 @@ class Split:
             array[hidden] = 0.0
             arrays[name] = array
             if name == TEXT_MODALITY and raw_text is not None:
-                raw_text = tuple(
-                    None if gone else text for gone, text in zip(hidden, raw_text, strict=True)
-                )
+                raw_text = tuple(None if gone else text for gone, text in zip(hidden, raw_text, strict=True))
         return replace(self, arrays=arrays, observed=observed, raw_text=raw_text)
 
 

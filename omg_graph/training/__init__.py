@@ -1,0 +1,1 @@
+"""Training: stages that can be resumed, and the graph that runs them."""

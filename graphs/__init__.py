@@ -1,0 +1,1 @@
+"""Thin entry points of the three graphs, for LangGraph's server and Studio."""

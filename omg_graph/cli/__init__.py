@@ -1,0 +1,72 @@
+"""The command line: every error a user can act on is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``omg`` and return its exit code.
+
+    0: done. 1: an unexpected error, or ``omg doctor`` found one, or the reader of the output has gone.
+    2: something the user can act on. 130: interrupted.
+
+    Args:
+        arguments: what follows ``omg``; the process's own when None.
+    """
+    import typer
+
+    from omg_graph.cli.app import build_command
+    from omg_graph.cli.runtime import Settings, flush, say, tolerate_encoding
+    from omg_graph.errors import OmgError
+
+    settings = Settings()
+    tolerate_encoding()
+    try:
+        code = build_command(settings).main(
+            args=None if arguments is None else list(arguments), prog_name="omg", standalone_mode=False
+        )
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except typer.Abort:
+        code = 1
+    except OmgError as error:
+        _trace(settings.debug)
+        say(str(error))
+        code = error.exit_code
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the common ground of typer's usage errors, old and new
+            code = _usage(error)
+        else:
+            _trace(settings.debug)
+            what = f"unexpected {type(error).__name__}: {error}"
+            say(what if settings.debug else f"{what} (--debug shows where; please report it)")
+            code = 1
+    if code == INTERRUPTED:
+        say("interrupted")
+    if not flush():
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception) -> int:
+    from omg_graph.cli.runtime import say
+
+    context = getattr(error, "ctx", None)
+    path = "omg" if context is None else context.command_path
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: rich has printed its help
+        print(error, end="", file=sys.stderr)
+    else:
+        message = " ".join(str(error.format_message()).split())  # type: ignore[attr-defined]
+        say(f"{message.rstrip('.')}: see {path} --help")
+    return int(getattr(error, "exit_code", 2))
+
+
+def _trace(wanted: bool) -> None:
+    if wanted:
+        import traceback
+
+        traceback.print_exc()

@@ -1,0 +1,116 @@
+"""The command ``omg`` put together: nothing here, nor in the commands' own files, imports a heavy package."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from copy import copy
+from typing import Annotated, Any
+
+import typer
+
+from omg_graph.cli import data, kb
+from omg_graph.cli.doctor import doctor
+from omg_graph.cli.run import run
+from omg_graph.cli.runtime import Settings
+from omg_graph.cli.simulate import simulate
+from omg_graph.cli.train import train
+
+SHARED = ("debug", "verbose", "threads")
+"""Options of ``omg`` that may also come after the name of a command."""
+
+app = typer.Typer(
+    name="omg",
+    help="Reconstruct missing modalities: plan, re-rank, retrieve, denoise, with the evidence kept.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"omg {version('omg-graph')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def omg(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - answered by its callback
+        bool, typer.Option("--version", help="Say the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[  # noqa: ARG001 - taken by ``_with_settings``, like the next two
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="For every command"),
+    ] = False,
+    verbose: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Let libraries say what they want.", rich_help_panel="For every command"
+        ),
+    ] = False,
+    threads: Annotated[  # noqa: ARG001
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads; OMP_NUM_THREADS, else 1, by default.",
+            rich_help_panel="For every command",
+        ),
+    ] = None,
+) -> None:
+    """Print the help where no command is given."""
+    if context.invoked_subcommand is None and (text := context.get_help()):
+        typer.echo(text)
+
+
+app.command()(run)
+app.command()(train)
+app.command()(run)
+app.command()(train)
+app.add_typer(data.app, name="data")
+app.add_typer(kb.app, name="kb")
+app.command()(simulate)
+app.command()(doctor)
+
+
+def build_command(settings: Settings) -> Any:
+    """The whole of ``omg``, whose shared options end up in ``settings`` before a command starts."""
+    root: Any = typer.main.get_command(app)
+    shared = [parameter for parameter in root.params if parameter.name in SHARED]
+    root.callback = _with_settings(root.callback, settings)
+    for command in _leaves(root):
+        taken = {option for parameter in command.params for option in parameter.opts}
+        added = [copy(parameter) for parameter in shared if not taken.intersection(parameter.opts)]
+        command.params.extend(added)
+        command.callback = _with_settings(
+            command.callback, settings, tuple(parameter.name for parameter in added)
+        )
+    return root
+
+
+def _leaves(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            yield from _leaves(command)
+        else:
+            yield command
+
+
+def _with_settings(
+    callback: Callable[..., Any], settings: Settings, added: tuple[str, ...] | None = None
+) -> Callable[..., Any]:
+    """The callback, with the shared options noted; those added to a command it doesn't get to see."""
+
+    @functools.wraps(callback)
+    def call(*arguments: Any, **values: Any) -> Any:
+        settings.debug |= bool(values.get("debug"))
+        settings.verbose |= bool(values.get("verbose"))
+        settings.threads = values.get("threads") or settings.threads
+        if added is None:
+            return callback(*arguments, **values)
+        settings.apply()
+        return callback(*arguments, **{name: value for name, value in values.items() if name not in added})
+
+    return call

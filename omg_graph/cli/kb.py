@@ -1,0 +1,271 @@
+"""``omg kb``: build knowledge bases for a model, add to them, ask them, count what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from omg_graph.model.model import Model
+    from omg_graph.retriever.entries import KnowledgeBase
+    from omg_graph.retriever.lookup import ScoredEntry, Statistics
+
+app = typer.Typer(help="Build, extend and ask knowledge bases.", no_args_is_help=True)
+
+DataOption = Annotated[list[Path], typer.Option("--data", help="A file of samples; may be repeated.")]
+SplitOption = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="A split to take; may be repeated. Else train, else the only one."),
+]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="A model folder; else the embedded default.")
+]
+KbOption = Annotated[Path | None, typer.Option("--kb", help="A knowledge base folder; else the model's own.")]
+EncoderOption = Annotated[
+    Path | None, typer.Option("--text-encoder", help="A folder with the text encoder's weights.")
+]
+ModalitiesOption = Annotated[
+    str | None, typer.Option("--modalities", help="Fields to read as modalities, with commas between.")
+]
+LabelOption = Annotated[str | None, typer.Option("--label", help="The field that entries are labelled by.")]
+FillOption = Annotated[
+    Literal["zero", "mean"] | None,
+    typer.Option("--fill-nonfinite", help="Fill single NaN and infinities."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the planner's draws.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback()
+def kb() -> None:
+    """Build, extend and ask knowledge bases."""
+
+
+@app.command()
+def build(
+    data: DataOption,
+    output: Annotated[Path, typer.Option("--output", help="The folder to write, replaced if it is one.")],
+    model: ModelOption = None,
+    split: SplitOption = None,
+    modalities: ModalitiesOption = None,
+    label: LabelOption = None,
+    fill_nonfinite: FillOption = None,
+    text_encoder: EncoderOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Make a knowledge base of samples, for one model."""
+    from omg_graph.cli.loading import open_model
+
+    _check_output(output)
+    loaded = open_model(model, text_encoder)
+    built = _entries(loaded, data, split, modalities, label, fill_nonfinite, seed, output.resolve().name)
+    built.save(output)
+    typer.echo(f"{len(built)} entries written to {output}")
+
+
+@app.command()
+def add(
+    data: DataOption,
+    kb: Annotated[Path, typer.Option("--kb", help="The knowledge base folder to extend.")],
+    model: ModelOption = None,
+    split: SplitOption = None,
+    modalities: ModalitiesOption = None,
+    label: LabelOption = None,
+    fill_nonfinite: FillOption = None,
+    text_encoder: EncoderOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Add samples to a knowledge base; an entry with the id of a new one is replaced."""
+    from omg_graph.cli.loading import open_model
+    from omg_graph.retriever.entries import KnowledgeBase
+
+    _check_own(kb)
+    existing = KnowledgeBase.load(kb)
+    # Refused before any sample is planned if it isn't this model's.
+    loaded = open_model(model, text_encoder).with_knowledge_base(existing)
+    new = _entries(loaded, data, split, modalities, label, fill_nonfinite, seed, existing.name)
+    extended = existing.extended(new)
+    extended.save(kb)
+    replaced = len(existing) + len(new) - len(extended)
+    typer.echo(f"{len(new) - replaced} entries added to {kb}, {replaced} replaced: {len(extended)} in all")
+
+
+@app.command()
+def query(
+    text: Annotated[str, typer.Option("--text", help="What to look for, in words.")],
+    model: ModelOption = None,
+    kb: KbOption = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many entries to list.")] = 5,
+    text_encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the entries whose text means most nearly what is asked for."""
+    from omg_graph.cli.loading import open_model
+    from omg_graph.cli.output import print_json
+    from omg_graph.errors import ConfigError
+    from omg_graph.retriever.entries import KnowledgeBase
+    from omg_graph.retriever.lookup import lookup
+
+    if not text.strip():
+        raise ConfigError("--text: some words were expected, none came: say what to look for")
+    loaded = open_model(model, text_encoder)
+    if kb is not None:
+        loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
+    base = loaded.knowledge_base
+    found = lookup(base, loaded.text_encoder.embed([text])[0], top_k)
+    if as_json:
+        print_json({"text": text, "knowledge_base": base.name, "entries": [asdict(entry) for entry in found]})
+    else:
+        _print_entries(found)
+
+
+@app.command()
+def stats(model: ModelOption = None, kb: KbOption = None, as_json: JsonOption = False) -> None:
+    """Count what a knowledge base holds; with --kb and --model both, refuse one of another model."""
+    from omg_graph.cli.loading import model_folder
+    from omg_graph.cli.output import print_json, spinner
+    from omg_graph.retriever.entries import KnowledgeBase
+    from omg_graph.retriever.lookup import stats as count
+
+    with spinner("reading the knowledge base"):
+        if kb is None:
+            from omg_graph.model.folder import KNOWLEDGE_BASE, read_manifest
+
+            folder = model_folder(model)
+            read_manifest(folder)
+            base = KnowledgeBase.load(folder / KNOWLEDGE_BASE)
+        else:
+            base = KnowledgeBase.load(kb)
+            if model is not None:
+                _require_model(base, model)
+    counted = count(base)
+    if as_json:
+        print_json(_document(counted))
+    else:
+        _print_stats(counted)
+
+
+def _entries(
+    model: Model,
+    data: list[Path],
+    split: list[str] | None,
+    modalities: str | None,
+    label: str | None,
+    fill_nonfinite: Literal["zero", "mean"] | None,
+    seed: int,
+    name: str,
+) -> KnowledgeBase:
+    from omg_graph.cli.output import note, progress_bar
+    from omg_graph.model.knowledge import build_knowledge_base, read_sources
+
+    names = None if modalities is None else [part.strip() for part in modalities.split(",") if part.strip()]
+    sources, notes = read_sources(
+        model, data, splits=split or (), modalities=names, label=label, fill_nonfinite=fill_nonfinite
+    )
+    for line in notes:
+        note(line)
+    with progress_bar("planning", "samples") as progress:
+        return build_knowledge_base(model, sources, name=name, seed=seed, on_progress=progress)
+
+
+def _check_output(folder: Path) -> None:
+    """Refuse a folder that can't be replaced before minutes are spent."""
+    from omg_graph.errors import KnowledgeBaseError
+    from omg_graph.retriever.files import is_knowledge_base
+
+    _check_own(folder)
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty and not is_knowledge_base(folder):
+        raise KnowledgeBaseError(
+            f"--output {folder}: a new or empty folder, or an older knowledge base, was expected; this holds "
+            "other things: name another folder"
+        )
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse the knowledge base inside a model, whose manifest would no longer fit."""
+    from omg_graph.errors import KnowledgeBaseError
+    from omg_graph.model.folder import KNOWLEDGE_BASE, MANIFEST
+
+    place = folder.resolve()
+    if place.name == KNOWLEDGE_BASE and (place.parent / MANIFEST).is_file():
+        raise KnowledgeBaseError(
+            f"{folder} is part of a model and can't be changed without damaging it: copy the folder "
+            "elsewhere, and give the copy with --kb"
+        )
+
+
+def _require_model(base: KnowledgeBase, folder: Path) -> None:
+    from omg_graph.model.folder import read_manifest
+
+    # The fingerprint covers the widths: a model needn't be loaded to compare them.
+    widths = base.value_widths, base.text_embeddings.shape[1]
+    base.require(read_manifest(folder).components, base.views, *widths)
+
+
+def _print_entries(found: list[ScoredEntry]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from omg_graph.cli.output import cell, stdout_console
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    labelled = any(entry.label is not None for entry in found)
+    table.add_column("score", justify="right")
+    table.add_column("id", overflow="fold")
+    if labelled:
+        table.add_column("label", overflow="fold")
+    table.add_column("text", overflow="fold")
+    table.add_column("source", overflow="fold", style="dim")
+    for entry in found:
+        label = [cell(entry.label or "-")] if labelled else []
+        table.add_row(
+            cell(f"{entry.score:.3f}"), cell(entry.id), *label, cell(entry.text), cell(entry.source)
+        )
+    stdout_console().print(table)
+
+
+def _print_stats(counted: Statistics) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from omg_graph.cli.output import cell, stdout_console
+
+    console = stdout_console()
+    console.print(cell(f"knowledge base {counted.name}", style="bold"))
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    facts.add_row("entries", cell(counted.entries))
+    facts.add_row("groups", cell(f"{counted.groups}, the largest of {counted.largest_group}"))
+    facts.add_row("different texts", cell(counted.texts))
+    facts.add_row("of model", cell(counted.model_fingerprint[:12]))
+    facts.add_row("fingerprint", cell(counted.fingerprint[:12]))
+    console.print(facts)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("part")
+    table.add_column("name")
+    table.add_column("width", justify="right")
+    table.add_column("entries", justify="right")
+    for part, rows in (("view of the key", counted.views), ("value", counted.values)):
+        for name, (width, entries) in rows.items():
+            table.add_row(part, cell(name), cell(width), cell(entries))
+    console.print(table)
+    for heading, counts in (("source", counted.sources), ("label", counted.labels)):
+        if counts:
+            table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+            table.add_column(heading, overflow="fold")
+            table.add_column("entries", justify="right")
+            for name, number in counts.items():
+                table.add_row(cell(name), cell(number))
+            console.print(table)
+
+
+def _document(counted: Statistics) -> dict[str, Any]:
+    document = asdict(counted)
+    for part in ("views", "values"):
+        document[part] = {
+            name: {"width": width, "entries": entries} for name, (width, entries) in document[part].items()
+        }
+    return document

@@ -1,0 +1,96 @@
+"""What the commands print: results on stdout, progress and notes on stderr, text from files made harmless."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+PIPED_WIDTH = 120
+"""Columns of a table that no terminal shows."""
+
+Progress = Callable[[int, int], None]
+"""(done, of)."""
+
+
+def stdout_console() -> Console:
+    """Where results go: without colour or a terminal's width if it isn't one."""
+    return _console(sys.stdout)
+
+
+def stderr_console() -> Console:
+    """Where progress and notes go."""
+    return _console(sys.stderr)
+
+
+def note(message: str) -> None:
+    """Tell something beside the result, on stderr, in a line."""
+    from omg_graph.samples.arrays import printable
+
+    stderr_console().print(
+        printable(message), style="dim", markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
+
+
+def cell(content: object, style: str = "") -> Text:
+    """Text for a table as it is: no markup in it is obeyed, nor a control character."""
+    from rich.text import Text
+
+    from omg_graph.samples.arrays import printable
+
+    return Text(printable(content), style=style)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout.
+
+    Raises:
+        ValueError: if it holds a number that JSON has no word for (NaN, infinity).
+    """
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Progress]:
+    """A bar on stderr while the block runs, if a terminal shows it; moved on by (done, of)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr_console()
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit, markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+@contextmanager
+def spinner(what: str) -> Iterator[None]:
+    """A sign of life on stderr while the block runs, if a terminal shows it."""
+    console = stderr_console()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(file=stream, width=PIPED_WIDTH if piped else None, emoji=False)

@@ -1,0 +1,141 @@
+"""``omg run``: reconstruct what is missing in a file, and show how it came about."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omg_graph.cli.output import note, print_json, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEFAULT_OUTPUT = Path("omg_output")
+
+
+def run(
+    input_file: Annotated[
+        Path, typer.Option("--input", help="A pickle or .npz of one sample or many.", show_default=False)
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Which split; the only one, else test, else valid.", show_default=False)
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(help="Hide a modality that is there (repeat it for more).", show_default=False),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A folder that omg train wrote; the embedded default if left out.")
+    ] = None,
+    kb: Annotated[
+        Path | None, typer.Option("--kb", help="Another knowledge base of the same model.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = DEFAULT_OUTPUT,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    top_k: Annotated[int | None, typer.Option(min=1, help="Entries of evidence (K).")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, help="Plans drawn for each sample.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Samples of what a missing modality may have been.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Decides everything random, with each sample's id.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
+    keep_path: Annotated[
+        str, typer.Option(help="Whose whole denoising path is kept: first (100 samples), all or none.")
+    ] = "first",
+    allow_own_group: Annotated[
+        bool, typer.Option(help="Let entries of a sample's own group serve; never itself.")
+    ] = False,
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Reconstruct the missing modalities of every sample in a file.
+
+    Writes reconstruction.npz, trajectory.jsonl and arrays.safetensors to --output.
+    """
+    from omg_graph.cli.loading import open_model
+    from omg_graph.errors import ConfigError
+    from omg_graph.graph.results import ResultWriter, check_output
+
+    if keep_path not in ("first", "all", "none"):
+        raise ConfigError(f"--keep-path is first, all or none, {keep_path!r} came")
+    if not input_file.exists():
+        from omg_graph.errors import DataError
+
+        raise DataError(f"--input {input_file}: there is no such file: give a pickle or .npz of samples")
+    check_output(output)
+    loaded = open_model(model, text_encoder)
+
+    from omg_graph.graph.api import FULL_PATHS, prepare, stream
+    from omg_graph.graph.state import Settings
+    from omg_graph.model.model import choose_device
+    from omg_graph.retriever.entries import KnowledgeBase
+    from omg_graph.trajectory.artifacts import MemoryArtifactStore
+
+    loaded = loaded.to(choose_device(device))
+    if kb is not None:
+        loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
+    request = prepare(loaded, input_file, split=split, missing=missing or [], limit=limit)
+    settings = Settings(
+        top_k=top_k,
+        candidates=candidates,
+        steps=steps,
+        draws=draws,
+        seed=seed,
+        keep_path=keep_path != "none",
+        allow_own_group=allow_own_group,
+    )
+    if not as_json:
+        for remark in request.notes:
+            note(remark)
+    store = MemoryArtifactStore()
+    writer = ResultWriter(loaded.latent_space.specs, draws)
+    full = len(request.observed) if keep_path == "all" else FULL_PATHS
+    with _progress(len(request.observed), draws) as told:
+        for trajectory in stream(loaded, request, settings, store, told, full_paths=full):
+            writer.add(trajectory, store)
+            told({"node": "sample"})
+    writer.write(output, single=request.single)
+
+    from omg_graph.cli.story import result_document, show_results
+
+    if as_json:
+        print_json(result_document(writer.trajectories, loaded, output))
+    else:
+        show_results(stdout_console(), writer.trajectories, loaded, output)
+
+
+@contextmanager
+def _progress(samples: int, draws: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Two bars on stderr: samples done, and the denoising of the batch under way."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr_console()
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        denoising = bar.add_task("denoising", total=None)
+        done = bar.add_task("samples", total=samples)
+
+        def told(event: dict[str, Any]) -> None:
+            node = event.get("node")
+            if node == "executor":
+                of = event["of"] * draws
+                bar.update(denoising, completed=event["draw"] * event["of"] + event["step"], total=of)
+            elif node == "sample":
+                bar.advance(done)
+            elif node in ("planner", "rerank", "retriever"):
+                bar.update(done, description=f"samples · {node}")
+
+        yield told

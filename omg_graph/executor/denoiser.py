@@ -1,0 +1,252 @@
+"""The denoiser of Eq. 10, steered by the plan in its deep layers and by the evidence in its shallow ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omg_graph.encoders.per_modality import PerModality
+
+Latents = Mapping[str, Float[Tensor, "batch _"]]
+"""Modality to (batch, latent); the width is each modality's own."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What steers the denoising of a batch."""
+
+    observation: Float[Tensor, "batch shared"]
+    """u_X."""
+    plan: Float[Tensor, "batch constraint shared"]
+    """g of the whole plan, then g of each constraint: c_S as the keys that cross-attention chooses among."""
+    evidence: dict[str, Float[Tensor, "batch _"]]
+    """E for each modality (Eq. 8); zeros where there is none."""
+    anchor: dict[str, Float[Tensor, "batch _"]]
+    """What was subtracted from the latents before noising; zeros without an anchor."""
+    observed: Bool[Tensor, "batch modality"]
+    """Which slots hold clean latents; all others are denoised."""
+
+    def take(self, rows: Tensor) -> Conditions:
+        """The conditions of some rows, repeats allowed."""
+        return Conditions(
+            self.observation[rows],
+            self.plan[rows],
+            {name: value[rows] for name, value in self.evidence.items()},
+            {name: value[rows] for name, value in self.anchor.items()},
+            self.observed[rows],
+        )
+
+
+class PlanCrossAttention(nn.Module):
+    """CA_l of Eq. 12: each slot's features attend to the plan's constraints."""
+
+    def __init__(self, width: int, shared_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(shared_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch slot width"], plan: Float[Tensor, "batch constraint shared"]
+    ) -> Float[Tensor, "batch slot width"]:
+        """CA(h, c_S), to be added to h (Eq. 12)."""
+        query = _split_heads(self.query(self.norm(hidden)), self.heads)
+        key, value = self.key_value(plan).chunk(2, dim=-1)
+        attended = F.scaled_dot_product_attention(
+            query, _split_heads(key, self.heads), _split_heads(value, self.heads)
+        )
+        out: Tensor = self.out(_join_heads(attended))
+        return out
+
+
+class EvidenceAdapter(nn.Module):
+    """ZA_l of Eq. 13: a bottleneck over features and evidence whose output layer starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, width)
+        self.evidence = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch slot width"], evidence: Float[Tensor, "batch slot width"]
+    ) -> Float[Tensor, "batch slot width"]:
+        """ZA(h, E), to be added to h (Eq. 13)."""
+        mixed: Tensor = self.out(F.silu(self.hidden(self.norm(hidden)) + self.evidence(evidence)))
+        return mixed
+
+
+class SlotBlock(nn.Module):
+    """Self-attention over modality slots and a perceptron, both modulated by time and observation."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 3 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(3 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch slot width"],
+        condition: Float[Tensor, "batch width"],
+    ) -> Float[Tensor, "batch slot width"]:
+        """The slots' features after one layer; ``condition`` is time and observation together."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
+            self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        )
+        query, key, value = self.qkv(self.attention_norm(hidden) * (1 + scale_a) + shift_a).chunk(3, dim=-1)
+        mixed = F.scaled_dot_product_attention(
+            _split_heads(query, self.heads),
+            _split_heads(key, self.heads),
+            _split_heads(value, self.heads),
+        )
+        hidden = hidden + (1 + gate_a) * self.dropout(self.attention_out(_join_heads(mixed)))
+        update = self.mlp(self.mlp_norm(hidden) * (1 + scale_m) + shift_m)
+        out: Tensor = hidden + (1 + gate_m) * self.dropout(update)
+        return out
+
+
+class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """eps_theta (or v_theta) over one latent slot for each modality, all missing ones jointly.
+
+    Observed slots hold their clean latents, so that details of X that u_X has no room for stay within reach;
+    ``observed_slots=False`` feeds u_X alone, the literal Eq. 10.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        latent_widths: dict[str, int],
+        shared_width: int = 384,
+        width: int = 192,
+        layers: int = 4,
+        shallow_layers: Sequence[int] = (0, 1),
+        deep_layers: Sequence[int] = (2, 3),
+        heads: int = 4,
+        dropout: float = 0.1,
+        observed_slots: bool = True,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        # saved beside the widths, because diffusers sorts a dictionary's keys when it writes its JSON, and
+        # layers are told apart by the order of the modalities
+        self.names = tuple(names or latent_widths)
+        self.register_to_config(names=self.names)
+        latent_widths = {name: latent_widths[name] for name in self.names}
+        self.shallow = tuple(shallow_layers)
+        self.deep = tuple(deep_layers)
+        self.observed_slots = observed_slots
+        self.width = width
+        self.state_in = PerModality({name: nn.Linear(size, width) for name, size in latent_widths.items()})
+        self.clean_in = PerModality({name: nn.Linear(size, width) for name, size in latent_widths.items()})
+        self.anchor_in = PerModality({name: nn.Linear(size, width) for name, size in latent_widths.items()})
+        self.evidence_in = PerModality({name: nn.Linear(size, width) for name, size in latent_widths.items()})
+        self.slot = nn.Parameter(torch.randn(len(self.names), 2, width) * 0.02)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.mean_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.observation_in = nn.Linear(shared_width, width)
+        self.blocks = nn.ModuleList(SlotBlock(width, heads, dropout) for _ in range(layers))
+        self.adapters = nn.ModuleDict({str(layer): EvidenceAdapter(width) for layer in self.shallow})
+        self.cross = nn.ModuleDict(
+            {str(layer): PlanCrossAttention(width, shared_width, heads) for layer in self.deep}
+        )
+        self.final_norm = nn.LayerNorm(width)
+        self.out = PerModality({name: nn.Linear(width, size) for name, size in latent_widths.items()})
+        for _, head in self.out.items():
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        states: Latents,
+        clean: Latents,
+        time: Float[Tensor, " batch"],
+        conditions: Conditions,
+        mean: Bool[Tensor, " batch"] | None = None,
+    ) -> dict[str, Float[Tensor, "batch _"]]:
+        """Predicted v or eps for every slot; what it says of observed slots means nothing.
+
+        Args:
+            states: z_t for each modality, in residual units; ignored where observed.
+            clean: Latents of observed modalities; ignored where not observed.
+            time: Time step of each row, in [0, T).
+            conditions: u_X, plan, evidence and masks.
+            mean: Rows that ask for the mean estimate instead: their states are ignored, their output is the
+                expected residual itself. A time code of its own keeps it from disturbing the last time step.
+        """
+        code = self.time(_sinusoid(time, self.width))
+        if mean is not None:
+            code = torch.where(mean[:, None], self.mean_token.to(code.dtype), code)
+        condition = code + self.observation_in(conditions.observation)
+        hidden = torch.stack(
+            [
+                self._slot(column, name, states[name], clean[name], conditions, mean)
+                for column, name in enumerate(self.names)
+            ],
+            dim=1,
+        )
+        evidence = torch.stack(
+            [self.evidence_in[name](conditions.evidence[name]) for name in self.names], dim=1
+        )
+        missing = (~conditions.observed).unsqueeze(-1).to(hidden.dtype)
+        for layer, block in enumerate(self.blocks):
+            hidden = block(hidden, condition)
+            if layer in self.shallow:
+                hidden = hidden + missing * self.adapters[str(layer)](hidden, evidence)
+            if layer in self.deep:
+                hidden = hidden + self.cross[str(layer)](hidden, conditions.plan)
+        hidden = self.final_norm(hidden)
+        return {name: self.out[name](hidden[:, column]) for column, name in enumerate(self.names)}
+
+    def _slot(
+        self,
+        column: int,
+        name: str,
+        state: Tensor,
+        clean: Tensor,
+        conditions: Conditions,
+        mean: Tensor | None,
+    ) -> Tensor:
+        observed = conditions.observed[:, column : column + 1]
+        if mean is not None:
+            state = torch.where(mean[:, None], torch.zeros_like(state), state)
+        missing_in = self.state_in[name](state) + self.anchor_in[name](conditions.anchor[name])
+        observed_in = self.clean_in[name](clean if self.observed_slots else torch.zeros_like(clean))
+        return torch.where(observed, observed_in + self.slot[column, 1], missing_in + self.slot[column, 0])
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    batch, length, width = x.shape
+    return x.reshape(batch, length, heads, width // heads).transpose(1, 2)
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    batch, heads, length, width = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+def _sinusoid(time: Tensor, width: int) -> Tensor:
+    half = width // 2
+    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, device=time.device) / half)
+    angles = time.to(torch.float32)[:, None] * frequencies[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

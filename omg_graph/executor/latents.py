@@ -1,0 +1,89 @@
+"""The latent space of a model: how each modality goes from the input's units to latents and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from omg_graph.encoders.standardise import Standardiser
+from omg_graph.executor.autoencoder import Autoencoder
+from omg_graph.samples.dataset import FloatArray, ModalitySpec, Split
+
+
+@dataclass(frozen=True)
+class ModalityCodec:
+    """One modality's standard units and autoencoder."""
+
+    standardiser: Standardiser
+    autoencoder: Autoencoder
+    scale: float
+    """Root mean square of the latents on the training rows."""
+
+    @property
+    def spec(self) -> ModalitySpec:
+        """What the modality looks like."""
+        return self.standardiser.spec
+
+    @property
+    def width(self) -> int:
+        """Latent width."""
+        return self.autoencoder.width
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """The codecs of all modalities, in the model's order."""
+
+    codecs: dict[str, ModalityCodec]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.codecs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities' names."""
+        return tuple(self.codecs)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Latent width of each modality."""
+        return {name: codec.width for name, codec in self.codecs.items()}
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Root mean square of each modality's training latents."""
+        return {name: codec.scale for name, codec in self.codecs.items()}
+
+    @property
+    def specs(self) -> tuple[ModalitySpec, ...]:
+        """What each modality looks like."""
+        return tuple(codec.spec for codec in self.codecs.values())
+
+    def standard(self, split: Split) -> dict[str, FloatArray]:
+        """Modality to (samples, size) in standard units; rows that miss it are zero."""
+        out = {}
+        for name, codec in self.codecs.items():
+            rows = codec.standardiser.apply(split.arrays[name], split.lengths.get(name))
+            out[name] = rows * split.observed[name][:, None]
+        return out
+
+    def encode(self, split: Split) -> dict[str, Float[Tensor, "sample latent"]]:
+        """Modality to (samples, latent), on the CPU; rows that miss it are zero."""
+        latents = {}
+        for name, features in self.standard(split).items():
+            with torch.inference_mode():
+                latent = self.codecs[name].autoencoder.encode(torch.from_numpy(features))
+            latents[name] = latent.clone() * torch.from_numpy(split.observed[name])[:, None]
+        return latents
+
+    def decode(self, name: str, latents: Float[Tensor, "sample latent"]) -> FloatArray:
+        """(samples, *shape) in the input's units."""
+        codec = self.codecs[name]
+        with torch.inference_mode():
+            features = codec.autoencoder.decode(latents.cpu())
+        return codec.standardiser.invert(features.numpy().astype(np.float32))

@@ -1,0 +1,115 @@
+"""f_phi(Fusion(u_X, z)): the label from the observation and one latent slot for each modality (Eq. 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omg_graph.encoders.per_modality import PerModality
+
+TargetKind = Literal["degrees", "classes", "number"]
+
+
+class TaskHeadConfig(BaseModel):
+    """What is predicted, and the sizes of the head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: TargetKind
+    """``degrees``: ordered words with numbers (sentiment); ``classes``: names; ``number``: a value alone."""
+    names: tuple[str, ...] = ()
+    degrees: tuple[float, ...] = ()
+    """The number that each of ``names`` stands for, ascending, for ``degrees``."""
+    target_mean: float = 0.0
+    target_deviation: float = 1.0
+    widths: dict[str, int]
+    scales: dict[str, float]
+    shared_width: int = 384
+    hidden: int = Field(default=128, ge=8)
+    dropout: float = Field(default=0.4, ge=0.0, lt=1.0)
+    regression_weight: float = 0.5
+
+    @property
+    def outputs(self) -> int:
+        """Logits that the head gives."""
+        return max(len(self.names), 1)
+
+
+class TaskHead(nn.Module):
+    """Concatenation of u_X and every slot's projection, then a perceptron."""
+
+    def __init__(self, config: TaskHeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        slot = max(16, config.hidden // 2)
+        self.slots = PerModality(
+            {
+                name: nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, slot), nn.GELU())
+                for name, width in config.widths.items()
+            }
+        )
+        self.observation = nn.Sequential(nn.Linear(config.shared_width, slot), nn.GELU())
+        self.body = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(slot * (len(config.widths) + 1), config.hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.outputs),
+        )
+
+    def forward(
+        self,
+        observation: Float[Tensor, "batch shared"],
+        latents: Mapping[str, Float[Tensor, "batch _"]],
+    ) -> Float[Tensor, "batch output"]:
+        """Logits over the names, or the standardised number."""
+        parts = [self.observation(observation * observation.shape[-1] ** 0.5)]
+        for name, layer in self.slots.items():
+            parts.append(layer(latents[name] / self.config.scales[name]))
+        logits: Tensor = self.body(torch.cat(parts, dim=-1))
+        return logits
+
+    def probabilities(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
+        """Probabilities over the names."""
+        return outputs.softmax(dim=-1)
+
+    def value(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, " batch"]:
+        """The predicted number in the label's units: an expectation over degrees, or the number itself."""
+        config = self.config
+        if config.kind == "degrees":
+            degrees = torch.tensor(config.degrees, dtype=outputs.dtype, device=outputs.device)
+            return self.probabilities(outputs) @ degrees
+        return outputs[:, 0] * config.target_deviation + config.target_mean
+
+    def loss(
+        self, outputs: Float[Tensor, "batch output"], target: Float[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
+        """L_task of each row (Eq. 17): cross-entropy over words or classes.
+
+        A regression term is added where the label is a number, since sentiment is continuous. Rows whose
+        label is NaN cost nothing.
+        """
+        known = ~target.isnan()
+        safe = torch.where(known, target, torch.zeros_like(target))
+        if self.config.kind == "number":
+            scaled = (safe - self.config.target_mean) / self.config.target_deviation
+            cost = (outputs[:, 0] - scaled).square()
+        else:
+            cost = F.cross_entropy(outputs, self.class_index(safe), reduction="none", label_smoothing=0.02)
+            if self.config.kind == "degrees":
+                error = (self.value(outputs) - safe) / self.config.target_deviation
+                cost = cost + self.config.regression_weight * error.square()
+        return torch.where(known, cost, torch.zeros_like(cost))
+
+    def class_index(self, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """The nearest degree's index, or the class index that the target is."""
+        if self.config.kind == "classes":
+            return target.long()
+        degrees = torch.tensor(self.config.degrees, dtype=target.dtype, device=target.device)
+        return (target[:, None] - degrees[None]).abs().argmin(dim=1)

@@ -1,0 +1,138 @@
+"""The one-line form: samples in, trajectories out, a whole data set in micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omg_graph.graph.batches import select, store_batch
+from omg_graph.graph.reconstruct import build_graph
+from omg_graph.graph.state import ReconstructionInput, Settings
+from omg_graph.model.model import Model
+from omg_graph.samples.dataset import BoolArray, Split
+from omg_graph.samples.reading import read_data_file, read_mapping
+from omg_graph.samples.splitting import choose_split
+from omg_graph.trajectory.artifacts import ArtifactStore, MemoryArtifactStore
+from omg_graph.trajectory.trajectory import Trajectory
+
+MICRO_BATCH = 64
+FULL_PATHS = 100
+"""Samples whose whole denoising path is kept by default."""
+
+EventCallback = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Samples made ready for a model."""
+
+    observed: Split
+    truth: Split
+    hidden: BoolArray
+    notes: tuple[str, ...]
+    single: bool
+    sha256: str
+
+
+def prepare(
+    model: Model,
+    source: str | Path | Split | Mapping[str, object] | Sequence[Mapping[str, object]],
+    *,
+    split: str | None = None,
+    missing: Sequence[str] = (),
+    limit: int | None = None,
+) -> Request:
+    """Read and check what is to be reconstructed.
+
+    Args:
+        model: The model that will do it.
+        source: A file, a split in memory, one sample or several as mappings.
+        split: Which split of a file.
+        missing: Modalities to hide although they are there.
+        limit: Only the first so many samples.
+
+    Raises:
+        DataError: if the input can't be used.
+    """
+    specs = model.latent_space.specs
+    if isinstance(source, Split):
+        chosen, notes, name, single, digest = source, (), source.name, False, ""
+    else:
+        if isinstance(source, (str, Path)):
+            data = read_data_file(Path(source), with_labels=False, specs=specs)
+            name = str(source)
+        else:
+            data = read_mapping(source, source="samples", with_labels=False, specs=specs)
+            name = "samples"
+        chosen, note = choose_split(data, split)
+        notes, single, digest = (*data.notes, note), data.single, data.sha256
+    observed, truth, hidden, notes = select(chosen, list(missing), specs, name, limit, notes)
+    return Request(observed, truth, hidden, notes, single, digest)
+
+
+def reconstruct(
+    model: Model,
+    source: str | Path | Split | Mapping[str, object] | Sequence[Mapping[str, object]],
+    *,
+    split: str | None = None,
+    missing: Sequence[str] = (),
+    limit: int | None = None,
+    settings: Settings | None = None,
+    artifacts: ArtifactStore | None = None,
+    on_event: EventCallback | None = None,
+) -> list[Trajectory]:
+    """Reconstruct what is missing, through the graph.
+
+    Args:
+        model: What ``load_model`` read.
+        source: A file, a split in memory, one sample or several as mappings.
+        split: Which split of a file; the only one, else test, else valid by default.
+        missing: Modalities to hide although they are there (then errors are reported).
+        limit: Only the first so many samples.
+        settings: top_k, candidates, steps, draws, seed.
+        artifacts: Where the trajectories' arrays are kept; give a store of your own to read them.
+        on_event: Told what the nodes report while they run.
+
+    Returns:
+        One trajectory for each sample, in order.
+
+    Raises:
+        OmgError: if the input can't be used, with what to do about it.
+    """
+    request = prepare(model, source, split=split, missing=missing, limit=limit)
+    store = artifacts or MemoryArtifactStore()
+    return list(stream(model, request, settings or Settings(), store, on_event))
+
+
+def stream(
+    model: Model,
+    request: Request,
+    settings: Settings,
+    store: ArtifactStore,
+    on_event: EventCallback | None = None,
+    *,
+    full_paths: int = FULL_PATHS,
+) -> Iterator[Trajectory]:
+    """Trajectories as they are made, micro-batch by micro-batch."""
+    graph = build_graph(model, artifacts=store)
+    for start in range(0, len(request.observed), MICRO_BATCH):
+        rows = np.arange(start, min(start + MICRO_BATCH, len(request.observed)))
+        batch = store_batch(
+            request.observed.take(rows), request.truth.take(rows), request.hidden[rows], store
+        )
+        context = settings.model_copy(update={"keep_path": settings.keep_path and start < full_paths})
+        result: list[Trajectory] = []
+        for mode, chunk in graph.stream(
+            ReconstructionInput(batch=batch), context=context, stream_mode=["custom", "values"]
+        ):
+            if mode == "custom" and on_event is not None:
+                on_event({"batch": start // MICRO_BATCH, **chunk})
+            if mode == "values":
+                result = chunk.get("trajectories", result)
+        for trajectory in result:
+            notes = (*request.notes, *trajectory.notes)
+            yield trajectory.model_copy(update={"notes": notes})

@@ -1,0 +1,114 @@
+"""Between samples in memory and a batch in the graph's state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from omg_graph.errors import DataError
+from omg_graph.graph.state import Batch, ReconstructionInput
+from omg_graph.samples.conforming import conform, hide_modalities
+from omg_graph.samples.dataset import BoolArray, ModalitySpec, Split
+from omg_graph.samples.reading import read_data_file, read_mapping
+from omg_graph.samples.splitting import choose_split
+from omg_graph.trajectory.artifacts import ArtifactStore
+
+MAX_BATCH = 4096
+"""Samples that one invocation of the graph takes; a data set is run in several."""
+
+
+def store_batch(split: Split, truth: Split | None, hidden: BoolArray | None, store: ArtifactStore) -> Batch:
+    """Put a split's arrays into the store.
+
+    Args:
+        split: What is observed.
+        truth: The same rows before anything was hidden.
+        hidden: (samples, modalities), what was hidden and is really there.
+        store: Where arrays go.
+    """
+    arrays = {name: store.put(split.arrays[name]) for name in split.names}
+    batch = Batch(
+        ids=split.ids,
+        groups=split.groups,
+        modalities=split.modalities,
+        arrays=arrays,
+        observed={name: tuple(rows.tolist()) for name, rows in split.observed.items()},
+        lengths={name: tuple(rows.tolist()) for name, rows in split.lengths.items()},
+        raw_text=split.raw_text,
+    )
+    if truth is None or hidden is None or not hidden.any():
+        return batch
+    columns = [c for c in range(len(split.names)) if hidden[:, c].any()]
+    return batch.model_copy(
+        update={
+            "truth": {split.names[c]: store.put(truth.arrays[split.names[c]]) for c in columns},
+            "hidden": {split.names[c]: tuple(hidden[:, c].tolist()) for c in columns},
+        }
+    )
+
+
+def load_split(batch: Batch, store: ArtifactStore) -> Split:
+    """The samples of a batch."""
+    return Split(
+        name="batch",
+        ids=batch.ids,
+        groups=batch.groups,
+        modalities=batch.modalities,
+        arrays={name: store.get(ref) for name, ref in batch.arrays.items()},
+        observed={name: np.array(rows, dtype=np.bool_) for name, rows in batch.observed.items()},
+        lengths={name: np.array(rows, dtype=np.int64) for name, rows in batch.lengths.items()},
+        raw_text=batch.raw_text,
+    )
+
+
+def read_input(
+    request: ReconstructionInput, specs: tuple[ModalitySpec, ...]
+) -> tuple[Split, Split, BoolArray, tuple[str, ...]]:
+    """The samples that a caller means, as the model sees them.
+
+    Returns:
+        What is observed, the same rows before hiding, what was hidden, and notes on what was decided.
+
+    Raises:
+        DataError: if there is no input or more than one, or it can't be used.
+    """
+    if (request.path is None) == (request.samples is None):
+        raise DataError("either a path or samples were expected as input, and not both: give one of them")
+    if request.path is not None:
+        data = read_data_file(Path(request.path), with_labels=False, specs=specs)
+        source = request.path
+    else:
+        data = read_mapping(request.samples or [], source="samples", with_labels=False, specs=specs)
+        source = "samples"
+    split, note = choose_split(data, request.split)
+    return select(split, request.missing, specs, source, request.limit, (*data.notes, note))
+
+
+def select(
+    split: Split,
+    missing: list[str],
+    specs: tuple[ModalitySpec, ...],
+    source: str,
+    limit: int | None,
+    notes: tuple[str, ...],
+) -> tuple[Split, Split, BoolArray, tuple[str, ...]]:
+    """Rows of a split made to fit a model, with modalities hidden.
+
+    Raises:
+        DataError: if nothing is observed in any row, or the split doesn't fit.
+    """
+    if limit is not None:
+        split = split.take(np.arange(min(limit, len(split))))
+    truth, remarks = conform(split.without_labels(), specs, source, empty_rows="keep")
+    observed, hidden = hide_modalities(truth, missing)
+    empty = ~observed.mask().any(axis=1)
+    if empty.all():
+        first = f"sample {observed.ids[0]!r}" if len(observed) == 1 else f"all {len(observed)} samples"
+        raise DataError(
+            f"{source}: something observed was expected, in {first} nothing is: give at least one of "
+            f"{', '.join(spec.name for spec in specs)}, or hide less with --missing"
+        )
+    if empty.any():
+        remarks = (*remarks, f"{int(empty.sum())} samples with nothing observed: known from the prior alone")
+    return observed, truth, hidden, (*notes, *remarks)

@@ -1,0 +1,98 @@
+"""read -> build: the graph that builds a knowledge base for a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from langgraph.config import get_stream_writer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from pydantic import BaseModel, ConfigDict, Field
+
+from omg_graph.errors import KnowledgeBaseError
+from omg_graph.model.folder import load_model
+from omg_graph.model.knowledge import EntrySource, build_knowledge_base, read_sources
+from omg_graph.model.model import Model, default_model_folder
+from omg_graph.retriever.entries import KnowledgeBase
+
+
+class KnowledgeBaseRequest(BaseModel):
+    """Which data become entries, of which model, and where they go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: list[str] = Field(description="Pickles or .npz files of samples.", examples=[["my_data.pkl"]])
+    output: str = Field(description="The knowledge base's folder.", examples=["my_kb"])
+    model: str | None = Field(default=None, description="A model folder; the embedded default if empty.")
+    splits: list[str] = Field(default=[], description="Splits to take; train, else the only one, if empty.")
+    seed: int = 0
+    add: bool = Field(default=False, description="Add to what lies at output, instead of replacing it.")
+
+
+class KnowledgeBaseOutput(BaseModel):
+    """What was built."""
+
+    knowledge_base: str = ""
+    entries: int = 0
+    fingerprint: str = ""
+    notes: list[str] = []
+
+
+class KnowledgeBaseState(KnowledgeBaseRequest, KnowledgeBaseOutput):
+    """Request and result."""
+
+
+def build_knowledge_base_graph(
+    model: Model | None = None, *, checkpointer: Any = None
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Compile the graph; what it builds loads with ``KnowledgeBase.load`` and ``--kb``.
+
+    Args:
+        model: A model in memory; the request's ``model`` folder is read if None.
+        checkpointer: A LangGraph checkpointer, or None.
+    """
+
+    def model_of(state: KnowledgeBaseState) -> Model:
+        if model is not None:
+            return model
+        return load_model(default_model_folder() if state.model is None else Path(state.model))
+
+    def read(state: KnowledgeBaseState) -> dict[str, Any]:
+        """Check that every file can be used, before any work is done."""
+        loaded = model_of(state)
+        _, notes = _sources(loaded, state)
+        return {"notes": list(notes)}
+
+    def build(state: KnowledgeBaseState) -> dict[str, Any]:
+        """Make the entries by the model's own parts, and write them whole."""
+        loaded, folder = model_of(state), Path(state.output)
+        sources, _ = _sources(loaded, state)
+        writer = get_stream_writer()
+        made = build_knowledge_base(
+            loaded,
+            sources,
+            name=folder.name,
+            seed=state.seed,
+            on_progress=lambda done, of: writer({"node": "build", "done": done, "of": of}),
+        )
+        if state.add:
+            if not folder.is_dir():
+                raise KnowledgeBaseError(f"{folder}: a knowledge base to add to was expected, nothing is there")
+            made = KnowledgeBase.load(folder).extended(made)
+        made.save(folder)
+        return {"knowledge_base": str(folder), "entries": len(made), "fingerprint": made.fingerprint}
+
+    graph = StateGraph(
+        KnowledgeBaseState, input_schema=KnowledgeBaseRequest, output_schema=KnowledgeBaseOutput
+    )
+    graph.add_node("read", read)
+    graph.add_node("build", build)
+    graph.add_edge(START, "read")
+    graph.add_edge("read", "build")
+    graph.add_edge("build", END)
+    return graph.compile(checkpointer=checkpointer, name="knowledge_base")
+
+
+def _sources(model: Model, state: KnowledgeBaseState) -> tuple[list[EntrySource], tuple[str, ...]]:
+    return read_sources(model, [Path(path) for path in state.data], splits=state.splits)

@@ -1,0 +1,96 @@
+"""What a trained model is, apart from its weights: shapes, settings and where it came from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from omg_graph.encoders.observation import ObservationEncoderConfig
+from omg_graph.executor.autoencoder import AutoencoderKind
+from omg_graph.executor.executor import ExecutorConfig
+from omg_graph.executor.task import TaskHeadConfig
+from omg_graph.metrics.families import MetricFamily
+from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.trajectory.utility import UtilityWeights
+
+FORMAT_VERSION = 1
+QueryKind = Literal["corrected", "raw", "literal"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanningSettings(_Record):
+    """How plans are drawn and chosen."""
+
+    candidates: int = 5
+    include_greedy: bool = True
+    semantic_weight: float = 0.3
+    """lambda_s of Eq. 5."""
+    schema_penalty: float = 0.1
+    """gamma of Eq. 5."""
+
+
+class RetrievalSettings(_Record):
+    """How evidence is found and weighed."""
+
+    top_k: int = 10
+    temperature: float = 0.07
+    query: QueryKind = "corrected"
+    query_kept: bool = False
+    """Whether the learned correction helped on validation rows, and so is in use."""
+
+
+class Target(_Record):
+    """The label that the model predicts."""
+
+    name: str
+    kind: Literal["regression", "classes"]
+    class_names: tuple[str, ...] = ()
+    """The data's own names, for classes."""
+
+
+class ModelConfig(_Record):
+    """Everything that is needed to rebuild a model before its weights are read."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    synthetic: bool = False
+    """Trained on simulated data: said wherever the model is used."""
+    modalities: tuple[ModalitySpec, ...]
+    latent_widths: dict[str, int]
+    autoencoder: AutoencoderKind
+    text_encoder: str
+    shared_width: int
+    encoder: ObservationEncoderConfig
+    executor: ExecutorConfig
+    task: TaskHeadConfig | None
+    target: Target | None
+    metrics: MetricFamily = "none"
+    planning: PlanningSettings = PlanningSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    utility: UtilityWeights = UtilityWeights()
+    median_lengths: dict[str, int] = {}
+    """Frames of a padded sequence whose length nothing tells."""
+
+
+class Manifest(_Record):
+    """Written last into a model folder: what it holds and where it came from."""
+
+    format_version: int = FORMAT_VERSION
+    fingerprint: str
+    """SHA-256 over the hashes of all files: two models with the same one give the same results."""
+    components: str
+    """SHA-256 over what a knowledge base depends on: codecs, psi and the text encoder's name."""
+    files: dict[str, str]
+    """Path to SHA-256."""
+    data: dict[str, Any] = Field(default={}, description="Source, hash, rows and what was missing.")
+    seed: int = 0
+    config: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    machine: dict[str, str] = {}
+    metrics: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,237 @@
+"""A model as a folder: JSON, safetensors, and the libraries' own formats; whole, or not a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from omg_graph.encoders.observation import ObservationEncoder
+from omg_graph.encoders.text import (
+    MINILM,
+    CachedTextEncoder,
+    SentenceEncoder,
+    file_sha256,
+    locate_text_encoder,
+)
+from omg_graph.errors import KnowledgeBaseError, ModelError
+from omg_graph.executor.denoiser import Denoiser
+from omg_graph.executor.diffusion import make_scheduler
+from omg_graph.executor.executor import Executor
+from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
+from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
+from omg_graph.model.model import Model, components_fingerprint
+from omg_graph.planner.student import StudentPlanner
+from omg_graph.retriever.entries import KnowledgeBase
+from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
+
+MANIFEST = "manifest.json"
+CONFIG = "model.json"
+CODECS = "codecs.safetensors"
+ENCODER = "observation_encoder.safetensors"
+PROJECTION = "query_projection.safetensors"
+EXECUTOR = "executor.safetensors"
+DENOISER = "denoiser"
+SCHEDULER = "scheduler"
+PLANNER = "planner"
+KNOWLEDGE_BASE = "knowledge_base"
+TEXT_TABLE = "plan_texts.safetensors"
+TEXT_LIST = "plan_texts.json"
+REQUIRED = (CONFIG, CODECS, ENCODER, EXECUTOR)
+
+
+def save_model(model: Model, folder: Path) -> Manifest:
+    """Write a model into an empty folder, the manifest last.
+
+    The caller makes the folder appear whole (a rename); the manifest's hashes tell afterwards.
+    """
+    if not isinstance(model.planner, StudentPlanner):
+        raise ModelError(f"a model is saved with its distilled planner, {model.planner.name} came")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / CONFIG, model.config.model_dump(mode="json"))
+    _save_weights(codec_tensors(model.latent_space), folder / CODECS)
+    _save_weights(model.encoder.state_dict(), folder / ENCODER)
+    _save_weights(model.projection.state_dict(), folder / PROJECTION)
+    model.executor.denoiser.save_pretrained(folder / DENOISER)
+    config = model.config.executor
+    make_scheduler(config.sampler, config.train_steps, config.prediction).save_pretrained(folder / SCHEDULER)
+    rest = {k: v for k, v in model.executor.state_dict().items() if not k.startswith("denoiser.")}
+    _save_weights(rest, folder / EXECUTOR)
+    model.planner.save(folder / PLANNER)
+    model.knowledge_base.save(folder / KNOWLEDGE_BASE)
+    texts = sorted(model.text_encoder.table)
+    _write_json(folder / TEXT_LIST, texts)
+    # half precision: a cosine needs no more, and the table is the largest part of a small model
+    rows = model.text_encoder.embed(texts).astype(np.float16)
+    save_file({"embeddings": torch.from_numpy(rows)}, folder / TEXT_TABLE)
+    files = {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = model.manifest.model_copy(
+        update={
+            "files": files,
+            "fingerprint": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            "components": components_fingerprint(
+                model.latent_space, model.encoder, model.config.text_encoder
+            ),
+        }
+    )
+    _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a model folder.
+
+    Raises:
+        ModelError: if there is none, or it can't be read; a training that was cut off is named.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        unfinished = folder.with_name(folder.name + ".training")
+        if unfinished.is_dir():
+            raise ModelError(
+                f"{folder} isn't a model yet: its training was cut off; "
+                f"go on with omg train ... --output {folder} --resume"
+            )
+        what = "there is no such folder" if not folder.exists() else f"it has no {MANIFEST}"
+        raise ModelError(
+            f"{folder} isn't a model: {what}; give a folder that omg train wrote, or leave out --model for "
+            "the embedded default"
+        )
+    try:
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, ValueError, OSError) as error:
+        raise ModelError(f"{path} can't be read: train the model again, or copy the folder whole") from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} has format version {manifest.format_version}, this program reads {FORMAT_VERSION}: "
+            "train the model again, or use the version that wrote it"
+        )
+    return manifest
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Check every file of a model against the manifest.
+
+    Raises:
+        ModelError: if a file is missing, changed, or lies outside the folder.
+    """
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute() or not path.is_file():
+            raise ModelError(f"{folder} is incomplete: {name} is missing; copy the model folder whole")
+        if file_sha256(path) != expected:
+            raise ModelError(f"{folder} is damaged: {name} isn't what was saved; copy the model folder again")
+    missing = [name for name in REQUIRED if name not in manifest.files]
+    if missing:
+        raise ModelError(f"{folder} is incomplete: its manifest doesn't name {', '.join(missing)}")
+
+
+def load_model(folder: Path, text_encoder: str | Path | None = None) -> Model:
+    """Read a model folder, checking every byte.
+
+    Args:
+        folder: What ``omg train`` wrote.
+        text_encoder: Folder of the text encoder's weights, if they aren't where they are looked for.
+
+    Raises:
+        ModelError: if the folder isn't a whole model.
+        EncoderError: if the text encoder isn't to be found.
+    """
+    manifest = read_manifest(folder)
+    verify(folder, manifest)
+    try:
+        return _load(folder, manifest, text_encoder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder} can't be loaded ({reason}): train the model again") from error
+
+
+def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> Model:
+    config = ModelConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+    latent_space = codecs_from_tensors(load_file(folder / CODECS), config.modalities, config.autoencoder)
+    encoder = ObservationEncoder(config.encoder)
+    encoder.load_state_dict(load_file(folder / ENCODER))
+    executor = Executor(config.executor, config.modalities, config.latent_widths, config.shared_width)
+    executor.denoiser = Denoiser.from_pretrained(folder / DENOISER, local_files_only=True)
+    if config.task is not None:
+        executor.add_task(config.task)
+    missing, unexpected = executor.load_state_dict(load_file(folder / EXECUTOR), strict=False)
+    if unexpected or any(not name.startswith("denoiser.") for name in missing):
+        raise ValueError(f"{EXECUTOR} doesn't fit {CONFIG}")
+    projection = build_projection(config)
+    projection.load_state_dict(load_file(folder / PROJECTION))
+    planner = StudentPlanner.load(folder / PLANNER)
+    try:
+        kb = KnowledgeBase.load(folder / KNOWLEDGE_BASE)
+    except KnowledgeBaseError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    encoder_folder = locate_text_encoder(config.text_encoder, text_encoder)
+    text = CachedTextEncoder(SentenceEncoder(encoder_folder, config.text_encoder, config.shared_width))
+    texts = json.loads((folder / TEXT_LIST).read_text(encoding="utf-8"))
+    rows = load_file(folder / TEXT_TABLE)["embeddings"].float()
+    text.remember(texts, torch.nn.functional.normalize(rows, dim=-1).numpy())
+    for module in (encoder, executor, projection):
+        module.eval().requires_grad_(False)
+    return Model(
+        config=config,
+        manifest=manifest,
+        latent_space=latent_space,
+        text_encoder=text,
+        encoder=encoder,
+        schema=planner.schema,
+        planner=planner,
+        projection=projection,
+        executor=executor,
+        knowledge_base=kb,
+    )
+
+
+def build_projection(config: ModelConfig) -> QueryProjection | LiteralQueryProjection:
+    """The query projection that a configuration asks for, with its first weights."""
+    if config.retrieval.query == "literal":
+        return LiteralQueryProjection(config.shared_width, config.shared_width, config.shared_width)
+    return QueryProjection(config.shared_width, config.shared_width, list(config.latent_widths.values()))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a model's results depend on."""
+    packages = ("omg-graph", "torch", "transformers", "diffusers", "chromadb", "langgraph", "numpy")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, str]:
+    """The machine in a few words."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {"system": platform.system(), "processor": platform.machine(), "gpu": gpu}
+
+
+def describe_text_encoder(name: str) -> str:
+    """A text encoder's name as people know it."""
+    return "all-MiniLM-L6-v2" if name == MINILM else name
+
+
+def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

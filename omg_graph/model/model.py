@@ -1,0 +1,132 @@
+"""A trained model in memory: the live objects that the graph's nodes close over."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from omg_graph.encoders.observation import ObservationEncoder
+from omg_graph.encoders.text import CachedTextEncoder
+from omg_graph.errors import DeviceError
+from omg_graph.executor.executor import Executor
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.model.config import Manifest, ModelConfig
+from omg_graph.planner.interface import Planner
+from omg_graph.planner.schema import Schema
+from omg_graph.retriever.entries import KnowledgeBase
+from omg_graph.retriever.index import ChromaIndex
+from omg_graph.retriever.keys import View, side_by_side
+from omg_graph.retriever.retriever import ChromaRetriever, Retriever
+
+PSI_VIEW = "psi"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that reconstruction needs."""
+
+    config: ModelConfig
+    manifest: Manifest
+    latent_space: LatentSpace
+    text_encoder: CachedTextEncoder
+    encoder: ObservationEncoder
+    schema: Schema
+    planner: Planner
+    projection: nn.Module
+    executor: Executor
+    knowledge_base: KnowledgeBase
+    device: torch.device = torch.device("cpu")
+    custom_retriever: Retriever | None = None
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """The retriever given, or Chroma over the knowledge base, opened at first use."""
+        if self.custom_retriever is not None:
+            return self.custom_retriever
+        index = ChromaIndex.open(self.knowledge_base)
+        return ChromaRetriever(self.knowledge_base, index, self.config.retrieval.temperature)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities' names, in order."""
+        return self.latent_space.names
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What keys and queries are made of."""
+        if self.config.retrieval.query == "literal":
+            return side_by_side({PSI_VIEW: self.config.shared_width})
+        return side_by_side(self.latent_space.widths)
+
+    def with_knowledge_base(self, kb: KnowledgeBase) -> Model:
+        """The same model over other entries.
+
+        Raises:
+            KnowledgeBaseError: if another model made them.
+        """
+        kb.require(self.manifest.components, self.views, self.latent_space.widths, self.config.shared_width)
+        return replace(self, knowledge_base=kb, custom_retriever=None)
+
+    def with_planner(self, planner: Planner) -> Model:
+        """The same model with another planner."""
+        return replace(self, planner=planner)
+
+    def with_retriever(self, retriever: Retriever) -> Model:
+        """The same model with evidence from elsewhere."""
+        return replace(self, custom_retriever=retriever)
+
+    def to(self, device: torch.device) -> Model:
+        """The same model with its networks on a device."""
+        for module in (self.encoder, self.projection, self.executor):
+            module.to(device)
+        return replace(self, device=device)
+
+
+def components_fingerprint(latent_space: LatentSpace, encoder: nn.Module, text_encoder: str) -> str:
+    """SHA-256 over what the entries of a knowledge base are made with."""
+    digest = hashlib.sha256(text_encoder.encode())
+    for name, codec in latent_space.codecs.items():
+        digest.update(codec.spec.model_dump_json().encode())
+        for array in (codec.standardiser.mean, codec.standardiser.deviation):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        _add_weights(digest, name, codec.autoencoder)
+    _add_weights(digest, "psi", encoder)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: hashlib._Hash, name: str, module: nn.Module) -> None:
+    for key, value in sorted(module.state_dict().items()):
+        tensor: Tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes CUDA where it is there.
+
+    Raises:
+        DeviceError: if the device asked for isn't there.
+    """
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "cuda" and available:
+        return torch.device("cuda")
+    if name == "cuda":
+        raise DeviceError("a CUDA device was asked for, torch sees none: use --device cpu, or --device auto")
+    raise DeviceError(f"a device is auto, cpu or cuda, {name!r} came")
+
+
+def default_model_folder() -> Path:
+    """Where the embedded default lies."""
+    from importlib.resources import files
+
+    return Path(str(files("omg_graph.embedded"))) / "model"

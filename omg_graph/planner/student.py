@@ -1,0 +1,289 @@
+"""The distilled planner: a small causal language model that reads u_X and writes plans (section 3.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from omg_graph.errors import ConfigError, ModelError, SchemaError
+from omg_graph.planner.decoding import DecodedPlan, Decoder, candidate_noise
+from omg_graph.planner.interface import CandidatePlan, PlannerInput
+from omg_graph.planner.schema import Plan, Schema
+from omg_graph.planner.vocabulary import EncodedPlan, Grammar, Vocabulary
+from omg_graph.seeding import derived_seed
+
+SCHEMA_FILE = "schema.json"
+VOCABULARY_FILE = "vocabulary.json"
+SETTINGS_FILE = "student.json"
+PROJECTION_FILE = "projection.safetensors"
+LANGUAGE_MODEL_FOLDER = "language_model"
+
+MICRO_BATCH = 128
+"""Samples decoded at once; it bounds the memory and changes no result."""
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """For files of a megabyte: transformers draws a bar for each on stderr."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+class StudentPlanner(nn.Module):
+    """A causal language model over a schema's words, with psi(X) as its prefix: the default planner.
+
+    The projected embedding takes the first ``prefix`` positions; then come, for each field, one scaffold
+    token, the words of the value and a terminator, so that c_l ~ pi(. | X, c_<l). Decoding is held to the
+    schema's grammar; log-probabilities are those of the model itself over its whole vocabulary.
+    """
+
+    name: ClassVar[str] = "distilled"
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_width: int,
+        *,
+        words: Sequence[str] = (),
+        width: int = 96,
+        layers: int = 2,
+        heads: int = 4,
+        prefix: int = 2,
+        dropout: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        """Build a student with random weights that depend on ``seed`` alone.
+
+        Args:
+            schema: the plans it writes.
+            embedding_width: the width of u_X.
+            words: the words of free-text fields, e.g. the training plans' texts.
+            width: the language model's width.
+            layers: its number of layers.
+            heads: its attention heads.
+            prefix: how many positions u_X takes.
+            dropout: the share of prefix and token features dropped by ``loss``.
+            seed: of the first weights.
+
+        Raises:
+            ConfigError: if ``width`` isn't a multiple of twice ``heads``.
+            SchemaError: if the schema has free text and ``words`` is empty.
+        """
+        super().__init__()
+        if width % (2 * heads):
+            raise ConfigError(f"the planner's width is a multiple of {2 * heads}, {width} came")
+        self.schema = schema
+        self.settings: dict[str, Any] = {
+            "embedding_width": embedding_width,
+            "width": width,
+            "layers": layers,
+            "heads": heads,
+            "prefix": prefix,
+            "dropout": dropout,
+        }
+        self.vocabulary = Vocabulary(schema, words)
+        self.grammar = Grammar(self.vocabulary)
+        # Constructors of layers draw from the global generator: lend them one, and give it back untouched.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, "student"))
+            self.projection = nn.Linear(embedding_width, prefix * width)
+            self.prefix_norm = nn.LayerNorm(width)
+            self.language_model = LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=len(self.vocabulary),
+                    hidden_size=width,
+                    intermediate_size=2 * width,
+                    num_hidden_layers=layers,
+                    num_attention_heads=heads,
+                    num_key_value_heads=heads,
+                    max_position_embeddings=prefix + self._longest_plan(),
+                    tie_word_embeddings=False,
+                    pad_token_id=self.vocabulary.pad,
+                    bos_token_id=None,
+                    eos_token_id=self.vocabulary.end,
+                    attn_implementation="eager",
+                )
+            )
+
+    def _longest_plan(self) -> int:
+        longest = 0
+        for entry in self.schema.fields:
+            words = entry.max_words or max(len(value.split()) for value in entry.values or ("",))
+            longest += words + 2
+        return longest
+
+    def prefix_of(self, embeddings: Float[Tensor, "samples width"]) -> Float[Tensor, "samples prefix hidden"]:
+        """u_X as the language model's first positions."""
+        projected = self.projection(embeddings)
+        prefix: Tensor = self.prefix_norm(projected.unflatten(-1, (self.settings["prefix"], -1)))
+        return prefix
+
+    def loss(
+        self,
+        embeddings: Float[Tensor, "samples width"],
+        plans: Sequence[Plan],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy, in nats a token, on the values' words and their terminators.
+
+        Dropout acts on the prefix and the tokens, in training mode, and draws from ``generator`` alone, so
+        that a training step can be repeated; without a generator nothing is dropped.
+
+        Raises:
+            PlanError: if a plan violates the schema.
+        """
+        encoded = [self.vocabulary.encode(plan) for plan in plans]
+        log_probs, levels = self._token_log_probabilities(embeddings, encoded, generator)
+        return -log_probs[levels >= 0].mean()
+
+    def score(
+        self, embeddings: Float[Tensor, "samples width"], plans: Sequence[Plan]
+    ) -> Float[Tensor, "samples fields"]:
+        """The log pi(c_l | X, c_<l) of every constraint, in nats, by teacher forcing (Eq. 5's first term).
+
+        Raises:
+            PlanError: if a plan violates the schema.
+        """
+        encoded = [self.vocabulary.encode(plan) for plan in plans]
+        log_probs, levels = self._token_log_probabilities(embeddings, encoded, None)
+        return torch.stack(
+            [(log_probs * (levels == level)).sum(dim=1) for level in range(len(self.schema.fields))], dim=1
+        )
+
+    def propose(
+        self,
+        observations: PlannerInput,
+        candidates: int,
+        seed: int,
+        include_greedy: bool = True,
+        temperature: float = 1.0,
+    ) -> list[list[CandidatePlan]]:
+        """``candidates`` plans for each sample; the greedy one comes first, the others are drawn.
+
+        What is drawn depends on (seed, id, candidate) alone; two candidates may be alike. The temperature
+        shapes the draws, never the log-probabilities.
+
+        Raises:
+            ConfigError: if there are no candidates, or the temperature isn't above 0.
+        """
+        if candidates < 1:
+            raise ConfigError(f"candidates is at least 1, {candidates} came")
+        if not temperature > 0:
+            raise ConfigError(f"the planner's temperature is above 0, {temperature} came")
+        size = (self._longest_plan(), len(self.vocabulary))
+        plans: list[DecodedPlan] = []
+        with torch.inference_mode():
+            for start in range(0, len(observations.ids), MICRO_BATCH):
+                rows = slice(start, start + MICRO_BATCH)
+                noise = candidate_noise(
+                    observations.ids[rows], candidates, seed=seed, include_greedy=include_greedy, size=size
+                )
+                plans += self._decode(observations.embeddings[rows], noise * temperature, candidates)
+        return [
+            [
+                CandidatePlan(*plan, greedy=include_greedy and number == 0)
+                for number, plan in enumerate(plans[row : row + candidates])
+            ]
+            for row in range(0, len(plans), candidates)
+        ]
+
+    def _decode(
+        self, embeddings: npt.NDArray[np.float32], noise: Tensor, candidates: int
+    ) -> list[DecodedPlan]:
+        device = self.projection.weight.device
+        observed = torch.as_tensor(embeddings, dtype=torch.float32, device=device)
+        decoder = Decoder(self.language_model, self.grammar, noise.to(device), candidates)
+        return decoder.decode(self.prefix_of(observed))
+
+    def _token_log_probabilities(
+        self,
+        embeddings: Tensor,
+        encoded: Sequence[EncodedPlan],
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Of each token given those before it, (samples, tokens), and the field each counts for."""
+        device = self.projection.weight.device
+        longest = max(len(plan.tokens) for plan in encoded)
+        pad = self.vocabulary.pad
+        tokens = torch.tensor(
+            [plan.tokens + (pad,) * (longest - len(plan.tokens)) for plan in encoded], device=device
+        )
+        levels = torch.tensor(
+            [plan.levels + (-1,) * (longest - len(plan.levels)) for plan in encoded], device=device
+        )
+        prefix = self.prefix_of(embeddings)
+        inputs = torch.cat([prefix, self.language_model.get_input_embeddings()(tokens[:, :-1])], dim=1)
+        inputs = self._dropped(inputs, generator)
+        # Padding comes last and attention looks back only, so no mask is needed.
+        logits = self.language_model(inputs_embeds=inputs, use_cache=False).logits
+        log_probs = logits[:, prefix.shape[1] - 1 :].float().log_softmax(dim=-1)
+        return log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2), levels
+
+    def _dropped(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        share: float = self.settings["dropout"]
+        if generator is None or not self.training or share == 0:
+            return inputs
+        kept = torch.rand(inputs.shape, generator=generator, device=generator.device) >= share
+        return inputs * kept.to(inputs.device) / (1 - share)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), schema, vocabulary and settings (JSON) into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _without_progress_bars():
+            self.language_model.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
+        weights = {f"projection.{name}": value for name, value in self.projection.state_dict().items()}
+        weights |= {f"prefix_norm.{name}": value for name, value in self.prefix_norm.state_dict().items()}
+        save_file({name: value.contiguous() for name, value in weights.items()}, folder / PROJECTION_FILE)
+        (folder / SCHEMA_FILE).write_text(self.schema.to_json() + "\n", encoding="utf-8")
+        (folder / VOCABULARY_FILE).write_text(self.vocabulary.to_json() + "\n", encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> StudentPlanner:
+        """What ``save`` wrote, on the CPU and ready to plan.
+
+        Raises:
+            ModelError: if a file is missing, damaged or doesn't fit the others.
+        """
+        try:
+            schema = Schema.from_json((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
+            settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+            vocabulary = Vocabulary.from_json((folder / VOCABULARY_FILE).read_text(encoding="utf-8"), schema)
+            planner = cls(schema, words=vocabulary.tokens[3 + len(schema.fields) :], **settings)
+            weights = load_file(folder / PROJECTION_FILE)
+            with _without_progress_bars():
+                language_model = LlamaForCausalLM.from_pretrained(
+                    folder / LANGUAGE_MODEL_FOLDER,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    attn_implementation="eager",
+                    dtype=torch.float32,
+                )
+            planner.language_model.load_state_dict(language_model.state_dict())
+            for name in ("projection", "prefix_norm"):
+                part = {key.split(".", 1)[1]: value for key, value in weights.items() if key.startswith(name)}
+                planner.get_submodule(name).load_state_dict(part)
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, SchemaError) as error:
+            raise ModelError(
+                f"a planner was expected in {folder} and can't be read ({str(error).splitlines()[0]}): "
+                "train the model again, or copy the folder whole"
+            ) from error
+        return planner.eval()

@@ -1,0 +1,37 @@
+"""Write one sample to a file of its own."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from omg_graph.errors import DataError
+from omg_graph.samples.dataset import Split
+
+
+def save_sample(path: Path, sample: Split) -> None:
+    """Write a split of one sample as a pickle of a plain mapping (protocol 4).
+
+    ``read_data_file`` reads it; missing modalities are None.
+
+    Raises:
+        DataError: if the split hasn't exactly one row.
+    """
+    if len(sample) != 1:
+        raise DataError(f"one sample was expected, {len(sample)} came: take one row of the split")
+    content: dict[str, object] = {"id": sample.ids[0], "group": sample.groups[0]}
+    if sample.raw_text is not None:
+        content["raw_text"] = sample.raw_text[0]
+    for name in sample.names:
+        there = bool(sample.observed[name][0])
+        content[name] = np.ascontiguousarray(sample.arrays[name][0]) if there else None
+        if there and name in sample.lengths:
+            content[f"{name}_lengths"] = int(sample.lengths[name][0])
+    labels = sample.labels
+    if labels is not None and np.isfinite(labels.values[0]):
+        value = float(labels.values[0])
+        content[labels.name] = labels.class_names[int(value)] if labels.kind == "classes" else value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, protocol=4))

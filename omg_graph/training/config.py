@@ -1,0 +1,192 @@
+"""Every setting of a training run, with the defaults; the paper's literal reading is ``--config paper``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from omg_graph.encoders.text import MINILM
+from omg_graph.errors import ConfigError
+from omg_graph.executor.autoencoder import AutoencoderKind
+from omg_graph.executor.executor import ExecutorConfig
+from omg_graph.executor.objective import ObjectiveWeights
+
+
+class Settings(BaseModel):
+    """A block of settings: unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AutoencoderSettings(Settings):
+    """How features become latents."""
+
+    kind: AutoencoderKind = "pca"
+    variance: float = Field(default=0.999, gt=0, le=1)
+    """PCA: the share of variance to keep."""
+    max_width: int = Field(default=256, ge=1)
+    """PCA: components at most; VAE: the latent width, unless the modality is smaller."""
+    epochs: int = Field(default=60, ge=1)
+    divergence_weight: float = Field(default=0.01, ge=0)
+
+
+class EncoderSettings(Settings):
+    """psi and its alignment with g."""
+
+    text_encoder: str = MINILM
+    hidden: int = 256
+    dropout: float = 0.3
+    epochs: int = Field(default=60, ge=1)
+    patience: int = Field(default=12, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    batch_size: int = Field(default=64, ge=2)
+
+
+class PlannerSettings(Settings):
+    """The distilled student and what it learns from."""
+
+    annotator: Literal["auto", "lexical", "labels", "clusters"] = "auto"
+    width: int = 96
+    layers: int = 2
+    epochs: int = Field(default=40, ge=1)
+    patience: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    batch_size: int = Field(default=64, ge=2)
+    candidates: int = Field(default=5, ge=1)
+    """|Omega(X)|."""
+    include_greedy: bool = True
+    semantic_weight: float = Field(default=0.3, ge=0)
+    """lambda_s of Eq. 5."""
+    schema_penalty: float = Field(default=0.1, ge=0)
+    """gamma of Eq. 5; the indicator it multiplies is infinite, so it changes nothing."""
+    folds: int = Field(default=5, ge=2)
+    """Cross-fitting: plans and u_X of a training row come from models that never saw its group."""
+    patterns: int = Field(default=24, ge=1)
+    """Missing patterns prepared for each training row, at most; all of them where there are fewer."""
+
+
+class RetrieverSettings(Settings):
+    """Top-K, temperature and the query."""
+
+    top_k: int = Field(default=10, ge=1)
+    temperature: float = Field(default=0.07, gt=0)
+    query: Literal["corrected", "raw", "literal"] = "corrected"
+    """``corrected``: Eq. 7 as a learned correction to the raw query; ``literal``: Eq. 7 as printed."""
+    epochs: int = Field(default=8, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=128, ge=2)
+    alignment_weight: float = Field(default=0.1, ge=0)
+    """Weight of C_evi (Eq. 9) in metric learning."""
+    shortlist: int = Field(default=32, ge=1)
+    """Entries among which training picks the top K anew as the query moves."""
+
+
+class OptimiserSettings(Settings):
+    """How the executor is trained."""
+
+    epochs: int = Field(default=150, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    plateau_patience: int = Field(default=10, ge=1)
+    """Epochs without improvement before the learning rate is halved."""
+    patience: int = Field(default=30, ge=1)
+    """Epochs without improvement before training stops."""
+    average: float = Field(default=0.995, ge=0, lt=1)
+    """Decay of the moving average of the weights; 0 keeps the last ones."""
+    precision: Literal["float32", "bf16"] = "float32"
+
+
+class TrainingConfig(Settings):
+    """Everything that decides what a training run makes, besides data and seed."""
+
+    name: str = "default"
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    planner: PlannerSettings = PlannerSettings()
+    retriever: RetrieverSettings = RetrieverSettings()
+    executor: ExecutorConfig = ExecutorConfig()
+    objective: ObjectiveWeights = ObjectiveWeights()
+    optimiser: OptimiserSettings = OptimiserSettings()
+
+    @model_validator(mode="after")
+    def _shortlist_holds_top_k(self) -> Self:
+        if self.retriever.shortlist < self.retriever.top_k:
+            raise ValueError("retriever.shortlist must be at least retriever.top_k")
+        return self
+
+
+PAPER: dict[str, Any] = {
+    "name": "paper",
+    "autoencoder": {"kind": "vae", "max_width": 64},
+    "planner": {"include_greedy": False},
+    "retriever": {"query": "literal", "epochs": 20},
+    "executor": {
+        "prediction": "epsilon",
+        "sampler": "ddpm",
+        "sample_steps": 100,
+        "anchor": "none",
+        "point_estimate": "sample",
+        "observed_slots": False,
+    },
+    "objective": {"mean_share": 0.0},
+    "optimiser": {"learning_rate": 2e-3, "batch_size": 32, "average": 0.0},
+}
+"""The literal reading of the paper and of its Appendix A, as changes to the defaults."""
+
+
+def load_config(source: str | Path | None, overrides: dict[str, Any] | None = None) -> TrainingConfig:
+    """A configuration by name (``default``, ``paper``) or from a YAML file of changes to the defaults.
+
+    Args:
+        source: Name, path or None for the defaults. A file may say ``base: paper``.
+        overrides: Nested changes on top, e.g. ``{"optimiser": {"epochs": 1}}``.
+
+    Raises:
+        ConfigError: if the file can't be read, or a setting is unknown or out of range.
+    """
+    if source is None or str(source) == "default":
+        settings: dict[str, Any] = {}
+    elif str(source) == "paper":
+        settings = dict(PAPER)
+    else:
+        settings = _read_yaml(Path(source))
+    merged = _merge(settings, overrides or {})
+    try:
+        return TrainingConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ConfigError(
+            f"configuration {source or 'default'}: {place}: {first['msg']} (came: {first['input']!r})"
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"a configuration is 'default', 'paper' or a YAML file; there is no file {path}"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} should hold settings by name, {type(content).__name__} came")
+    base = content.pop("base", "default")
+    if base not in ("default", "paper"):
+        raise ConfigError(f"{path}: base is 'default' or 'paper', {base!r} came")
+    return _merge(PAPER if base == "paper" else {}, {"name": path.stem} | content)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,188 @@
+"""Evidence while training: differentiable in the query, from a shortlist that an exact search made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from omg_graph.retriever.attention import (
+    aggregate,
+    attention_weights,
+    evidence_alignment_cost,
+    exact_search,
+)
+from omg_graph.retriever.entries import KnowledgeBase
+from omg_graph.retriever.exclusion import OwnEntries
+from omg_graph.training.config import RetrieverSettings
+from omg_graph.training.fitting import EpochCallback, FitSettings, fit
+from omg_graph.training.pairs import IntArray, PairData
+
+BLOCK = 256
+
+
+@dataclass
+class EvidenceSource:
+    """The knowledge base of the training split as tensors, with the query projection."""
+
+    kb: KnowledgeBase
+    projection: nn.Module
+    settings: RetrieverSettings
+
+    def __post_init__(self) -> None:
+        self.keys = torch.from_numpy(self.kb.keys)
+        self.has_view = torch.from_numpy(self.kb.has_view)
+        self.values = {name: torch.from_numpy(value) for name, value in self.kb.values.items()}
+        self.has_value = {name: torch.from_numpy(value) for name, value in self.kb.has_value.items()}
+        self.text_embeddings = torch.from_numpy(self.kb.text_embeddings)
+        self.own = OwnEntries(self.kb.ids, self.kb.groups)
+
+    def query(self, data: PairData, pairs: IntArray, plan_table: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 7's query of each pair, and the views that it has."""
+        raw, has_view = data.raw_queries(pairs)
+        if self.settings.query == "raw":
+            return raw, has_view
+        index = torch.from_numpy(pairs)
+        plan = plan_table[data.plan_index[index], 0]
+        if self.settings.query == "literal":
+            raw = raw.new_zeros(len(pairs), self.kb.key_width)
+            has_view = torch.ones(len(pairs), 1, dtype=torch.bool)
+        return self.projection(raw, data.observation[index], plan), has_view
+
+    def shortlist(self, data: PairData, plan_table: Tensor) -> dict[str, Tensor]:
+        """Modality to (pairs, S): the best entries that have the modality, by exact search.
+
+        Never the row itself, nor any of its group.
+        """
+        pairs = np.arange(len(data.pool), dtype=np.int64)
+        out: dict[str, Tensor] = {}
+        shared: dict[bytes, Tensor] = {}
+        for name, has in self.has_value.items():
+            key = has.numpy().tobytes()
+            if key not in shared:
+                blocks = [
+                    self._search(data, pairs[start : start + BLOCK], plan_table, has)
+                    for start in range(0, len(pairs), BLOCK)
+                ]
+                shared[key] = torch.cat(blocks)
+            out[name] = shared[key]
+        return out
+
+    def _search(self, data: PairData, pairs: IntArray, plan_table: Tensor, has: Tensor) -> Tensor:
+        rows = data.pool.rows[pairs]
+        ids = [data.ids[row] for row in rows]
+        groups = [data.groups[row] for row in rows]
+        allowed = torch.from_numpy(self.own.allowed(ids, groups)) & has
+        with torch.no_grad():
+            query, has_view = self.query(data, pairs, plan_table)
+            found = exact_search(
+                query, has_view, self.keys, self.has_view, allowed, k=self.settings.shortlist
+            )
+        return torch.where(found.found, found.indices, -1)
+
+    def evidence(
+        self, data: PairData, pairs: IntArray, plan_table: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """E of every modality (Eq. 8) and the mean of C_evi over them, (batch,) (Eq. 9).
+
+        The top K are picked among the shortlist by the query as it is now; weights and cost carry a
+        gradient to the query projection.
+        """
+        query, has_view = self.query(data, pairs, plan_table)
+        index = torch.from_numpy(pairs)
+        plan = plan_table[data.plan_index[index], 0]
+        evidence: dict[str, Tensor] = {}
+        costs: list[Tensor] = []
+        weighed: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        for name, table in data.shortlist.items():
+            if id(table) not in weighed:
+                weighed[id(table)] = self._weigh(query, has_view, table[index], plan)
+            entries, weights, cost = weighed[id(table)]
+            evidence[name] = aggregate(weights, self.values[name][entries])
+            costs.append(cost)
+        return evidence, torch.stack(costs).mean(dim=0)
+
+    def _weigh(
+        self, query: Tensor, has_view: Tensor, shortlist: Tensor, plan: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        entries = shortlist.clamp(min=0)
+        shared = (has_view.unsqueeze(1) & self.has_view[entries]).sum(dim=-1).clamp(min=1)
+        similarity = (query.unsqueeze(1) * self.keys[entries]).sum(dim=-1) / shared
+        similarity = torch.where(shortlist >= 0, similarity, -torch.inf)
+        best = similarity.topk(min(self.settings.top_k, similarity.shape[1]), dim=1)
+        weights = attention_weights(best.values, self.settings.temperature)
+        chosen = entries.gather(1, best.indices)
+        cost = evidence_alignment_cost(weights, plan, self.text_embeddings[chosen])
+        return chosen, weights, cost
+
+
+@dataclass(frozen=True)
+class ProjectionFit:
+    """Whether the learned query was kept."""
+
+    kept: bool
+    error_before: float
+    """Squared error of E on validation rows, over that of the training mean, with the raw query."""
+    error_after: float
+
+
+def evidence_error(
+    source: EvidenceSource, data: PairData, pairs: IntArray, plan_table: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Squared error of E over the mean square of the truth, and the mean of C_evi."""
+    evidence, cost = source.evidence(data, pairs, plan_table)
+    rows, visible = data.rows(pairs), data.visible(pairs)
+    errors = []
+    for column, (name, truth) in enumerate(data.latents.items()):
+        wanted = (data.known[rows, column] & ~visible[:, column]).unsqueeze(1)
+        if not bool(wanted.any()):
+            continue
+        target = truth[rows]
+        error = ((evidence[name] - target).square() * wanted).sum()
+        errors.append(error / (target.square() * wanted).sum().clamp(min=1e-9))
+    mean = torch.stack(errors).mean() if errors else cost.new_zeros(())
+    return mean, cost.mean()
+
+
+def fit_projection(
+    source: EvidenceSource,
+    training: PairData,
+    validation: PairData,
+    plan_table: Tensor,
+    checked: IntArray,
+    *,
+    seed: int,
+    on_epoch: EpochCallback | None = None,
+) -> ProjectionFit:
+    """Metric learning of Eq. 7 with Eq. 9; a correction that doesn't help validation rows is set to zero."""
+    settings = source.settings
+
+    def loss(batch: IntArray, _epoch: int) -> Tensor:
+        error, cost = evidence_error(source, training, batch, plan_table)
+        return error + settings.alignment_weight * cost
+
+    def validate() -> float:
+        return float(evidence_error(source, validation, checked, plan_table)[0])
+
+    with torch.no_grad():
+        before = validate()
+    initial = {name: value.clone() for name, value in source.projection.state_dict().items()}
+    if settings.epochs == 0 or settings.query == "raw":
+        return ProjectionFit(False, before, before)
+    report = fit(
+        source.projection,
+        loss,
+        lambda epoch: training.pool.draw(seed + 2, epoch),
+        FitSettings(settings.epochs, settings.batch_size, settings.learning_rate, 1e-2),
+        seed=seed,
+        purpose="query",
+        validate=validate,
+        on_epoch=on_epoch,
+    )
+    after = float(report.validation_loss if report.validation_loss is not None else before)
+    kept = settings.query == "literal" or after < before
+    if not kept:
+        source.projection.load_state_dict(initial)
+    return ProjectionFit(kept, before, after)

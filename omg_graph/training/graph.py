@@ -1,0 +1,88 @@
+"""The training graph: one node for each stage, from the data to a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from langgraph.config import get_stream_writer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from pydantic import BaseModel, Field
+
+from omg_graph.training.session import TrainingRequest, TrainingSession
+
+STAGES = ("prepare", "autoencoders", "planner", "executor", "knowledge_base", "validate", "save")
+
+
+class TrainingOutput(BaseModel):
+    """What a finished run says."""
+
+    model: str = Field(default="", description="The model folder.")
+    fingerprint: str = ""
+    metrics: dict[str, Any] = Field(default={}, description="On validation rows, for each missing pattern.")
+    notes: list[str] = []
+    seconds: dict[str, float] = Field(default={}, description="Seconds each stage took.")
+
+
+class TrainingState(TrainingRequest, TrainingOutput):
+    """Request and result."""
+
+
+def build_training_graph(*, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Compile the training graph.
+
+    Input is a ``TrainingRequest`` as JSON; the model that it makes loads in ``build_graph`` with no
+    further step. Stages are kept on disk, so a run that was killed goes on with ``resume`` to the same
+    weights as an uninterrupted one.
+    """
+    sessions: dict[str, TrainingSession] = {}
+
+    def session_of(state: TrainingState) -> TrainingSession:
+        request = TrainingRequest(**{n: getattr(state, n) for n in TrainingRequest.model_fields})
+        key = request.model_dump_json()
+        if key not in sessions:
+            writer = get_stream_writer()
+            sessions[key] = TrainingSession(
+                request,
+                lambda what, done, of, loss: writer({"stage": what, "done": done, "of": of, "loss": loss}),
+            )
+        return sessions[key]
+
+    def node(stage: str) -> Callable[[TrainingState], dict[str, Any]]:
+        def run(state: TrainingState) -> dict[str, Any]:
+            session = session_of(state)
+            get_stream_writer()({"stage": stage, "done": 0, "of": 1, "loss": None})
+            _catch_up(session, stage)
+            session.stage(stage, getattr(session, stage))
+            if stage != STAGES[-1]:
+                return {"seconds": dict(session.seconds), "notes": list(session.notes)}
+            sessions.pop(session.request.model_dump_json(), None)
+            finished = session.finished()
+            return {
+                "model": session.request.output,
+                "fingerprint": finished.manifest.fingerprint,
+                "metrics": session.metrics,
+                "notes": list(session.notes),
+                "seconds": dict(session.seconds),
+            }
+
+        run.__name__ = stage
+        return run
+
+    graph = StateGraph(TrainingState, input_schema=TrainingRequest, output_schema=TrainingOutput)
+    previous = START
+    for stage in STAGES:
+        graph.add_node(stage, node(stage))
+        graph.add_edge(previous, stage)
+        previous = stage
+    graph.add_edge(previous, END)
+    return graph.compile(checkpointer=checkpointer, name="train")
+
+
+def _catch_up(session: TrainingSession, stage: str) -> None:
+    """Go through earlier stages again where the process that ran them is gone; they are kept on disk."""
+    if stage != STAGES[0] and not hasattr(session, "run"):
+        session.request = session.request.model_copy(update={"resume": True})
+        for earlier in STAGES[: STAGES.index(stage)]:
+            session.stage(earlier, getattr(session, earlier))

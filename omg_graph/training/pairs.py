@@ -1,0 +1,103 @@
+"""What the executor trains on: pairs of a row and a visible subset, with everything that steers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from omg_graph.executor.executor import ExecutorInput
+from omg_graph.executor.objective import Targets
+from omg_graph.training.patterns import PatternPool
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Pairs of one split, ready for batches. Cross-fitted where they come from training rows."""
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    latents: dict[str, Tensor]
+    """Modality to (rows, latent): the truth, zeros where it isn't known."""
+    known: Tensor
+    """(rows, modalities): what the data really hold."""
+    label: Tensor | None
+    """(rows,): number or class index, NaN where there is none."""
+    keys: Tensor
+    """(rows, key width): the rows' keys with all their views."""
+    view_of_column: Tensor
+    """(key width,): which view each column of a key belongs to."""
+    pool: PatternPool
+    observation: Tensor
+    """(pairs, shared): u_X."""
+    plan_index: Tensor
+    """(pairs,): the chosen plan, as a row of the plan table."""
+    gaussian: dict[str, Tensor]
+    """Modality to (pairs, latent): the Gaussian conditional."""
+    shortlist: dict[str, Tensor]
+    """Modality to (pairs, S): candidate entries for evidence, best first, -1 where there are none."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities, in order."""
+        return tuple(self.latents)
+
+    def visible(self, pairs: IntArray) -> Tensor:
+        """(batch, modalities): what each pair shows."""
+        return torch.from_numpy(self.pool.visible[pairs])
+
+    def rows(self, pairs: IntArray) -> Tensor:
+        """(batch,): the row of each pair."""
+        return torch.from_numpy(self.pool.rows[pairs])
+
+    def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
+        """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
+        visible = self.visible(pairs)
+        return self.keys[self.rows(pairs)] * visible[:, self.view_of_column], visible
+
+    def targets(self, pairs: IntArray, device: torch.device) -> Targets:
+        """The truth of what each pair hides."""
+        rows = self.rows(pairs)
+        return Targets(
+            {name: value[rows].to(device) for name, value in self.latents.items()},
+            (self.known[rows] & ~self.visible(pairs)).to(device),
+            None if self.label is None else self.label[rows].to(device),
+        )
+
+    def executor_input(
+        self, pairs: IntArray, plan_table: Tensor, evidence: dict[str, Tensor], device: torch.device
+    ) -> ExecutorInput:
+        """The executor's input for some pairs."""
+        rows, visible = self.rows(pairs), self.visible(pairs)
+        latents = {
+            name: (value[rows] * visible[:, column : column + 1]).to(device)
+            for column, (name, value) in enumerate(self.latents.items())
+        }
+        index = torch.from_numpy(pairs)
+        return ExecutorInput(
+            tuple(self.ids[row] for row in self.pool.rows[pairs]),
+            latents,
+            visible.to(device),
+            self.observation[index].to(device),
+            plan_table[self.plan_index[index]].to(device),
+            {name: value.to(device) for name, value in evidence.items()},
+        )
+
+
+def chosen_pairs(data: PairData, seed: int, turns: int) -> IntArray:
+    """A fixed choice of ``turns`` patterns of every row, those that hide something known among them."""
+    drawn = np.concatenate([data.pool.draw(seed, -1 - turn) for turn in range(turns)])
+    return np.unique(drawn)
+
+
+def unique_rows(texts: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], IntArray]:
+    """The distinct items in order of appearance, and the index of each item among them."""
+    index: dict[tuple[str, ...], int] = {}
+    positions = [index.setdefault(text, len(index)) for text in texts]
+    return list(index), np.array(positions, dtype=np.int64)

@@ -1,0 +1,250 @@
+"""A training run as it goes from stage to stage: from a request in JSON to a model folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from omg_graph.encoders.text import CachedTextEncoder, SentenceEncoder, locate_text_encoder
+from omg_graph.errors import ConfigError, ModelError, OmgError
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.files import whole_folder
+from omg_graph.model.folder import MANIFEST, load_model, save_model
+from omg_graph.model.model import Model, choose_device
+from omg_graph.planner.choosing import SchemaChoice, choose_schema
+from omg_graph.planner.schema import Plan
+from omg_graph.planner.schema_files import load_schema
+from omg_graph.samples.columns import FillNonfinite
+from omg_graph.samples.dataset import Split
+from omg_graph.samples.reading import DataFile, read_data_file
+from omg_graph.samples.splitting import training_splits
+from omg_graph.training.config import TrainingConfig, load_config
+from omg_graph.training.execution import ExecutorTrainer
+from omg_graph.training.run import Prepared, Progress, TrainingRun, Understanding
+from omg_graph.training.validation import validate
+from omg_graph.training.workspace import Workspace
+
+
+class TrainingRequest(BaseModel):
+    """What to train on, where to put the model, and every choice that is the user's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: str = Field(description="A pickle or .npz with a split 'train', and 'valid' to choose on.")
+    output: str = Field(description="The model folder to make.")
+    config: str | None = Field(default=None, description="'default', 'paper', or a YAML file.")
+    overrides: dict[str, Any] = Field(default={}, description="Settings on top, nested as in the YAML.")
+    seed: int = 0
+    device: str = "auto"
+    modalities: list[str] | None = None
+    label: str | None = None
+    fill_nonfinite: FillNonfinite | None = None
+    schema_file: str | None = Field(default=None, description="A schema of the user's own.")
+    text_encoder: str | None = Field(default=None, description="Folder of the text encoder's weights.")
+    resume: bool = False
+    overwrite: bool = False
+    synthetic: bool = Field(default=False, description="The data are simulated: the model says so.")
+
+
+@dataclass
+class TrainingSession:
+    """The live objects of one run; each stage fills in what the next needs."""
+
+    request: TrainingRequest
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.output = Path(self.request.output)
+        self.workspace = Workspace.beside(self.output)
+        self.config: TrainingConfig = load_config(self.request.config, self.request.overrides)
+        self.device = choose_device(self.request.device)
+
+    def stage(self, name: str, work: Callable[[], Any]) -> None:
+        """Run one stage and note its time."""
+        started = time.perf_counter()
+        work()
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+
+    def prepare(self) -> None:
+        """Read the data, choose the schema, and open the workspace.
+
+        Raises:
+            OmgError: if the data can't be used, or the output is taken.
+        """
+        _check_output(self.output, self.request.overwrite)
+        data = read_data_file(
+            Path(self.request.data),
+            modalities=self.request.modalities,
+            label=self.request.label,
+            fill_nonfinite=self.request.fill_nonfinite,
+        )
+        encoder = SentenceEncoder(
+            locate_text_encoder(self.config.encoder.text_encoder, self.request.text_encoder),
+            self.config.encoder.text_encoder,
+        )
+        self._open_workspace(data)
+        train, valid, note = training_splits(data, self.request.seed)
+        choice = self._choose(train)
+        self.notes += [*data.notes, note, choice.note]
+        self.run = TrainingRun(
+            train=train,
+            valid=valid,
+            choice=choice,
+            valid_plans=_validation_plans(valid, choice, self.request.seed),
+            config=self.config,
+            seed=self.request.seed,
+            text_encoder=CachedTextEncoder(encoder),
+            workspace=self.workspace,
+            device=self.device,
+            progress=self.progress,
+            source=f"synthetic {data.path.name}" if self.request.synthetic else data.path.name,
+        )
+        self.facts = {
+            "file": data.path.name,
+            "sha256": data.sha256,
+            "train_rows": len(train),
+            "validation_rows": len(valid),
+            "groups": len(set(train.groups)),
+            "missing_by_nature": _missing_shares(train),
+            "synthetic": self.request.synthetic,
+        }
+
+    def _choose(self, train: Split) -> SchemaChoice:
+        schema = None if self.request.schema_file is None else load_schema(self.request.schema_file)
+        if self.config.planner.annotator == "clusters":
+            train = _without_words(train)
+        annotator: Literal["lexical", "labels"] = (
+            "labels" if self.config.planner.annotator == "labels" else "lexical"
+        )
+        return choose_schema(train, schema, annotator=annotator, seed=self.request.seed)
+
+    def _open_workspace(self, data: DataFile) -> None:
+        identity = {
+            "data": data.sha256,
+            "seed": self.request.seed,
+            "settings": hashlib.sha256(
+                json.dumps(
+                    [
+                        self.config.model_dump(mode="json"),
+                        self.request.modalities,
+                        self.request.label,
+                        self.request.fill_nonfinite,
+                        _content_of(self.request.schema_file),
+                    ],
+                    sort_keys=True,
+                ).encode()
+            ).hexdigest(),
+        }
+        started = self.workspace.folder.is_dir() and any(self.workspace.folder.iterdir())
+        if started and not self.request.resume:
+            shutil.rmtree(self.workspace.folder)
+        self.workspace.create()
+        if self.workspace.has("identity"):
+            _, kept = self.workspace.load("identity")
+            different = [name for name, value in identity.items() if kept.get(name) != value]
+            if different:
+                raise ConfigError(
+                    f"--resume goes on with the same data, seed and settings; {', '.join(different)} differ "
+                    f"from what {self.workspace.folder} was started with: leave out --resume to start anew"
+                )
+        else:
+            self.workspace.save("identity", {}, identity)
+
+    def autoencoders(self) -> None:
+        """Standard units and autoencoders."""
+        self.space: LatentSpace = self.run.latent_space()
+
+    def planner(self) -> None:
+        """Psi and the student, cross-fitted."""
+        self.read: Understanding = self.run.understanding(self.space)
+
+    def executor(self) -> None:
+        """Evidence, anchor, and the executor under the whole objective."""
+        kb = self.run.entries(self.space, self.read.encoder)
+        self.prepared: Prepared = self.run.prepared(self.space, self.read, kb)
+        self.trainer: ExecutorTrainer = self.run.executor_trainer(self.space, self.read, self.prepared)
+        self.report = self.run.executor(self.trainer)
+
+    def knowledge_base(self) -> None:
+        """Put the model together, with its knowledge base."""
+        training = {
+            "reader": self.read.facts,
+            "query_projection": vars(self.prepared.projection),
+            "executor_history": self.report["history"],
+            "executor_epochs": len(self.report["history"]),
+            "trust": self.report["trust"],
+        }
+        manifest = self.run.manifest(self.facts, training, tuple(self.notes))
+        self.model: Model = self.run.model(
+            self.space, self.read, self.prepared, self.trainer.executor, manifest
+        )
+
+    def validate(self) -> None:
+        """Measure the model on validation rows, every pattern, beside simple floors."""
+        self.metrics = validate(self.model, self.run.train, self.run.valid, self.progress)
+
+    def save(self) -> None:
+        """Write the folder whole, then drop the workspace."""
+        manifest = self.model.manifest.model_copy(
+            update={
+                "metrics": self.metrics,
+                "training": self.model.manifest.training | {"seconds": self.seconds},
+            }
+        )
+        finished = Model(**{**vars_of(self.model), "manifest": manifest})
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(self.output, replace=self.request.overwrite) as folder:
+            save_model(finished, folder)
+        self.workspace.remove()
+
+    def finished(self) -> Model:
+        """The saved model, as anyone would load it."""
+        return load_model(self.output, self.request.text_encoder)
+
+
+def vars_of(model: Model) -> dict[str, Any]:
+    """A model's fields."""
+    return {name: getattr(model, name) for name in model.__dataclass_fields__}
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / MANIFEST).is_file():
+        raise ModelError(
+            f"{output} is there and isn't a model: choose another --output, or remove it yourself"
+        )
+    if not overwrite:
+        raise ModelError(f"{output} holds a model already: choose another --output, or pass --overwrite")
+
+
+def _validation_plans(valid: Split, choice: SchemaChoice, seed: int) -> tuple[Plan | None, ...]:
+    """The teacher's plans of validation rows; None where the schema came from clusters of training rows."""
+    try:
+        return choose_schema(valid, choice.schema, seed=seed).plans
+    except OmgError:
+        return (None,) * len(valid)
+
+
+def _without_words(split: Split) -> Split:
+    return Split(
+        **{**{n: getattr(split, n) for n in split.__dataclass_fields__}, "raw_text": None, "labels": None}
+    )
+
+
+def _missing_shares(split: Split) -> dict[str, float]:
+    return {name: round(float(1 - split.observed[name].mean()), 4) for name in split.names}
+
+
+def _content_of(path: str | None) -> str | None:
+    return None if path is None else Path(path).read_text(encoding="utf-8")

@@ -1,0 +1,196 @@
+"""Stages: psi aligned with g, the student planner, and both once more for each fold (cross-fitting)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from omg_graph.encoders.observation import (
+    ObservationEncoder,
+    ObservationEncoderConfig,
+    contrastive_loss,
+)
+from omg_graph.planner.schema import Plan, Schema
+from omg_graph.planner.student import StudentPlanner
+from omg_graph.samples.dataset import BoolArray
+from omg_graph.seeding import generator, seeded
+from omg_graph.training.config import EncoderSettings, PlannerSettings
+from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
+from omg_graph.training.patterns import PatternPool
+
+IntArray = npt.NDArray[np.int64]
+CONTRAST_BATCH = 512
+
+
+@dataclass(frozen=True)
+class PlannedRows:
+    """Rows of one split with their latents, their teacher's plans and the missing patterns to train on."""
+
+    latents: Mapping[str, Tensor]
+    pool: PatternPool
+    plans: Sequence[Plan | None]
+    plan_embeddings: Tensor
+    """(rows, shared): g of each row's plan; zeros where it has none."""
+    plan_ids: Tensor
+    """(rows,): equal numbers for equal plans."""
+
+    def inputs(self, pairs: IntArray) -> tuple[dict[str, Tensor], Tensor]:
+        """Latents and visibility of some pairs."""
+        rows = torch.from_numpy(self.pool.rows[pairs])
+        visible = torch.from_numpy(self.pool.visible[pairs])
+        return {name: value[rows] for name, value in self.latents.items()}, visible
+
+    def planned(self, pairs: IntArray, allowed: BoolArray | None = None) -> IntArray:
+        """The pairs whose rows have a plan and are allowed."""
+        has = np.array([plan is not None for plan in self.plans], dtype=np.bool_)
+        if allowed is not None:
+            has &= allowed
+        return pairs[has[self.pool.rows[pairs]]]
+
+
+def embed_pairs(encoder: ObservationEncoder, rows: PlannedRows, pairs: IntArray) -> Tensor:
+    """u_X of some pairs, without a gradient, (pairs, shared)."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(pairs), 1024):
+            latents, visible = rows.inputs(pairs[start : start + 1024])
+            parts.append(encoder(latents, visible))
+    return torch.cat(parts) if parts else torch.zeros(0, encoder.config.shared_width)
+
+
+def fit_observation_encoder(
+    config: ObservationEncoderConfig,
+    rows: PlannedRows,
+    settings: EncoderSettings,
+    *,
+    seed: int,
+    allowed: BoolArray | None = None,
+    validation: PlannedRows | None = None,
+    epochs: int | None = None,
+    on_epoch: EpochCallback | None = None,
+) -> tuple[ObservationEncoder, Fit]:
+    """psi, aligned with g by a contrastive loss on partial observations.
+
+    Args:
+        config: Sizes.
+        rows: Training rows.
+        settings: Steps.
+        seed: Decides everything random.
+        allowed: (rows,), the rows that may be used; all by default.
+        validation: Rows to choose the best epoch on.
+        epochs: Run exactly this many instead (for folds).
+        on_epoch: Told of every epoch.
+    """
+    with seeded(seed, "psi"):
+        encoder = ObservationEncoder(config)
+
+    def loss(batch: IntArray, epoch: int) -> Tensor:
+        latents, visible = rows.inputs(batch)
+        index = rows.pool.rows[batch]
+        return contrastive_loss(encoder(latents, visible), rows.plan_embeddings[index], rows.plan_ids[index])
+
+    checked = _fixed_pairs(validation, seed)
+
+    def validate() -> float:
+        if validation is None:
+            raise ValueError("no validation rows")
+        losses = []
+        for start in range(0, len(checked), CONTRAST_BATCH):
+            pairs = checked[start : start + CONTRAST_BATCH]
+            index = validation.pool.rows[pairs]
+            observed = embed_pairs(encoder, validation, pairs)
+            losses.append(
+                float(
+                    contrastive_loss(observed, validation.plan_embeddings[index], validation.plan_ids[index])
+                )
+            )
+        return float(np.mean(losses))
+
+    report = fit(
+        encoder,
+        loss,
+        lambda epoch: rows.planned(rows.pool.draw(seed, epoch), allowed),
+        FitSettings(
+            epochs or settings.epochs,
+            settings.batch_size,
+            settings.learning_rate,
+            settings.weight_decay,
+            settings.patience,
+        ),
+        seed=seed,
+        purpose="psi",
+        validate=validate if len(checked) else None,
+        on_epoch=on_epoch,
+    )
+    return encoder, report
+
+
+def build_student(
+    schema: Schema, width: int, plans: Sequence[Plan | None], settings: PlannerSettings, seed: int
+) -> StudentPlanner:
+    """A student with its first weights; its vocabulary holds the words of the plans."""
+    words = {word for plan in plans if plan is not None for value in plan for word in value.split()}
+    return StudentPlanner(
+        schema, width, words=sorted(words), width=settings.width, layers=settings.layers, seed=seed
+    )
+
+
+def fit_student(
+    schema: Schema,
+    encoder: ObservationEncoder,
+    rows: PlannedRows,
+    settings: PlannerSettings,
+    *,
+    seed: int,
+    allowed: BoolArray | None = None,
+    validation: PlannedRows | None = None,
+    epochs: int | None = None,
+    on_epoch: EpochCallback | None = None,
+) -> tuple[StudentPlanner, Fit]:
+    """The student, taught to write the teacher's plans from psi of partial observations."""
+    student = build_student(schema, encoder.config.shared_width, rows.plans, settings, seed)
+
+    def plans_of(source: PlannedRows, pairs: IntArray) -> list[Plan]:
+        return [plan for row in source.pool.rows[pairs] if (plan := source.plans[row]) is not None]
+
+    def loss(batch: IntArray, epoch: int) -> Tensor:
+        drops = generator(seed, "student dropout", epoch, int(batch[0]))
+        return student.loss(embed_pairs(encoder, rows, batch), plans_of(rows, batch), drops)
+
+    checked = _fixed_pairs(validation, seed)
+
+    def validate() -> float:
+        if validation is None:
+            raise ValueError("no validation rows")
+        return float(student.loss(embed_pairs(encoder, validation, checked), plans_of(validation, checked)))
+
+    report = fit(
+        student,
+        loss,
+        lambda epoch: rows.planned(rows.pool.draw(seed + 1, epoch), allowed),
+        FitSettings(
+            epochs or settings.epochs,
+            settings.batch_size,
+            settings.learning_rate,
+            settings.weight_decay,
+            settings.patience,
+        ),
+        seed=seed,
+        purpose="student",
+        validate=validate if len(checked) else None,
+        on_epoch=on_epoch,
+    )
+    return student, report
+
+
+def _fixed_pairs(validation: PlannedRows | None, seed: int) -> IntArray:
+    """A few patterns of every validation row, the same at every call."""
+    if validation is None:
+        return np.zeros(0, dtype=np.int64)
+    drawn = np.concatenate([validation.pool.draw(seed, -1 - turn) for turn in range(3)])
+    return validation.planned(drawn)

@@ -1,0 +1,130 @@
+"""Stage: what the model is worth on validation rows, for every missing pattern, beside simple floors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.metrics.families import score
+from omg_graph.model import steps
+from omg_graph.model.model import Model
+from omg_graph.samples.dataset import BoolArray, Split
+from omg_graph.training.run import Progress
+
+MANY = 7
+"""Patterns are taken one view and all but one view at a time where there are more than this."""
+BATCH = 128
+
+
+def patterns_of(modalities: int) -> list[BoolArray]:
+    """Visible subsets to measure: all of them for up to three modalities, else single, all but one, all."""
+    if 2**modalities - 1 <= MANY:
+        codes = np.arange(1, 2**modalities)[:, None] >> np.arange(modalities)
+        return list((codes & 1).astype(np.bool_))
+    single = np.eye(modalities, dtype=np.bool_)
+    return [*single, *~single, np.ones(modalities, dtype=np.bool_)]
+
+
+def validate(model: Model, train: Split, valid: Split, progress: Progress) -> dict[str, Any]:
+    """Normalised squared error and task metrics for each pattern, with the constant predictor beside."""
+    rows = []
+    patterns = patterns_of(len(valid.names))
+    for number, visible in enumerate(patterns):
+        hidden = valid.hide(np.broadcast_to(~visible, valid.mask().shape))
+        there = hidden.mask().any(axis=1)
+        if there.any():
+            index = np.flatnonzero(there)
+            rows.append(_measure(model, hidden.take(index), valid.take(index), visible))
+        progress("validation", number + 1, len(patterns), None)
+    return {"split": valid.name, "rows": rows, "floor": _constant_floor(model, train, valid)}
+
+
+def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) -> dict[str, Any]:
+    names = np.array(observed.names)
+    parts = [
+        observed.take(np.arange(s, min(s + BATCH, len(observed)))) for s in range(0, len(observed), BATCH)
+    ]
+    guesses: dict[str, list[Any]] = {name: [] for name in observed.names}
+    outputs = []
+    for part in parts:
+        seen = steps.observe(model, part)
+        ranked = steps.rerank(
+            model,
+            steps.propose(model, part, seen.embedding, model.config.planning.candidates, 0),
+            seen.embedding,
+        )
+        plans = [ranking.best.candidate.constraints for ranking in ranked]
+        embedded = steps.embed_plans(model, plans)
+        evidence = steps.retrieve(model, part, seen, plans, embedded, top_k=model.config.retrieval.top_k)
+        vectors = {name: rows.aggregated for name, rows in evidence.items()}
+        if model.config.executor.point_estimate == "mean":
+            point = steps.point_estimates(model, part, seen, embedded, vectors)
+        else:
+            point = steps.execute(model, part, seen, embedded, vectors, seed=0)
+        for name in observed.names:
+            guesses[name].append(model.latent_space.decode(name, point.estimates[name]))
+        if point.outputs is not None:
+            outputs.append(point.outputs)
+    errors = {
+        name: _nmse(model.latent_space, name, np.concatenate(guesses[name]), truth, observed)
+        for name in names[~visible].tolist()
+    }
+    report: dict[str, Any] = {
+        "observed": names[visible].tolist(),
+        "missing": names[~visible].tolist(),
+        "n": len(observed),
+        "nmse": {name: value for name, value in errors.items() if value is not None},
+    }
+    if outputs:
+        report |= task_metrics(model, torch.cat(outputs), truth)
+    return report
+
+
+def _nmse(space: LatentSpace, name: str, guess: Any, truth: Split, observed: Split) -> float | None:
+    wanted = truth.observed[name] & ~observed.observed[name]
+    if not wanted.any():
+        return None
+    standardiser, lengths = space.codecs[name].standardiser, truth.lengths.get(name)
+    scored = standardiser.scored(len(truth), lengths) & wanted[:, None]
+    right = standardiser.standard(truth.arrays[name], lengths).astype(np.float64)
+    wrong = standardiser.standard(guess, lengths).astype(np.float64) - right
+    return round(float((wrong**2)[scored].sum() / max((right**2)[scored].sum(), 1e-12)), 4)
+
+
+def task_metrics(model: Model, outputs: Tensor, truth: Split) -> dict[str, Any]:
+    """The metrics of the model's family on rows with a label."""
+    head, labels = model.executor.task, truth.labels
+    if head is None or labels is None:
+        return {}
+    if head.config.kind == "classes":
+        probabilities = head.probabilities(outputs).double().numpy()
+        return dict(score("classes", labels.values, probabilities=probabilities))
+    values = head.value(outputs).double().numpy()
+    if head.config.kind == "number":
+        return dict(score("number", labels.values, value=values))
+    probabilities = head.probabilities(outputs).double().numpy()
+    return dict(
+        score(
+            model.config.metrics,
+            labels.values,
+            value=values,
+            probabilities=probabilities,
+            degrees=head.config.degrees,
+        )
+    )
+
+
+def _constant_floor(model: Model, train: Split, valid: Split) -> dict[str, Any]:
+    """The best constant: the training mean, or the most frequent class."""
+    if train.labels is None or valid.labels is None or model.executor.task is None:
+        return {}
+    values = train.labels.values[np.isfinite(train.labels.values)]
+    rows = len(valid)
+    if train.labels.kind == "classes":
+        frequent = np.bincount(values.astype(np.int64)).argmax()
+        return dict(score("classes", valid.labels.values, label=np.full(rows, frequent)))
+    return dict(score(model.config.metrics, valid.labels.values, value=np.full(rows, values.mean())))

@@ -1,0 +1,68 @@
+"""Where a training run keeps what it has finished, so that it can go on after being killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from omg_graph.errors import ModelError
+from omg_graph.files import write_atomically
+
+SUFFIX = ".training"
+
+
+class Workspace:
+    """A folder of stages, each one file that is written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def beside(cls, output: Path) -> Workspace:
+        """The workspace of a model that will be at ``output``."""
+        return cls(output.with_name(output.name + SUFFIX))
+
+    def create(self) -> None:
+        """Make the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, stage: str) -> Path:
+        """The file of a stage."""
+        return self.folder / f"{stage}.safetensors"
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage was saved."""
+        return self.path(stage).is_file()
+
+    def save(self, stage: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Save tensors and JSON facts together; a stage saved before is replaced in one step."""
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        content = safetensors_bytes(plain, metadata={"facts": json.dumps(facts, sort_keys=True)})
+        write_atomically(self.path(stage), content)
+
+    def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What ``save`` kept.
+
+        Raises:
+            ModelError: if the file is damaged.
+        """
+        try:
+            with safe_open(self.path(stage), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                facts = json.loads(file.metadata()["facts"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ModelError(
+                f"{self.path(stage)} is damaged ({error}): delete it, and --resume makes that stage again"
+            ) from error
+        return tensors, facts
+
+    def remove(self) -> None:
+        """Delete the folder: the model is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,47 @@
+"""Arrays on disk, beside a checkpointer: they outlive the process that made them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from omg_graph.errors import OmgError
+from omg_graph.files import write_atomically
+from omg_graph.trajectory.artifacts import Array, ArrayRef, content_hash, describe
+
+
+class DiskArtifactStore:
+    """One .npy file for each array, named by its hash, written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, array: Array) -> ArrayRef:
+        """Write an array unless one with the same content lies there."""
+        ref = describe(array, "")
+        path = self.folder / f"{ref.sha256}.npy"
+        if not path.exists():
+            content = io.BytesIO()
+            np.save(content, np.asarray(array, order="C"), allow_pickle=False)
+            write_atomically(path, content.getvalue())
+        return ref.model_copy(update={"uri": path.resolve().as_uri()})
+
+    def get(self, ref: ArrayRef) -> Array:
+        """Read an array; the name comes from its hash, never from a path in the reference.
+
+        Raises:
+            OmgError: if it isn't there or its content isn't what the reference says.
+        """
+        path = self.folder / f"{ref.sha256}.npy"
+        if not ref.sha256.isalnum() or not path.is_file():
+            raise OmgError(f"the array {ref.uri} isn't in {self.folder}: run the sample again")
+        try:
+            array: Array | None = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            array = None
+        if array is None or content_hash(array) != ref.sha256:
+            raise OmgError(f"{path} doesn't hold the array it is named for: delete it and run again")
+        return array

@@ -1,0 +1,133 @@
+"""The trajectory of one sample: tau = (S, N_K, E, {z_T -> ... -> z_0}, Y^) (Eq. 1), and how it came about."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from omg_graph.trajectory.artifacts import ArrayRef
+
+
+class Record(BaseModel):
+    """Typed, immutable, nothing unknown in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Constraint(Record):
+    """One link c_l of a plan's chain."""
+
+    field: str
+    value: str
+    log_probability: float = Field(description="log pi(c_l | X, c_<l), nats, value tokens and terminator.")
+    tokens: int = Field(description="How many tokens the sum runs over.")
+
+
+class PlanCandidate(Record):
+    """A plan that was drawn, with every term of its score (Eq. 5)."""
+
+    text: str
+    constraints: tuple[Constraint, ...]
+    log_probability: float = Field(description="Sum over the constraints: the first term of Eq. 5.")
+    log_probability_per_token: float
+    greedy: bool = False
+    semantic_cost: float | None = Field(default=None, description="C_sem (Eq. 6); null before re-ranking.")
+    violations: tuple[str, ...] = Field(default=(), description="What of the schema it breaks.")
+    score: float | None = Field(
+        default=None, description="log-probability less lambda_s C_sem; null if the schema is broken."
+    )
+
+
+class Plan(Record):
+    """S*: the candidate that won, beside those that didn't."""
+
+    schema_name: str
+    planner: str
+    text: str
+    constraints: tuple[Constraint, ...]
+    chosen: int = Field(description="Index of the winner among the candidates.")
+    chosen_by: str = Field(default="rerank", description="Who chose: the re-rank node, or a person.")
+    semantic_weight: float = Field(description="lambda_s of Eq. 5.")
+    candidates: tuple[PlanCandidate, ...]
+
+
+class EvidenceEntry(Record):
+    """One of N_K, traceable to where it came from."""
+
+    id: str = Field(description="The id of the sample that the entry was made from.")
+    weight: float = Field(description="alpha_i (Eq. 8).")
+    similarity: float = Field(description="Mean cosine over the views that query and entry share.")
+    text: str
+    source: str = Field(description="Which knowledge base and split it came from.")
+
+
+class DenoisingStep(Record):
+    """One step z_t -> z_{t-1} of draw 0, in numbers."""
+
+    step: int
+    timestep: int
+    state_norm: float = Field(description="|z_{t-1}| per root dimension.")
+    clean_norm: float = Field(description="|z_0|t|, the clean estimate, per root dimension.")
+    clean_change: float = Field(description="Root mean squared change of the clean estimate.")
+
+
+class Prediction(Record):
+    """What the task head says."""
+
+    value: float | None = Field(description="In the label's units; null for classes.")
+    label: str | None = Field(description="The nearest word of the schema, or the class.")
+    probabilities: dict[str, float] = Field(default={})
+
+
+class ReconstructionError(Record):
+    """Against the truth, where a modality was hidden that is really there."""
+
+    nmse: float = Field(
+        description="Squared error over squared deviation from the training mean, standard units."
+    )
+    mse: float = Field(description="Mean squared error in the input's units.")
+
+
+class Utility(Record):
+    """U(tau) with its terms (Eq. 3)."""
+
+    total: float
+    reconstruction: float | None = Field(description="L_rec; null where the truth isn't known.")
+    semantic: float | None = Field(description="C_sem(S, X).")
+    evidence: float | None = Field(description="C_evi(S, E), averaged over missing modalities.")
+    path: float | None = Field(description="C_path, averaged over missing modalities.")
+    weights: dict[str, float]
+    note: str
+
+
+class Trajectory(Record):
+    """Everything that happened to one sample."""
+
+    id: str
+    group: str
+    observed: tuple[str, ...]
+    missing: tuple[str, ...]
+    hidden: tuple[str, ...] = Field(default=(), description="Missing because the caller hid them.")
+    raw_text: str | None = None
+    candidates: tuple[PlanCandidate, ...] = Field(
+        default=(), description="What the planner drew; the re-rank node moves them into the plan."
+    )
+    plan: Plan | None = None
+    evidence: dict[str, tuple[EvidenceEntry, ...]] = {}
+    evidence_cost: dict[str, float] = Field(default={}, description="C_evi for each modality (Eq. 9).")
+    left_out: dict[str, int] = Field(
+        default={}, description="Entries of the sample itself or its own group that were never considered."
+    )
+    denoising: dict[str, tuple[DenoisingStep, ...]] = {}
+    reconstruction: dict[str, ArrayRef] = {}
+    lengths: dict[str, int] = Field(default={}, description="Frames of a reconstructed padded sequence.")
+    length_source: dict[str, str] = {}
+    errors: dict[str, ReconstructionError] = {}
+    prediction: Prediction | None = None
+    utility: Utility | None = None
+    arrays: dict[str, ArrayRef] = Field(
+        default={}, description="Embeddings, evidence vectors, paths and draws, by reference."
+    )
+    notes: tuple[str, ...] = Field(default=(), description="What was degraded, chosen or left out.")
+    timings: dict[str, float] = Field(default={}, description="Seconds a node took for this sample's batch.")
+    seed: int
+    model: str = Field(description="Fingerprint of the model.")

@@ -1,0 +1,78 @@
+"""``omg data check``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from omg_graph.cli.data import app
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "good.pkl"
+    split = {
+        "id": ["a", "b"],
+        "x": np.ones((2, 3)),
+        "y": np.ones((2, 4, 2)),
+        "y_lengths": [1, 2],
+        "label": [0.5, 1.0],
+    }
+    path.write_bytes(pickle.dumps({"train": split}))
+    return path
+
+
+def test_tables(good: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(good)], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    for words in (
+        "train: 2 samples",
+        "vector 3",
+        "sequence 4 x 2",
+        "frames of y: 1 to 2 of 4",
+        "2 labelled",
+        "can be used",
+    ):
+        assert words in result.output
+
+
+def test_json_is_all_there_is(good: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(good), "--json", "--modalities", "x"])
+    report = json.loads(result.output)
+    assert report["usable"]
+    assert [modality["name"] for modality in report["splits"][0]["modalities"]] == ["x"]
+
+
+def test_a_bad_file_ends_with_2(tmp_path: Path) -> None:
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(pickle.dumps({"x": np.array([[1.0, np.nan]]), "more": None}))
+    result = CliRunner().invoke(app, ["check", str(path)])
+    assert result.exit_code == 2
+    assert "not finite" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert "--fill-nonfinite" in line
+    assert CliRunner().invoke(app, ["check", str(path), "--fill-nonfinite", "zero"]).exit_code == 0
+    path.write_bytes(pickle.dumps(os.getcwd))
+    result = CliRunner().invoke(app, ["check", str(path)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "getcwd" in line
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, omg_graph.cli.data, omg_graph.samples.checking, omg_graph.samples.splitting,"
+        "omg_graph.samples.masks, omg_graph.samples.writing;"
+        "print([m for m in ('torch', 'langgraph', 'transformers', 'chromadb', 'scipy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,128 @@
+"""``omg doctor``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from omg_graph.cli import checks, main
+from omg_graph.cli.checks import Check
+from omg_graph.cli.runtime import Settings
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "apply", lambda self: None)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Counts attempts to reach anything."""
+    tried: list[object] = []
+
+    def refuse(self: socket.socket, address: object) -> None:
+        tried.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: refuse(None, "name"))  # type: ignore[arg-type]
+    return tried
+
+
+def _only(found: list[Check], name: str) -> Check:
+    (check,) = [check for check in found if check.name == name]
+    return check
+
+
+def test_requirements_are_those_of_the_package() -> None:
+    found = checks.check_packages()
+    assert _only(found, "torch").found == metadata.version("torch")
+    assert _only(found, "omg-graph").status == "ok"
+    assert any("extra offline" in check.name for check in found)
+    assert not any(check.name == "pytest" for check in found)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "status"),
+    [
+        ("numpy>=1", "ok"),
+        ("numpy>=999", "problem"),
+        ("no-such-package-anywhere>=1", "problem"),
+        ('no-such-package-anywhere==1; extra == "offline"', "note"),
+        ('numpy<1; extra == "offline"', "note"),
+    ],
+)
+def test_a_requirement(monkeypatch: pytest.MonkeyPatch, requirement: str, status: str) -> None:
+    monkeypatch.setattr(checks.metadata, "requires", lambda _: [requirement])
+    (check,) = checks.check_packages()[1:]
+    assert check.status == status
+    assert check.remedy.startswith("pip install") == (status != "ok")
+
+
+def test_the_hub_is_left_alone_unless_asked(
+    no_network: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    check = checks.check_text_encoder("nobody/no-such-encoder", None, network=False)
+    assert check.status == "problem"
+    assert "--text-encoder" in check.remedy
+    assert not no_network
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_an_altered_encoder_is_told(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    check = checks.check_text_encoder(None, tmp_path, network=False)
+    assert check.status == "problem"
+    assert "isn't the original" in check.found
+
+
+def test_a_folder_that_holds_no_encoder(tmp_path: Path) -> None:
+    check = checks.check_text_encoder(None, tmp_path, network=False)
+    assert check.status == "problem"
+    assert str(tmp_path) in check.found
+
+
+def test_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OMG_CACHE", str(tmp_path / "new" / "cache"))
+    assert checks.check_cache().status == "ok"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OMG_CACHE", str(tmp_path / "file" / "cache"))
+    check = checks.check_cache()
+    assert check.status == "note"
+    assert "OMG_CACHE" in check.remedy
+
+
+def test_no_model(tmp_path: Path) -> None:
+    folder, encoder, (check,) = checks.check_model(tmp_path / "none")
+    assert (folder, encoder, check.status) == (None, None, "problem")
+
+
+def test_a_whole_model(tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", str(tiny_model_folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["usable"] is True
+    found = {check["name"]: check for check in document["checks"]}
+    assert found["distilled"]["status"] == "ok"
+    assert found["knowledge base"]["found"].endswith("entries")
+    assert found["Qwen2.5-Omni"]["found"] == "not in this version"
+
+
+def test_a_damaged_model(tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_model_folder, damaged)
+    with (damaged / "codecs.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert main(["doctor", "--model", str(damaged)]) == 1
+    out = capsys.readouterr().out
+    assert "PROBLEM" in out
+    assert "codecs.safetensors" in " ".join(out.split())

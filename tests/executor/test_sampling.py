@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from omg_graph.errors import ConfigError
+from omg_graph.executor.denoiser import Conditions
+from omg_graph.executor.diffusion import SamplerName
+from omg_graph.executor.executor import Executor, ExecutorInput
+from omg_graph.executor.sampling import DenoisingPath, initial_noise
+
+Build = Callable[..., Executor]
+SAMPLERS = ("ddpm", "ddim", "dpm-solver++")
+
+
+def part(batch: ExecutorInput, conditions: Conditions, rows: list[int]) -> tuple[ExecutorInput, Conditions]:
+    index = torch.tensor(rows)
+
+    def take(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value[index] for name, value in values.items()}
+
+    some = ExecutorInput(
+        tuple(batch.ids[row] for row in rows),
+        take(batch.latents),
+        batch.observed[index],
+        batch.observation[index],
+        batch.plan[index],
+        take(batch.evidence),
+    )
+    return some, conditions.take(index)
+
+
+def last(paths: dict[str, DenoisingPath]) -> dict[str, Tensor]:
+    return {name: path.states[-1] for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sample_s_draw_is_its_own(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, sampler: SamplerName
+) -> None:
+    """Of (seed, id, modality, draw) alone: alone, in another order or among others it is the same."""
+    executor = make_executor(sampler=sampler, sample_steps=6)
+    together = last(executor.draw(batch, conditions, seed=3, draw=1))
+    for rows in ([4], [6, 1, 0]):
+        some = last(executor.draw(*part(batch, conditions, rows), seed=3, draw=1))
+        for name, value in some.items():
+            assert torch.allclose(value, together[name][rows], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_path_is_whole_and_can_be_repeated(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, sampler: SamplerName
+) -> None:
+    """z_T ... z_0 of Eq. 1: one state more than steps, the first of them noise; told of every step."""
+    executor = make_executor(sampler=sampler, sample_steps=6)
+    told: list[tuple[int, int]] = []
+    paths = executor.draw(
+        batch, conditions, seed=3, draw=0, on_step=lambda step, of: told.append((step, of))
+    )
+    assert told == [(step, 6) for step in range(1, 7)]
+    torch.manual_seed(99)  # the global generator has no say
+    again = executor.draw(batch, conditions, seed=3, draw=0)
+    for name, path in paths.items():
+        assert len(path.timesteps) == len(path.clean) == 6
+        assert len(path.states) == 7
+        assert path.timesteps[0] == executor.config.train_steps - 1
+        assert torch.equal(path.states[0], initial_noise(3, batch.ids, name, 0, executor.widths[name]))
+        assert all(torch.equal(a, b) for a, b in zip(path.states, again[name].states, strict=True))
+        assert all(state.isfinite().all() for state in path.states)
+        # the last step lands on the clean estimate
+        assert torch.allclose(path.states[-1], path.clean[-1], rtol=1e-3, atol=2e-2)
+
+
+def test_draws_seeds_ids_and_modalities_differ() -> None:
+    first = initial_noise(3, ("x", "y"), "audio", 0, 4)
+    assert not torch.equal(first[0], first[1])
+    for other in (
+        initial_noise(4, ("x", "y"), "audio", 0, 4),
+        initial_noise(3, ("x", "y"), "vision", 0, 4),
+        initial_noise(3, ("x", "y"), "audio", 1, 4),
+    ):
+        assert not torch.isclose(first, other).any()
+
+
+def test_draws_of_one_sample_differ(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions
+) -> None:
+    executor = make_executor(sample_steps=4)
+    first = last(executor.draw(batch, conditions, seed=3, draw=0))
+    second = last(executor.draw(batch, conditions, seed=3, draw=1))
+    for column, name in enumerate(executor.names):
+        missing = ~batch.observed[:, column]
+        assert bool((first[name][missing] != second[name][missing]).any(dim=1).all())
+
+
+def test_ddpm_draws_noise_on_the_way(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions
+) -> None:
+    """sigma_t xi of Eq. 11: from the same z_T another draw's noise leads elsewhere."""
+    steps = {
+        sampler: make_executor(sampler=sampler, sample_steps=50).draw(batch, conditions, seed=3, draw=0)
+        for sampler in ("ddpm", "ddim")
+    }
+    for name in batch.latents:
+        first, second = steps["ddpm"][name], steps["ddim"][name]
+        assert torch.equal(first.states[0], second.states[0])
+        assert not torch.allclose(first.states[1], second.states[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [0, 51])
+def test_impossible_step_counts_are_refused(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, steps: int
+) -> None:
+    with pytest.raises(ConfigError, match="between 1 and 50 denoising steps"):
+        make_executor().draw(batch, conditions, seed=0, draw=0, steps=steps)

@@ -1,0 +1,161 @@
+"""Schemas: what obeys them, the text that g embeds, numbers to words, and files that make no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omg_graph.errors import PlanError, SchemaError
+from omg_graph.planner.schema import Field, Schema
+from omg_graph.planner.schema_files import load_schema, parse_schema, schema_names
+
+AFFECT = load_schema("affect")
+
+GOOD = """\
+name: shapes
+fields:
+  - name: Shape
+    values: [circle, square]
+  - name: Size
+    values:
+      - small
+      - large
+text_form: "{Size} {Shape}"
+target: Size
+degrees: {small: 0, large: 1}
+"""
+
+
+def test_the_default_schema_is_entity_action_sentiment_in_seven_degrees() -> None:
+    assert AFFECT.field_names == ("Entity", "Action", "Sentiment")
+    assert AFFECT.degrees is not None
+    assert sorted(AFFECT.degrees.values()) == [-3, -2, -1, 0, 1, 2, 3]
+    assert AFFECT.target_index == 2
+    assert schema_names() == ("affect",)
+    for field in AFFECT.fields:
+        assert field.description
+        assert all(value == value.lower() for value in field.values or ())
+
+
+def test_texts_of_a_plan() -> None:
+    plan = ("story", "praises", "strongly positive")
+    assert AFFECT.text(plan) == "story: praises, strongly positive"
+    assert AFFECT.constraint_texts(plan) == (
+        "Entity: story",
+        "Action: praises",
+        "Sentiment: strongly positive",
+    )
+    with pytest.raises(PlanError, match="3 constraints"):
+        AFFECT.text(plan[:2])
+
+
+def test_violations_name_the_field_at_fault() -> None:
+    assert AFFECT.violations(("story", "praises", "neutral")) == ()
+    assert AFFECT.violations(("story", "praises")) == ("3 constraints were expected, 2 came",)
+    wrong = AFFECT.violations(("story", "Praises", "great"))
+    assert [phrase.split()[0] for phrase in wrong] == ["Action", "Sentiment"]
+
+
+def test_free_text_is_counted_in_words_on_one_line() -> None:
+    schema = Schema(name="free", fields=(Field(name="Note", max_words=2),), text_form="{Note}")
+    assert schema.violations(("two words",)) == ()
+    for bad in ("", "one two three", "one\ntwo", " one", "one  two"):
+        assert schema.violations((bad,)), bad
+
+
+def test_values_within_depend_on_the_field_before() -> None:
+    schema = Schema(
+        name="fine",
+        fields=(
+            Field(name="Coarse", values=("a", "b")),
+            Field(name="Fine", values=("x", "y"), within={"a": ("x",), "b": ("x", "y")}),
+        ),
+        text_form="{Coarse} {Fine}",
+    )
+    assert schema.violations(("b", "y")) == ()
+    assert "after 'a'" in schema.violations(("a", "y"))[0]
+    assert schema.violations(("c", "x"))
+
+
+@given(st.floats(-5, 5))
+def test_the_nearest_word_is_that_of_acc7(number: float) -> None:
+    degree = float(np.round(np.clip(number, -3, 3)))
+    assert AFFECT.degrees is not None
+    assert AFFECT.degrees[AFFECT.nearest_value(number)] == degree
+
+
+@given(st.floats(-3, 3).filter(lambda number: abs(abs(number) % 1 - 0.5) > 1e-6))
+def test_scaled_degrees_give_the_same_words(number: float) -> None:
+    assert AFFECT.scaled(1 / 3).nearest_value(number / 3) == AFFECT.nearest_value(number)
+
+
+def test_a_schema_without_degrees_has_no_nearest_word() -> None:
+    schema = Schema(name="s", fields=(Field(name="A", values=("a",)),), text_form="{A}")
+    assert schema.scaled(2.0) is schema
+    with pytest.raises(PlanError, match="no numeric target"):
+        schema.nearest_value(1.0)
+
+
+def test_json_keeps_everything_and_the_fingerprint_follows_the_content() -> None:
+    again = Schema.from_json(AFFECT.to_json())
+    assert again == AFFECT
+    assert again.fingerprint == AFFECT.fingerprint
+    assert AFFECT.scaled(2.0).fingerprint != AFFECT.fingerprint
+    with pytest.raises(SchemaError, match="fields"):
+        Schema.from_json('{"name": "x", "text_form": ""}')
+
+
+def test_a_users_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    assert load_schema(path).text(("circle", "large")) == "large circle"
+    with pytest.raises(SchemaError, match=r"affect.*can't be read"):
+        load_schema(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "reason"),
+    [
+        ("[circle, square]", "[circle, circle]", 4, "twice"),
+        ("[circle, square]", "[yes, no]", 4, "quotes"),
+        ("[circle, square]", "[]", 4, "no values"),
+        ("[circle, square]", "[' circle', square]", 4, "single spaces"),
+        ("    values: [circle, square]\n", "", 3, "either values or max_words"),
+        ("    values: [circle, square]\n", "    max_words: 99\n", 4, "max_words"),
+        ("      - large\n", "      - 3\n", 8, "quotes"),
+        ("- name: Size", "- name: Shape", 5, "two fields"),
+        ("- name: Size", "- name: a b", 5, "letters"),
+        ("{Size} {Shape}", "{Size} {Colour}", 9, "'Colour'"),
+        ("{Size} {Shape}", "{Size}", 9, "leaves out Shape"),
+        ("{Size} {Shape}", "{Size} {Shape", 9, "can't be read"),
+        ("{Size} {Shape}", "{Size!r} {Shape}", 9, "nothing added"),
+        ("target: Size", "target: Colour", 10, "'Colour'"),
+        ("target: Size\n", "", 10, "needs a target"),
+        ("large: 1", "huge: 1", 11, "'huge'"),
+        ("large: 1", "large: 0", 11, "same meaning"),
+        ("large: 1", "large: .inf", 11, "finite"),
+        ("name: shapes", "name: shapes\nname: forms", 2, "twice"),
+        ("name: shapes", "name: shapes\nsize: 3", 2, "not a setting"),
+        ("name: shapes", "name: [", 3, "not YAML"),
+    ],
+)
+def test_a_schema_that_makes_no_sense_is_refused_at_its_line(
+    old: str, new: str, line: int, reason: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(SchemaError) as refusal:
+        parse_schema(GOOD.replace(old, new, 1), "mine.yaml")
+    message = str(refusal.value)
+    assert message.startswith(f"mine.yaml, line {line}: ")
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_what_is_no_mapping_is_refused() -> None:
+    for text in ("", "- a\n", "3"):
+        with pytest.raises(SchemaError, match="line 1: a schema is a mapping"):
+            parse_schema(text, "mine.yaml")

@@ -1,0 +1,249 @@
+"""The distilled planner: true log-probabilities, results of a sample's own, and that it can learn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
+from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.schema import Field, Schema
+from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner
+from omg_graph.seeding import generator
+
+WIDTH = 8
+
+TOY = Schema(
+    name="toy",
+    fields=(
+        Field(name="Shape", values=("circle", "square", "rounded square")),
+        Field(
+            name="Size",
+            values=("small", "very small", "large", "very very large"),
+            within={
+                "circle": ("small", "very small"),
+                "square": ("large", "very very large"),
+                "rounded square": ("small",),
+            },
+        ),
+        Field(name="Note", max_words=3),
+    ),
+    text_form="{Shape}, {Size}: {Note}",
+)
+NOTES = ("plain", "with a hole", "seen before")
+
+
+def student(**settings: object) -> StudentPlanner:
+    return StudentPlanner(TOY, WIDTH, words=NOTES, width=32, seed=3, **settings).eval()  # type: ignore[arg-type]
+
+
+def observations(count: int, seed: int = 0) -> PlannerInput:
+    embeddings = np.random.default_rng(seed).standard_normal((count, WIDTH)).astype(np.float32)
+    return PlannerInput(tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count)
+
+
+def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models() -> None:
+    planner = student()
+    batch = observations(7)
+    proposed = planner.propose(batch, candidates=6, seed=11)
+    assert [len(plans) for plans in proposed] == [6] * 7
+    for row, plans in enumerate(proposed):
+        assert all(TOY.violations(plan.constraints) == () for plan in plans)
+        embeddings = torch.from_numpy(batch.embeddings[row : row + 1]).expand(6, -1)
+        rescored = planner.score(embeddings, [plan.constraints for plan in plans])
+        np.testing.assert_allclose(
+            rescored.detach().numpy(), [plan.log_probabilities for plan in plans], atol=1e-4
+        )
+        for plan in plans:
+            assert plan.token_counts == tuple(len(value.split()) + 1 for value in plan.constraints)
+
+
+def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
+    """One value is allowed, yet its log-probability is not zero: the grammar changes no probability."""
+    schema = Schema(name="one", fields=(Field(name="Only", values=("one way",)),), text_form="{Only}")
+    planner = StudentPlanner(schema, WIDTH, width=32).eval()
+    (plans,) = planner.propose(observations(1), candidates=2, seed=0)
+    assert plans[0].constraints == plans[1].constraints == ("one way",)
+    assert plans[0].token_counts == (3,)
+    uniform = -3 * math.log(len(planner.vocabulary))
+    assert plans[0].log_probabilities[0] == pytest.approx(uniform, abs=1.0)
+
+
+def test_a_sample_alone_gets_the_plans_it_gets_in_any_batch() -> None:
+    planner = student()
+    batch = observations(MICRO_BATCH + 3)
+    together = planner.propose(batch, candidates=4, seed=5)
+    order = np.random.default_rng(1).permutation(len(batch.ids))[:20]
+    shuffled = planner.propose(
+        PlannerInput(tuple(batch.ids[i] for i in order), batch.embeddings[order], (None,) * len(order)),
+        candidates=4,
+        seed=5,
+    )
+    for row, plans in zip(order, shuffled, strict=True):
+        alone = planner.propose(
+            PlannerInput((batch.ids[row],), batch.embeddings[row : row + 1], (None,)), candidates=4, seed=5
+        )[0]
+        for ours, other, single in zip(plans, together[row], alone, strict=True):
+            assert ours.constraints == other.constraints == single.constraints
+            np.testing.assert_allclose(ours.log_probabilities, other.log_probabilities, atol=1e-4)
+            np.testing.assert_allclose(ours.log_probabilities, single.log_probabilities, atol=1e-4)
+
+
+def test_fewer_candidates_are_the_first_of_more() -> None:
+    planner = student()
+    few = planner.propose(observations(5), candidates=2, seed=9)
+    many = planner.propose(observations(5), candidates=6, seed=9)
+    assert [[p.constraints for p in plans] for plans in few] == [
+        [p.constraints for p in plans[:2]] for plans in many
+    ]
+
+
+def test_the_greedy_plan_comes_first_and_only_if_asked_for() -> None:
+    planner = student()
+    batch = observations(4)
+    with_greedy = planner.propose(batch, candidates=3, seed=0)
+    assert [[p.greedy for p in plans] for plans in with_greedy] == [[True, False, False]] * 4
+    assert [p[0] for p in planner.propose(batch, candidates=1, seed=99)] == [p[0] for p in with_greedy]
+    sampled = planner.propose(batch, candidates=3, seed=0, include_greedy=False)
+    assert not any(p.greedy for plans in sampled for p in plans)
+    assert [p[1:] for p in sampled] == [p[1:] for p in with_greedy]
+
+
+def test_draws_follow_the_models_distribution_under_the_grammar() -> None:
+    schema = Schema(name="three", fields=(Field(name="Pick", values=("a", "b", "c")),), text_form="{Pick}")
+    planner = StudentPlanner(schema, WIDTH, width=32, seed=1).eval()
+    with torch.no_grad():
+        planner.language_model.lm_head.weight.mul_(20)
+    one = observations(1)
+    count = 3000
+    batch = PlannerInput(
+        tuple(str(i) for i in range(count)), np.repeat(one.embeddings, count, axis=0), (None,) * count
+    )
+    drawn = [p[0].constraints[0] for p in planner.propose(batch, 1, seed=2, include_greedy=False)]
+    first_word = planner.score(torch.from_numpy(one.embeddings).expand(3, -1), [("a",), ("b",), ("c",)])
+    # The terminator is certain under the grammar: take its share out, by the plan without it.
+    ends = _terminator_log_probabilities(planner, one.embeddings, ("a", "b", "c"))
+    expected = torch.softmax(first_word[:, 0] - ends, dim=0).detach().numpy()
+    shares = np.array([drawn.count(value) / count for value in ("a", "b", "c")])
+    np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / count))
+
+
+def _terminator_log_probabilities(
+    planner: StudentPlanner, embedding: np.ndarray, values: tuple[str, ...]
+) -> torch.Tensor:
+    vocabulary = planner.vocabulary
+    found = []
+    with torch.no_grad():
+        for value in values:
+            tokens = torch.tensor([[vocabulary.scaffold(0), *vocabulary.words_of(value)]])
+            inputs = torch.cat(
+                [
+                    planner.prefix_of(torch.from_numpy(embedding)),
+                    planner.language_model.get_input_embeddings()(tokens),
+                ],
+                dim=1,
+            )
+            logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
+            found.append(logits.log_softmax(dim=-1)[vocabulary.end])
+    return torch.stack(found)
+
+
+def test_temperature_near_zero_draws_the_greedy_plan() -> None:
+    (plans,) = student().propose(observations(1), candidates=4, seed=0, temperature=1e-6)
+    assert len({plan.constraints for plan in plans}) == 1
+
+
+def test_it_learns_which_plan_belongs_to_which_embedding() -> None:
+    plans = [
+        ("circle", "very small", "plain"),
+        ("square", "very very large", "with a hole"),
+        ("rounded square", "small", "seen before"),
+    ]
+    centres = np.eye(3, WIDTH, dtype=np.float32) * 3
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 96)
+    embeddings = centres[truth] + 0.2 * rng.standard_normal((96, WIDTH)).astype(np.float32)
+    planner = student().train()
+    optimiser = torch.optim.Adam(planner.parameters(), lr=3e-3)
+    rows = [plans[i] for i in truth]
+    before = float(planner.loss(torch.from_numpy(embeddings), rows).detach())
+    for step in range(80):
+        optimiser.zero_grad()
+        planner.loss(torch.from_numpy(embeddings), rows, generator(0, "step", step)).backward()
+        optimiser.step()
+    planner.eval()
+    after = float(planner.loss(torch.from_numpy(embeddings), rows).detach())
+    assert before > 2.0
+    assert after < 0.05
+    unseen = PlannerInput(("x", "y", "z"), centres, (None,) * 3)
+    assert [p[0].constraints for p in planner.propose(unseen, 1, seed=0)] == plans
+
+
+def test_dropout_is_drawn_from_the_generator_alone() -> None:
+    planner = student().train()
+    embeddings = torch.from_numpy(observations(4).embeddings)
+    plans = [("circle", "small", "plain")] * 4
+    torch.manual_seed(0)
+    first = planner.loss(embeddings, plans, generator(1, "a"))
+    torch.manual_seed(1)
+    assert torch.equal(first, planner.loss(embeddings, plans, generator(1, "a")))
+    assert not torch.equal(first, planner.loss(embeddings, plans, generator(1, "b")))
+    assert torch.equal(planner.loss(embeddings, plans), planner.eval().loss(embeddings, plans, generator(1)))
+
+
+def test_first_weights_depend_on_the_seed_and_leave_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = student()
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first.projection.weight, student().projection.weight)
+    other = StudentPlanner(TOY, WIDTH, words=NOTES, width=32, seed=4)
+    assert not torch.equal(first.projection.weight, other.projection.weight)
+
+
+def test_a_saved_student_comes_back_the_same(tmp_path: Path) -> None:
+    planner = student()
+    planner.save(tmp_path / "planner")
+    suffixes = {path.suffix for path in (tmp_path / "planner").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    loaded = StudentPlanner.load(tmp_path / "planner")
+    assert loaded.schema == planner.schema
+    assert loaded.propose(observations(3), 4, seed=1) == planner.propose(observations(3), 4, seed=1)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other schema"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "planner"
+    student().save(folder)
+    if damage == "missing":
+        (folder / "projection.safetensors").unlink()
+    elif damage == "cut":
+        weights = folder / LANGUAGE_MODEL_FOLDER / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:100])
+    else:
+        other = Schema(name="other", fields=(Field(name="Kind", values=("a", "b")),), text_form="{Kind}")
+        (folder / "schema.json").write_text(other.to_json())
+    with pytest.raises(ModelError):
+        StudentPlanner.load(folder)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    planner = student()
+    with pytest.raises(ConfigError, match="candidates"):
+        planner.propose(observations(1), candidates=0, seed=0)
+    with pytest.raises(ConfigError, match="temperature"):
+        planner.propose(observations(1), candidates=1, seed=0, temperature=0.0)
+    with pytest.raises(ConfigError, match="width"):
+        StudentPlanner(TOY, WIDTH, words=NOTES, width=30)
+    with pytest.raises(SchemaError, match="free text"):
+        StudentPlanner(TOY, WIDTH)
+    with pytest.raises(PlanError, match="after 'circle'"):
+        planner.score(torch.zeros(1, WIDTH), [("circle", "large", "plain")])
+    empty = replace(observations(1), ids=(), embeddings=np.zeros((0, WIDTH), dtype=np.float32), raw_text=())
+    assert planner.propose(empty, candidates=2, seed=0) == []

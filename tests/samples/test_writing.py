@@ -1,0 +1,49 @@
+"""One sample alone is read as it was among the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omg_graph.errors import DataError
+from omg_graph.samples.conforming import conform
+from omg_graph.samples.reading import read_data_file, read_mapping
+from omg_graph.samples.writing import save_sample
+
+
+def test_a_row_saved_alone_conforms_to_the_same(tmp_path: Path) -> None:
+    split = read_mapping(
+        {
+            "id": ["v$_$1", "v$_$2", "w"],
+            "group": ["p", "p", "q"],
+            "raw_text": ["x", None, "z"],
+            "text": np.arange(9.0).reshape(3, 1, 3),
+            "audio": [np.ones((2, 4)), None, np.ones((5, 4))],
+            "face": np.arange(12, dtype=np.uint8).reshape(3, 2, 2),
+            "label": ["sad", "happy", None],
+        },
+        source="memory",
+    ).splits["data"]
+    for row, sample_id in enumerate(split.ids):
+        path = tmp_path / f"{row}.pkl"
+        save_sample(path, split.take([row]))
+        data = read_data_file(path, specs=split.modalities)
+        assert data.single
+        alone, _ = conform(data.splits["data"], split.modalities, str(path))
+        expected = split.take([row])
+        assert (alone.ids, alone.groups) == ((sample_id,), expected.groups)
+        assert alone.raw_text == (expected.raw_text if expected.raw_text != (None,) else None)
+        np.testing.assert_array_equal(alone.mask(), expected.mask())
+        for name in split.names:
+            np.testing.assert_array_equal(alone.arrays[name], expected.arrays[name])
+        if expected.observed["audio"][0]:
+            assert alone.lengths["audio"].tolist() == expected.lengths["audio"].tolist()
+        assert (alone.labels is not None) == (row < 2)
+
+
+def test_one_sample_means_one(tmp_path: Path) -> None:
+    split = read_mapping({"id": ["a", "b"], "x": np.ones((2, 1))}, source="memory").splits["data"]
+    with pytest.raises(DataError, match="2 came"):
+        save_sample(tmp_path / "a.pkl", split)

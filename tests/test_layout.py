@@ -1,0 +1,134 @@
+"""What lies where, and what a first glance at the command line may load."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIRED = [
+    "omg_graph",
+    "graphs",
+    "prompts",
+    "knowledge_base",
+    "tests",
+    "examples",
+    "pyproject.toml",
+    "constraints.txt",
+    "Makefile",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LICENSE",
+]
+HEAVY = {
+    "torch",
+    "langgraph",
+    "langchain_core",
+    "transformers",
+    "diffusers",
+    "chromadb",
+    "accelerate",
+    "numpy",
+}
+HOMES = re.compile(r"(?<![\w.~/$}])/(?:home|root|Users|work|tmp)/[A-Za-z0-9_]")
+
+
+def tracked_files():
+    """Files of the checkout as git would commit them, untracked ones that it doesn't ignore included."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: there is no list of committed files")
+    names = (name for name in listed.stdout.decode().split("\0") if name)
+    return [path for path in map(ROOT.joinpath, names) if path.is_file()]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_the_root_holds(name):
+    assert (ROOT / name).exists()
+
+
+def test_every_package_is_listed_for_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        ".".join(init.parent.relative_to(ROOT).parts) for init in (ROOT / "omg_graph").rglob("__init__.py")
+    } | {"omg_graph.prompts"}
+    assert found == set(settings["packages"])
+
+
+def test_constraints_pin_every_version_once_and_torch_first():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "torch==2.13.0"
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
+    names = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines]
+    assert len(names) == len(set(names))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["offline"], *extras["dev"]]
+    assert {re.split(r"[<>=!~\[ ;]", item)[0].lower() for item in wanted} <= set(names)
+
+
+def test_no_file_names_a_folder_of_one_machine():
+    naming = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tracked_files()
+        if path != Path(__file__).resolve()
+        for match in HOMES.finditer(path.read_bytes().decode("utf-8", "replace"))
+    ]
+    assert naming == []
+
+
+def test_nothing_unpickles_beyond_plain_data():
+    """Weights and data are read by safe readers alone, and no remote code is trusted."""
+    unsafe = re.compile(
+        r"\b(?:c?[Pp]ickle\.loads?|torch\.load|joblib\.load)\(|trust_remote_code=True|allow_pickle=True"
+    )
+    sources = [path for path in tracked_files() if path.suffix == ".py" and "tests" not in path.parts]
+    assert len(sources) > 20
+    assert [path.name for path in sources if unsafe.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments):
+    program = (
+        "import sys\n"
+        "from omg_graph.cli import main\n"
+        "try:\n"
+        "    code = main(sys.argv[1:])\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        "print('loaded:', *sorted({name.partition('.')[0] for name in sys.modules}))\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    assert done.returncode == 0, done.stderr
+    shown, _, loaded = done.stdout.rpartition("loaded:")
+    assert "omg" in shown
+    assert HEAVY.isdisjoint(loaded.split())
+
+
+def test_importing_the_package_loads_nothing_heavy_until_it_is_used():
+    show = "print(*sorted(sys.modules))"
+    program = f"import sys, omg_graph; {show}; omg_graph.build_graph; {show}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    before, after = (set(line.split()) for line in done.stdout.splitlines())
+    assert HEAVY.isdisjoint(before)
+    assert "langgraph" in after
