@@ -37,10 +37,12 @@ format: $(VENV)/.dev ## Put the code into the house's style
 	$(BIN)/ruff format
 
 demo-model: $(VENV)/.demo ## Train the embedded model anew on simulated data (minutes; the same from the same seed)
-	$(BIN)/python -m omg_graph.embedded.build
+	@mkdir -p build
+	$(BIN)/omg simulate --output build/affect.npz --seed 0
+	$(BIN)/omg train --data build/affect.npz --output omg_graph/embedded/model --seed 0 --device cpu --overwrite
 
-bench: $(VENV)/.dev ## Measure times and sizes on this machine
-	$(BIN)/python benchmarks/bench.py
+bench: $(VENV)/.dev ## Measure start-up, latency node by node, and memory on this machine
+	@$(BIN)/python benchmarks/latency.py
 
 clean: ## Remove caches and build products; .venv and results stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

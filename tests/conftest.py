@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # All of this is read when the packages are first imported.
 CACHE = tempfile.TemporaryDirectory(prefix="omg-tests-")
 os.environ["OMG_CACHE"] = CACHE.name
+os.environ["HF_HUB_CACHE"] = f"{CACHE.name}/hub"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("OMG_TEXT_ENCODER", None)
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-# beartype refuses typing.Self outside classes that it decorates itself, so not the whole package is hooked.
-SHAPED = ["omg_graph.executor", "omg_graph.encoders", "omg_graph.retriever.attention", "omg_graph.retriever.query"]
+# The modules whose annotations give shapes. Others use typing.Self and plain protocols, which beartype
+# refuses.
+SHAPED = [
+    "omg_graph.executor",
+    "omg_graph.encoders.observation",
+    "omg_graph.retriever.attention",
+    "omg_graph.retriever.query",
+]
 install_import_hook(SHAPED, "beartype.beartype")
 torch.set_num_threads(1)
 
@@ -31,3 +42,168 @@ def data_folder() -> Path:
     if not os.environ.get("OMG_DATA") or not folder.is_dir():
         pytest.skip("OMG_DATA doesn't name the folder of the real data sets")
     return folder
+
+
+VIEWS = ("fou", "fac", "kar", "pix", "zer", "mor")
+TINY_ENCODER = "tests/tiny-encoder"
+"""A text encoder of random weights, in this run's own Hugging Face cache."""
+
+
+@pytest.fixture(scope="session")
+def tiny_text_encoder() -> str:
+    """A BERT of random weights, 16 wide, that transformers finds by its name like any other."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    from omg_graph.seeding import seeded
+
+    repository = Path(os.environ["HF_HUB_CACHE"]) / f"models--{TINY_ENCODER.replace('/', '--')}"
+    folder = repository / "snapshots" / ("0" * 40)
+    alphabet = [chr(code) for code in range(33, 127)]
+    words = ["[PAD]", "[UNK]", *alphabet, *(f"##{letter}" for letter in alphabet)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=40))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    wrapped.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.5,
+    )
+    with seeded("tiny text encoder"):
+        BertModel(config).save_pretrained(folder)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    return TINY_ENCODER
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_text_encoder: str) -> dict[str, Any]:
+    """A training configuration that takes seconds."""
+    return {
+        "name": "tiny",
+        "autoencoder": {"max_width": 8},
+        "encoder": {"text_encoder": tiny_text_encoder, "hidden": 16, "epochs": 2},
+        "planner": {"width": 16, "layers": 1, "epochs": 2, "folds": 2, "patterns": 4},
+        "retriever": {"epochs": 1, "top_k": 4, "shortlist": 6},
+        "executor": {"width": 16, "heads": 2, "train_steps": 50, "sample_steps": 5},
+        "optimiser": {"epochs": 2, "batch_size": 32},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tiny_settings: dict[str, Any], tiny_folder: Path) -> Callable[..., Path]:
+    """Train on a file, through the graph; the model's folder."""
+    from omg_graph.training.graph import build_training_graph
+
+    def train(data: Path, name: str, **request: Any) -> Path:
+        output = tiny_folder / name
+        build_training_graph().invoke(
+            {"data": str(data), "output": str(output), "overrides": tiny_settings} | request
+        )
+        return output
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_data_file(tiny_folder: Path) -> Path:
+    """Simulated clips: text, audio and vision, with transcripts and a sentiment, complete."""
+    from omg_graph.seeding import derived_seed
+    from omg_graph.simulator import AffectSimulator, SimulatorConfig
+    from omg_graph.simulator.saving import save_corpus
+
+    def embed(texts: list[str]) -> np.ndarray:
+        rows = np.stack(
+            [np.random.default_rng(derived_seed("test", text)).standard_normal(12) for text in texts]
+        )
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    config = SimulatorConfig(
+        entities=("story", "music"),
+        actions=("praises", "criticises", "hesitates"),
+        audio_features=5,
+        vision_features=4,
+    )
+    corpus = AffectSimulator(config, embed).corpus({"train": 12, "valid": 4, "test": 3}, 4, seed=0)
+    path = tiny_folder / "clips.pkl"
+    save_corpus(path, {name: simulated.split for name, simulated in corpus.items()})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tiny_data_file: Path, train_tiny: Callable[..., Path]) -> Path:
+    """Three modalities, transcripts, a sentiment in [-3, 3]; trained for two epochs. Read it, never write."""
+    return train_tiny(tiny_data_file, "clips-model")
+
+
+@pytest.fixture(scope="session")
+def tiny_views_file(tiny_folder: Path) -> Path:
+    """Six vectors a sample, classes by name, no text; a fifth of the slots is missing."""
+    from omg_graph.seeding import derived_seed
+
+    random = np.random.default_rng(1)
+    splits: dict[str, dict[str, Any]] = {}
+    for name, rows in (("train", 48), ("valid", 16)):
+        classes = random.integers(0, 3, rows)
+        hidden = random.standard_normal((rows, 3)) + 2 * np.eye(3)[classes]
+        observed = random.random((rows, len(VIEWS))) > 0.2
+        observed[np.arange(rows), random.integers(0, len(VIEWS), rows)] = True
+        splits[name] = {
+            "id": [f"{name}-{row}" for row in range(rows)],
+            "classification_labels": [("ant", "bee", "cat")[index] for index in classes],
+            "observed": {view: observed[:, column] for column, view in enumerate(VIEWS)},
+        }
+        for width, view in enumerate(VIEWS, start=2):
+            loadings = np.random.default_rng(derived_seed(view)).standard_normal((3, width))
+            splits[name][view] = hidden @ loadings + 0.3 * random.standard_normal((rows, width))
+    path = tiny_folder / "views.pkl"
+    path.write_bytes(pickle.dumps(splits, protocol=4))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_views_folder(tiny_views_file: Path, train_tiny: Callable[..., Path]) -> Path:
+    """Six vector modalities, classes, no text."""
+    return train_tiny(tiny_views_file, "views-model")
+
+
+@pytest.fixture(scope="session")
+def tiny_plain_file(tiny_folder: Path) -> Path:
+    """No text and no labels: a vector called ``keys``, a padded sequence ``a.b``, and two kinds of images."""
+    random = np.random.default_rng(2)
+    splits: dict[str, dict[str, Any]] = {}
+    for name, rows in (("train", 32), ("valid", 12), ("test", 6)):
+        hidden = random.standard_normal((rows, 2))
+        sequence = hidden[:, None, :] + 0.1 * random.standard_normal((rows, 5, 2))
+        lengths = random.integers(2, 6, rows)
+        sequence[np.arange(5)[None] >= lengths[:, None]] = 0.0
+        image = hidden @ random.standard_normal((2, 2 * 3 * 4)) + random.standard_normal((rows, 24))
+        grey = np.clip(128 + 40 * (hidden @ random.standard_normal((2, 9))), 0, 255)
+        splits[name] = {
+            "id": [f"{name}-{row}" for row in range(rows)],
+            "keys": np.concatenate([hidden, random.standard_normal((rows, 1))], axis=1),
+            "a.b": sequence,
+            "a.b_lengths": lengths,
+            "photo": image.reshape(rows, 2, 3, 4),
+            "grey": grey.reshape(rows, 3, 3).astype(np.uint8),
+        }
+    path = tiny_folder / "plain.pkl"
+    path.write_bytes(pickle.dumps(splits, protocol=4))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_plain_folder(tiny_plain_file: Path, train_tiny: Callable[..., Path]) -> Path:
+    """Four modalities of three kinds, neither text nor labels."""
+    return train_tiny(tiny_plain_file, "plain-model")

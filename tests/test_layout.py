@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,7 @@ REQUIRED = [
     "knowledge_base",
     "tests",
     "examples",
+    "langgraph.json",
     "pyproject.toml",
     "constraints.txt",
     "Makefile",
@@ -40,6 +42,8 @@ HOMES = re.compile(r"(?<![\w.~/$}])/(?:home|root|Users|work|tmp)/[A-Za-z0-9_]")
 
 def tracked_files():
     """Files of the checkout as git would commit them, untracked ones that it doesn't ignore included."""
+    if shutil.which("git") is None:
+        pytest.skip("git isn't there: there is no list of committed files")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -75,6 +79,21 @@ def test_constraints_pin_every_version_once_and_torch_first():
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["offline"], *extras["dev"]]
     assert {re.split(r"[<>=!~\[ ;]", item)[0].lower() for item in wanted} <= set(names)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make isn't there")
+def test_make_help_has_a_line_for_each_target():
+    makefile = (ROOT / "Makefile").read_text()
+    (targets,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    # Run by `make test`, an inner make would else say which folder it enters.
+    quiet = ["make", "--no-print-directory"]
+    shown, bare = (
+        subprocess.run([*quiet, *target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for target in (["help"], [])
+    )
+    assert shown == bare
+    assert [line.split()[1] for line in shown.splitlines()] == targets.split()
+    assert all(len(line) <= 110 for line in shown.splitlines())
 
 
 def test_no_file_names_a_folder_of_one_machine():

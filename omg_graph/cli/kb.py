@@ -248,7 +248,7 @@ def _print_stats(counted: Statistics) -> None:
     table.add_column("name")
     table.add_column("width", justify="right")
     table.add_column("entries", justify="right")
-    for part, rows in (("view of the key", counted.views), ("value", counted.values)):
+    for part, rows in (("view of the key", counted.views), ("value", dict(sorted(counted.values.items())))):
         for name, (width, entries) in rows.items():
             table.add_row(part, cell(name), cell(width), cell(entries))
     console.print(table)

@@ -76,16 +76,10 @@ class ObservationEncoder(nn.Module):
 
     def embed_one(self, name: str, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch shared"]:
         """The embedding of a single modality, as for a reconstruction (Eq. 14)."""
-        names = list(self.config.widths)
-        observed = torch.zeros(len(latent), len(names), dtype=torch.bool, device=latent.device)
-        observed[:, names.index(name)] = True
-        zeros = {
-            other: latent.new_zeros(len(latent), width)
-            for other, width in self.config.widths.items()
-            if other != name
-        }
-        embedding: Tensor = self(zeros | {name: latent}, observed)
-        return embedding
+        present = torch.zeros(len(latent), len(self.config.widths), dtype=latent.dtype, device=latent.device)
+        present[:, self.branches.index[name]] = 1.0
+        branch = self.branches[name](latent / self.config.scales[name])
+        return F.normalize(self.head(branch + self.presence(present)), dim=-1)
 
 
 def contrastive_loss(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -104,13 +105,29 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _hidden_size(folder: Path) -> int:
+    path = folder / "config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"{path}: the width of a text encoder (hidden_size) was expected, it isn't there: give a folder "
+            "that holds a transformers encoder"
+        ) from error
+
+
 class SentenceEncoder:
     """A transformers encoder with mean pooling over the attention mask, unit length; loaded at first use."""
 
-    def __init__(self, folder: Path, name: str = MINILM, width: int = 384) -> None:
+    def __init__(self, folder: Path, name: str = MINILM, width: int | None = None) -> None:
+        """Nothing but the width is read yet, and that only if it isn't given.
+
+        Raises:
+            EncoderError: if the folder's configuration doesn't say it.
+        """
         self.folder = folder
         self.name = name
-        self.width = width
+        self.width = _hidden_size(folder) if width is None else width
         self._loaded: tuple[Any, Any] | None = None
 
     def _load(self) -> tuple[Any, Any]:

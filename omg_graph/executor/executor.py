@@ -37,7 +37,7 @@ class ExecutorConfig(BaseModel):
     anchor: AnchorKind = "mixture"
     point_estimate: PointEstimate = "mean"
     """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper."""
-    width: int = Field(default=192, ge=8)
+    width: int = Field(default=128, ge=8)
     layers: int = Field(default=4, ge=2)
     shallow_layers: tuple[int, ...] = (0, 1)
     deep_layers: tuple[int, ...] = (2, 3)

@@ -90,7 +90,7 @@ class OptimiserSettings(Settings):
     """How the executor is trained."""
 
     epochs: int = Field(default=150, ge=1)
-    batch_size: int = Field(default=32, ge=2)
+    batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     plateau_patience: int = Field(default=10, ge=1)

@@ -145,6 +145,7 @@ class ExecutorTrainer:
             [p for p in trained.parameters() if p.requires_grad],
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
+            foreach=True,
         )
         progress = _Progress(trained, optimiser, self.settings)
         if workspace is not None and workspace.has("executor-progress"):
@@ -211,8 +212,9 @@ class _Progress:
         self.steps += 1
         decay = min(self.settings.average, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            for name, parameter in self.trained.named_parameters():
-                self.mean[name].lerp_(parameter, 1 - decay)
+            torch._foreach_lerp_(
+                list(self.mean.values()), list(self.trained.parameters()), weight=1 - decay
+            )
 
     def averaged(self) -> _Swapped:
         """A context in which the averaged weights stand in for the trained ones."""

@@ -57,11 +57,13 @@ def describe(array: Array, uri: str) -> ArrayRef:
         numbers = contiguous.astype(np.float64).ravel()
         finite = numbers[np.isfinite(numbers)]
         if finite.size:
+            # in units of the largest entry, so that no square overflows
+            scale = float(np.abs(finite).max()) or 1.0
             statistics = ArrayStatistics(
                 minimum=_short(finite.min()),
                 maximum=_short(finite.max()),
-                mean=_short(finite.mean()),
-                deviation=_short(finite.std()),
+                mean=_short(scale * (finite / scale).mean()),
+                deviation=_short(scale * (finite / scale).std()),
             )
             preview = tuple(_short(number) for number in finite[:PREVIEW])
     return ArrayRef(

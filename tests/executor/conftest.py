@@ -29,7 +29,7 @@ def shake(module: nn.Module) -> None:
     """Move every parameter, so that nothing is zero only because training hasn't begun."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter += 0.3 * random(*parameter.shape, key=name)
+            parameter.add_(0.3 * random(*parameter.shape, key=name))
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ NAMES = ("keys", "a.b", "items")
 
 @settings(deadline=None)
 @given(st.integers(0, 500), st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 0.99))
-def test_weights_are_the_best_non_negative_ones(seed: int, first: float, second: float, shared: float) -> None:
+def test_weights_are_the_best_non_negative_ones(
+    seed: int, first: float, second: float, shared: float
+) -> None:
     source = generator("nnls", seed)
     parts = torch.randn(12, 2, generator=source)
     parts[:, 1] = shared * parts[:, 0] + (1 - shared) * parts[:, 1]
@@ -30,7 +32,9 @@ def test_useless_parts_get_no_weight() -> None:
     parts = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert not nonnegative_least_squares(parts, torch.tensor([-1.0, -2.0])).any()
     assert not nonnegative_least_squares(torch.zeros(3, 2), torch.ones(3)).any()
-    assert torch.allclose(nonnegative_least_squares(parts, torch.tensor([-1.0, 2.0])), torch.tensor([0.0, 2.0]))
+    assert torch.allclose(
+        nonnegative_least_squares(parts, torch.tensor([-1.0, 2.0])), torch.tensor([0.0, 2.0])
+    )
 
 
 def fitted(kind: str) -> tuple[Anchor, Tensor, Tensor, Tensor, Tensor]:

@@ -25,7 +25,9 @@ def other(values: dict[str, Tensor]) -> dict[str, Tensor]:
 def block_inputs(denoiser: Denoiser, *arguments: object) -> list[Tensor]:
     """What enters each layer, and what leaves the last."""
     seen: list[Tensor] = []
-    hooks = [block.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for block in denoiser.blocks]
+    hooks = [
+        block.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for block in denoiser.blocks
+    ]
     hooks.append(denoiser.final_norm.register_forward_pre_hook(lambda _, args: seen.append(args[0])))
     with torch.no_grad():
         denoiser(*arguments)
@@ -46,9 +48,7 @@ def test_zero_adapters_change_nothing_at_the_start(
     assert any(value.any() for value in before.values())
     assert equal(before, denoiser(states, latents, TIME, changed))
     nn.init.ones_(denoiser.adapters["0"].out.weight)
-    assert not equal(
-        denoiser(states, latents, TIME, conditions), denoiser(states, latents, TIME, changed)
-    )
+    assert not equal(denoiser(states, latents, TIME, conditions), denoiser(states, latents, TIME, changed))
 
 
 def test_the_plan_enters_deep_layers_only(
@@ -87,7 +87,7 @@ def test_evidence_enters_shallow_layers_only(
 def test_states_count_where_missing_and_nowhere_else(
     make_denoiser: Build, states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
 ) -> None:
-    """Observed slots hold clean latents: their noisy states and the clean input of missing slots are unread."""
+    """An observed slot's noisy state and a missing slot's clean input are never read."""
     denoiser = make_denoiser()
     before = denoiser(states, latents, TIME, conditions)
     for column, name in enumerate(denoiser.names):
@@ -176,9 +176,7 @@ def test_a_saved_denoiser_is_the_same(
     loaded = Denoiser.from_pretrained(tmp_path, local_files_only=True).eval()
     assert loaded.names == denoiser.names == ("keys", "a.b", "items")
     assert (tmp_path / "diffusion_pytorch_model.safetensors").is_file()
-    assert equal(
-        denoiser(states, latents, TIME, conditions), loaded(states, latents, TIME, conditions)
-    )
+    assert equal(denoiser(states, latents, TIME, conditions), loaded(states, latents, TIME, conditions))
 
 
 @pytest.mark.parametrize("sort", [False, True])

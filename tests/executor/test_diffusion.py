@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_tweedie_is_the_posterior_mean_of_a_gaussian_mixture(signal: float) -> N
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("timestep", [999, 500, 20, 1])
 def test_a_ddpm_step_is_equation_11(prediction: Prediction, timestep: int) -> None:
-    """z_{t-1} by Eq. 11, written out with alpha_t and the posterior deviation sigma_t, equals the library's."""
+    """z_{t-1} by Eq. 11 written out, sigma_t the posterior deviation, equals the library's."""
     scheduler = make_scheduler("ddpm", 1000, prediction)
     space_timesteps(scheduler, 1000)
     z_t, output = (value.float() for value in drawn(timestep))
@@ -142,7 +143,7 @@ def test_steps_start_at_the_end_and_fall(sampler: SamplerName, train_steps: int,
     assert len(timesteps) == steps
     assert timesteps[0] == train_steps - 1
     assert timesteps[-1] >= 0
-    assert all(later < earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(timesteps))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

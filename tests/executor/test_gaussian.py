@@ -109,7 +109,9 @@ def test_solutions_are_not_kept_beyond_what_they_were_solved_for() -> None:
     observed = torch.tensor([[True, True, False]] * 4)
     before = model.predict("c", latents, observed)
     model.ridges.fill_(5.0)
-    assert torch.equal(model.predict("c", latents, observed), model.predict("c", latents, observed, ridge=5.0))
+    assert torch.equal(
+        model.predict("c", latents, observed), model.predict("c", latents, observed, ridge=5.0)
+    )
     assert not torch.equal(before, model.predict("c", latents, observed))
     model.load_state_dict(GaussianConditional(WIDTHS).state_dict())
     assert torch.equal(model.predict("c", latents, observed), torch.zeros(4, 1))

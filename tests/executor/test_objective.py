@@ -43,7 +43,7 @@ def embed(name: str, latents: Tensor) -> Tensor:
 
 @pytest.fixture
 def targets(conditions: Conditions) -> Targets:
-    rows, count = conditions.observed.shape
+    rows = len(conditions.observed)
     return Targets(
         latents={
             name: torch.randn(value.shape, generator=generator("truth", name))
@@ -60,7 +60,11 @@ def noising(executor: Executor, rows: int, mean_share: float = 0.5) -> Noising:
 
 
 def losses(
-    executor: Executor, batch: ExecutorInput, conditions: Conditions, targets: Targets, mean_share: float = 0.5
+    executor: Executor,
+    batch: ExecutorInput,
+    conditions: Conditions,
+    targets: Targets,
+    mean_share: float = 0.5,
 ) -> Losses:
     random = noising(executor, len(batch.ids), mean_share)
     return objective(executor, batch, conditions, targets, random, decode, embed)
@@ -98,9 +102,7 @@ def test_a_gradient_reaches_the_query_projection(
     query = projection(torch.zeros(rows, width), batch.observation, batch.plan[:, 0])
     weights = attention_weights(query @ keys.T, 0.07)
     evidence = {
-        name: aggregate(
-            weights, torch.randn(rows, entries, size, generator=generator("values", name))
-        )
+        name: aggregate(weights, torch.randn(rows, entries, size, generator=generator("values", name)))
         for name, size in executor.widths.items()
     }
     steered = replace(conditions, evidence=evidence)

