@@ -121,7 +121,8 @@ def objective(
         noisy[name] = add_noise(clean[name], noising.noise[name], noising.signal)
     outputs = executor.denoiser(noisy, batch.latents, noising.time, conditions, noising.mean)
     mean_rows = noising.mean.unsqueeze(1)
-    weight = torch.where(noising.mean, torch.ones_like(noising.time), noising.signal.squeeze(1))
+    certain = noising.mean | batch.observed.all(dim=1)
+    weight = torch.where(certain, torch.ones_like(noising.time), noising.signal.squeeze(1))
     denoising, mean, plan, evidence = [], [], [], []
     estimates: dict[str, Tensor] = {}
     for column, name in enumerate(executor.names):

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from omg_graph.encoders.per_modality import PerModality
 
+SLOT_NORM = 4.0
+"""Typical length of a slot in the head's input."""
+
 TargetKind = Literal["degrees", "classes", "number"]
 
 
@@ -31,8 +34,8 @@ class TaskHeadConfig(BaseModel):
     widths: dict[str, int]
     scales: dict[str, float]
     shared_width: int = 384
-    hidden: int = Field(default=128, ge=8)
-    dropout: float = Field(default=0.4, ge=0.0, lt=1.0)
+    hidden: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     regression_weight: float = 0.5
 
     @property
@@ -42,26 +45,27 @@ class TaskHeadConfig(BaseModel):
 
 
 class TaskHead(nn.Module):
-    """Concatenation of u_X and every slot's projection, then a perceptron."""
+    """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
+
+    The perceptron's last layer starts at zero: where data are few, what is linear is learned first.
+    """
 
     def __init__(self, config: TaskHeadConfig) -> None:
         super().__init__()
         self.config = config
-        slot = max(16, config.hidden // 2)
-        self.slots = PerModality(
-            {
-                name: nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, slot), nn.GELU())
-                for name, width in config.widths.items()
-            }
-        )
-        self.observation = nn.Sequential(nn.Linear(config.shared_width, slot), nn.GELU())
-        self.body = nn.Sequential(
+        inputs = config.shared_width + sum(config.widths.values())
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(inputs, config.outputs)
+        self.perceptron = nn.Sequential(
             nn.Dropout(config.dropout),
-            nn.Linear(slot * (len(config.widths) + 1), config.hidden),
+            nn.Linear(inputs, config.hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, config.outputs),
         )
+        last = self.perceptron[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(
         self,
@@ -69,10 +73,14 @@ class TaskHead(nn.Module):
         latents: Mapping[str, Float[Tensor, "batch _"]],
     ) -> Float[Tensor, "batch output"]:
         """Logits over the names, or the standardised number."""
-        parts = [self.observation(observation * observation.shape[-1] ** 0.5)]
-        for name, layer in self.slots.items():
-            parts.append(layer(latents[name] / self.config.scales[name]))
-        logits: Tensor = self.body(torch.cat(parts, dim=-1))
+        config = self.config
+        # each slot at about SLOT_NORM, whatever its width; u_X has length one
+        slots = [
+            latents[name] * (SLOT_NORM / (config.scales[name] * width**0.5))
+            for name, width in config.widths.items()
+        ]
+        fused = torch.cat([observation, *slots], dim=-1)
+        logits: Tensor = self.linear(self.dropout(fused)) + self.perceptron(fused)
         return logits
 
     def probabilities(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
@@ -108,8 +116,13 @@ class TaskHead(nn.Module):
         return torch.where(known, cost, torch.zeros_like(cost))
 
     def class_index(self, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """The nearest degree's index, or the class index that the target is."""
+        """The nearest degree's index, or the class index that the target is.
+
+        Half-way between two degrees it is the one an even number of steps from the middle, as in ACC7.
+        """
         if self.config.kind == "classes":
             return target.long()
         degrees = torch.tensor(self.config.degrees, dtype=target.dtype, device=target.device)
-        return (target[:, None] - degrees[None]).abs().argmin(dim=1)
+        steps = torch.arange(len(degrees), device=target.device) - (len(degrees) - 1) // 2
+        distance = (target[:, None] - degrees[None]).abs() + 1e-5 * (steps % 2)
+        return distance.argmin(dim=1)

@@ -102,6 +102,18 @@ class OptimiserSettings(Settings):
     precision: Literal["float32", "bf16"] = "float32"
 
 
+class TaskSettings(Settings):
+    """How the task head is fitted on the finished executor's estimates."""
+
+    refit: bool = True
+    """Off: the head that was trained jointly stays, the literal Eq. 18."""
+    epochs: int = Field(default=60, ge=1)
+    patience: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+
+
 class TrainingConfig(Settings):
     """Everything that decides what a training run makes, besides data and seed."""
 
@@ -113,6 +125,7 @@ class TrainingConfig(Settings):
     executor: ExecutorConfig = ExecutorConfig()
     objective: ObjectiveWeights = ObjectiveWeights()
     optimiser: OptimiserSettings = OptimiserSettings()
+    task: TaskSettings = TaskSettings()
 
     @model_validator(mode="after")
     def _shortlist_holds_top_k(self) -> Self:
@@ -136,6 +149,7 @@ PAPER: dict[str, Any] = {
     },
     "objective": {"mean_share": 0.0},
     "optimiser": {"learning_rate": 2e-3, "batch_size": 32, "average": 0.0},
+    "task": {"refit": False},
 }
 """The literal reading of the paper and of its Appendix A, as changes to the defaults."""
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from omg_graph.encoders.observation import ObservationEncoder
+from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import make_scheduler
-from omg_graph.executor.executor import Executor
+from omg_graph.executor.executor import Executor, ExecutorInput
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.executor.objective import Losses, Noising, ObjectiveWeights, draw_noising, objective
 from omg_graph.seeding import generator, seeded
@@ -73,11 +74,15 @@ class ExecutorTrainer:
         """Standardised features of latents, differentiable."""
         return self.latent_space.codecs[name].autoencoder.decode(latents)
 
-    def losses(self, data: PairData, pairs: IntArray, noising: Noising) -> Losses:
-        """Every term of the objective for some pairs."""
+    def inputs(self, data: PairData, pairs: IntArray) -> tuple[ExecutorInput, Conditions]:
+        """The executor's input for some pairs, and what steers it."""
         evidence, _ = self.source.evidence(data, pairs, self.plan_table)
         batch = data.executor_input(pairs, self.plan_table, evidence, self.device)
-        conditions = self.executor.conditions(batch, self._anchors(data, pairs, batch.evidence))
+        return batch, self.executor.conditions(batch, self._anchors(data, pairs, batch.evidence))
+
+    def losses(self, data: PairData, pairs: IntArray, noising: Noising) -> Losses:
+        """Every term of the objective for some pairs."""
+        batch, conditions = self.inputs(data, pairs)
         return objective(
             self.executor,
             batch,
@@ -212,9 +217,7 @@ class _Progress:
         self.steps += 1
         decay = min(self.settings.average, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.mean.values()), list(self.trained.parameters()), weight=1 - decay
-            )
+            torch._foreach_lerp_(list(self.mean.values()), list(self.trained.parameters()), weight=1 - decay)
 
     def averaged(self) -> _Swapped:
         """A context in which the averaged weights stand in for the trained ones."""
@@ -308,9 +311,7 @@ def fit_trust(trainer: ExecutorTrainer) -> dict[str, float]:
     with torch.no_grad():
         for start in range(0, len(trainer.checked), CHECK_BLOCK):
             pairs = trainer.checked[start : start + CHECK_BLOCK]
-            evidence, _ = trainer.source.evidence(data, pairs, trainer.plan_table)
-            batch = data.executor_input(pairs, trainer.plan_table, evidence, trainer.device)
-            conditions = executor.conditions(batch, trainer._anchors(data, pairs, batch.evidence))
+            batch, conditions = trainer.inputs(data, pairs)
             residuals = executor.mean_residuals(batch, conditions)
             targets = data.targets(pairs, trainer.device)
             for column, name in enumerate(executor.names):

@@ -36,6 +36,7 @@ from omg_graph.training.execution import ExecutorTrainer, fit_trust
 from omg_graph.training.fold_pairs import fit_gaussian, gaussian_pairs, plan_pairs, plan_table
 from omg_graph.training.pairs import IntArray, PairData, chosen_pairs
 from omg_graph.training.patterns import PatternPool, group_folds, pattern_pool
+from omg_graph.training.prediction import fit_task
 from omg_graph.training.targets import describe_target, label_tensor, task_head, usable_labels
 from omg_graph.training.understanding import (
     PlannedRows,
@@ -92,6 +93,8 @@ class TrainingRun:
     progress: Progress = _silent
     source: str = "data"
     """What the entries' provenance calls the training data."""
+    feature_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    feature_units: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folds = group_folds(self.train.groups, self.config.planner.folds, self.seed)
@@ -381,6 +384,8 @@ class TrainingRun:
         return ModelConfig(
             name=settings.name,
             synthetic=self.source.startswith("synthetic"),
+            feature_names=self.feature_names,
+            feature_units=self.feature_units,
             modalities=self.train.modalities,
             latent_widths=space.widths,
             autoencoder=settings.autoencoder.kind,
@@ -458,12 +463,19 @@ class TrainingRun:
                 self.config.optimiser.epochs, self.workspace, on_epoch=self._told("executor")
             )
             trust = fit_trust(trainer)
+            refit = None
+            if self.config.task.refit:
+                refit = fit_task(trainer, self.config.task, self.seed, self._told("task head"))
             tensors = {
                 f"{part}.{key}": value
                 for part, module in modules.items()
                 for key, value in module.state_dict().items()
             }
-            self.workspace.save("executor", tensors, {"history": history, "trust": trust})
+            self.workspace.save(
+                "executor",
+                tensors,
+                {"history": history, "trust": trust, "task": None if refit is None else vars(refit)},
+            )
         tensors, facts = self.workspace.load("executor")
         for part, module in modules.items():
             module.load_state_dict(_part(tensors, f"{part}."))

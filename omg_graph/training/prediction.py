@@ -1,0 +1,100 @@
+"""Stage: the task head fitted once more on the finished executor's estimates, stopped by its own loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omg_graph.executor.task import TaskHead
+from omg_graph.seeding import seeded
+from omg_graph.training.config import TaskSettings
+from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
+from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
+from omg_graph.training.pairs import IntArray, PairData
+
+
+def fit_task(
+    trainer: ExecutorTrainer, settings: TaskSettings, seed: int, on_epoch: EpochCallback | None = None
+) -> Fit | None:
+    """Replace the jointly trained head by one that is chosen on L_task alone (Eq. 17).
+
+    The executor's best epoch is chosen on all of Eq. 18, and a head overfits long before a denoiser has
+    learned its part: each has a criterion of its own. The estimates come from the finished executor, and
+    u_X of training rows is cross-fitted.
+
+    Returns:
+        How the fit went; None where there is no label.
+    """
+    executor = trainer.executor
+    if executor.task is None or trainer.training.label is None:
+        return None
+    with seeded(seed, "task head"):
+        head = TaskHead(executor.task.config).to(trainer.device)
+    seen = np.arange(len(trainer.training.pool), dtype=np.int64)
+    training = _filled(trainer, trainer.training, seen)
+    labelled = ~trainer.training.label.isnan().numpy()
+    checked = _labelled_pairs(trainer.validation)
+    validation = _filled(trainer, trainer.validation, checked)
+
+    def loss_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
+        index = torch.from_numpy(pairs)
+        outputs = head(
+            data.observation[index].to(trainer.device),
+            {name: value[torch.from_numpy(places)] for name, value in filled.items()},
+        )
+        label = _labels(data)[data.rows(pairs)].to(trainer.device)
+        return head.loss(outputs, label).mean()
+
+    def examples(epoch: int) -> IntArray:
+        pairs = trainer.training.pool.draw(seed + 3, epoch)
+        return pairs[labelled[trainer.training.pool.rows[pairs]]]
+
+    def validate() -> float:
+        places = np.arange(len(checked), dtype=np.int64)
+        return float(loss_of(trainer.validation, validation, checked, places))
+
+    report = fit(
+        head,
+        lambda batch, _epoch: loss_of(trainer.training, training, batch, batch),
+        examples,
+        FitSettings(
+            settings.epochs,
+            settings.batch_size,
+            settings.learning_rate,
+            settings.weight_decay,
+            settings.patience,
+        ),
+        seed=seed,
+        purpose="task head",
+        validate=validate if len(checked) else None,
+        on_epoch=on_epoch,
+    )
+    executor.task = head
+    return report
+
+
+def _labels(data: PairData) -> Tensor:
+    if data.label is None:
+        raise ValueError("a split without labels has nothing to learn from")
+    return data.label
+
+
+def _labelled_pairs(data: PairData) -> IntArray:
+    """Pairs whose row has a label, every pattern."""
+    if data.label is None:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(~data.label.isnan().numpy()[data.pool.rows])
+
+
+def _filled(trainer: ExecutorTrainer, data: PairData, pairs: IntArray) -> dict[str, Tensor]:
+    """One slot for each modality: encoded if visible, the executor's mean estimate if not."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in data.names}
+    executor = trainer.executor
+    with torch.no_grad():
+        for start in range(0, len(pairs), CHECK_BLOCK):
+            batch, conditions = trainer.inputs(data, pairs[start : start + CHECK_BLOCK])
+            filled = executor.fill(batch, executor.estimate(batch, conditions))
+            for name, value in filled.items():
+                parts[name].append(value)
+    return {name: torch.cat(rows) for name, rows in parts.items()}
