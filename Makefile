@@ -37,9 +37,7 @@ format: $(VENV)/.dev ## Put the code into the house's style
 	$(BIN)/ruff format
 
 demo-model: $(VENV)/.demo ## Train the embedded model anew on simulated data (minutes; the same from the same seed)
-	@mkdir -p build
-	$(BIN)/omg simulate --output build/affect.npz --seed 0
-	$(BIN)/omg train --data build/affect.npz --output omg_graph/embedded/model --seed 0 --device cpu --overwrite
+	$(BIN)/python -m omg_graph.embedded.build
 
 bench: $(VENV)/.dev ## Measure start-up, latency node by node, and memory on this machine
 	@$(BIN)/python benchmarks/latency.py

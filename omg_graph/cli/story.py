@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from omg_graph.cli.features import feature_table
 from omg_graph.cli.output import cell
 
 if TYPE_CHECKING:
@@ -14,20 +15,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from omg_graph.model.model import Model
-    from omg_graph.trajectory.trajectory import Trajectory
+    from omg_graph.samples.dataset import FloatArray
+    from omg_graph.trajectory.trajectory import EvidenceEntry, Plan, PlanCandidate, Prediction, Trajectory
 
 EVIDENCE_SHOWN = 5
 SAMPLES_LISTED = 10
+CLASSES_SHOWN = 3
 SPARKS = "▁▂▃▄▅▆▇█"
+INDENT = "           "
 
 
 def show_results(console: Console, trajectories: Sequence[Trajectory], model: Model, output: Path) -> None:
     """The first sample's whole story, a line for each of the next ones, and where the results lie."""
     title = f"model {model.config.name} · {model.manifest.fingerprint[:12]}"
     if model.config.synthetic:
-        title += " · trained on synthetic data"
+        title += " · trained on synthetic data: for trying the tool, no evidence about people"
     _line(console, title, "dim")
-    show_trajectory(console, trajectories[0])
+    show_trajectory(console, trajectories[0], model, _reconstructed(output, trajectories[0]))
     if len(trajectories) > 1:
         console.print()
         console.print(_overview(trajectories))
@@ -37,45 +41,58 @@ def show_results(console: Console, trajectories: Sequence[Trajectory], model: Mo
     if errors:
         told = ", ".join(f"{name} {value:.3f}" for name, value in errors.items())
         _line(console, f"normalised squared error against the hidden truth (1 = training mean): {told}")
-    _line(console, f"results: {output}/reconstruction.npz, trajectory.jsonl, arrays.safetensors", "bold")
-
-
-def show_trajectory(console: Console, trajectory: Trajectory) -> None:
-    """One sample's story."""
     console.print()
-    console.rule(cell(f"sample {trajectory.id}"), align="left")
+    _line(console, f"results    {output}/reconstruction.npz, trajectory.jsonl, arrays.safetensors", "bold")
+
+
+def show_trajectory(
+    console: Console, trajectory: Trajectory, model: Model, reconstructed: Mapping[str, FloatArray]
+) -> None:
+    """One sample's story.
+
+    Args:
+        console: Where it is told.
+        trajectory: What happened to the sample.
+        model: Which did it.
+        reconstructed: The sample's reconstructed modalities, in the input's units and shape.
+    """
+    console.print()
+    console.rule(cell(f"sample {trajectory.id}", "bold"), align="left", style="dim")
     if trajectory.raw_text:
         _line(console, f"“{trajectory.raw_text}”", "italic")
-    observed = ", ".join(trajectory.observed) or "nothing"
     missing = ", ".join(
-        f"{name} (hidden)" if name in trajectory.hidden else name for name in trajectory.missing
+        f"{name} (hidden on request)" if name in trajectory.hidden else name for name in trajectory.missing
     )
-    _line(console, f"observed  {observed}")
-    _line(console, f"missing   {missing or 'nothing: nothing was reconstructed'}")
+    _line(console, f"observed   {', '.join(trajectory.observed) or 'nothing'}")
+    _line(console, f"missing    {missing or 'nothing'}")
     if trajectory.plan is not None:
-        console.print(_plans(trajectory))
+        _line(console, f"plan       {trajectory.plan.text}", "bold green")
+        console.print()
+        console.print(_plans(trajectory.plan))
     for name, entries in trajectory.evidence.items():
-        console.print(_evidence(trajectory, name, entries))
+        console.print()
+        console.print(_evidence(name, entries, trajectory.left_out.get(name, 0)))
     for name, steps in trajectory.denoising.items():
-        norms = [step.clean_norm for step in steps]
-        _line(
-            console,
-            f"denoising {name}: {len(steps)} steps, clean estimate {_sparks(norms)} "
-            f"(norm {norms[0]:.2f} to {norms[-1]:.2f})",
-        )
-    for name, ref in trajectory.reconstruction.items():
-        told = f"reconstructed {name}: shape {'×'.join(str(size) for size in ref.shape)}"
-        if ref.statistics is not None:
-            told += f", {ref.statistics.minimum:.3g} to {ref.statistics.maximum:.3g}"
-        if name in trajectory.errors:
-            told += f", error {trajectory.errors[name].nmse:.3f}"
-        _line(console, told)
+        console.print()
+        changes = [step.clean_change for step in steps[1:]]
+        if changes:
+            _line(
+                console,
+                f"denoising  {name}: {len(steps)} steps, change of the clean estimate {_sparks(changes)} "
+                f"({changes[0]:.2g} to {changes[-1]:.2g})",
+            )
+        _show_reconstruction(console, trajectory, name, model, reconstructed.get(name))
+    console.print()
     if trajectory.prediction is not None:
-        _line(console, f"prediction  {prediction_text(trajectory)}", "bold")
+        _line(console, f"prediction {prediction_text(trajectory)}", "bold")
+        _line(console, INDENT + probabilities_text(trajectory.prediction, model))
     else:
-        _line(console, "prediction  none: the model was trained without labels")
+        _line(console, "prediction none")
     if trajectory.utility is not None:
-        _line(console, f"utility  {trajectory.utility.total:.3f} ({trajectory.utility.note})", "dim")
+        _line(console, f"utility    {trajectory.utility.total:.3f} ({trajectory.utility.note})", "dim")
+    for remark in trajectory.notes:
+        if "synthetic" not in remark:  # the first line says it
+            _line(console, f"note       {remark}", "dim")
 
 
 def prediction_text(trajectory: Trajectory) -> str:
@@ -93,17 +110,62 @@ def prediction_text(trajectory: Trajectory) -> str:
     return "  ".join(parts)
 
 
-def _plans(trajectory: Trajectory) -> Table:
+def probabilities_text(prediction: Prediction, model: Model) -> str:
+    """Degrees as a row of bars from the lowest to the highest, or the most probable classes."""
+    shares = prediction.probabilities
+    if not shares:
+        return ""
+    best = sorted(shares, key=shares.__getitem__, reverse=True)
+    degrees = model.schema.degrees
+    if degrees is None or prediction.value is None:
+        return ", ".join(f"{name} {shares[name]:.2f}" for name in best[:CLASSES_SHOWN])
+    ordered = sorted(shares, key=degrees.__getitem__)
+    bars = _sparks([0.0, *(shares[name] for name in ordered)])[1:]
+    return f"{ordered[0]} {bars} {ordered[-1]}, most probable: {best[0]} ({shares[best[0]]:.0%})"
+
+
+def _show_reconstruction(
+    console: Console, trajectory: Trajectory, name: str, model: Model, values: FloatArray | None
+) -> None:
+    ref = trajectory.reconstruction[name]
+    told = f"{name}: {'×'.join(str(size) for size in ref.shape)} numbers"
+    if ref.statistics is not None:
+        told += f" from {ref.statistics.minimum:.3g} to {ref.statistics.maximum:.3g}"
+    if name in trajectory.errors:
+        told += f", normalised squared error {trajectory.errors[name].nmse:.3f} (1 = training mean)"
+    _line(console, f"result     {told}", "bold")
+    if values is not None and (table := feature_table(model, name, values)) is not None:
+        console.print()
+        console.print(table)
+
+
+def _reconstructed(output: Path, trajectory: Trajectory) -> dict[str, FloatArray]:
+    """The first sample's reconstructions, as they were written."""
+    import numpy as np
+
+    from omg_graph.graph.results import RECONSTRUCTION
+
+    with np.load(output / RECONSTRUCTION, allow_pickle=False) as file:
+        shapes = {name: ref.shape for name, ref in trajectory.reconstruction.items()}
+        # a single sample is written without a leading axis
+        return {name: file[name].reshape(-1, *shape)[0] for name, shape in shapes.items()}
+
+
+def _plans(plan: Plan) -> Table:
     from rich.table import Table
 
-    plan = trajectory.plan
-    table = Table(title="plan and rejected candidates", title_justify="left", title_style="", expand=False)
-    for head in ("", "plan", "log p", "C_sem", "score"):
-        table.add_column(head, justify="left" if head in ("", "plan") else "right")
-    if plan is None:
-        return table
+    table = Table(
+        title=cell(f"chosen (✓) and rejected plans: score = log p - {plan.semantic_weight:g} C_sem"),
+        title_justify="left",
+        title_style="",
+    )
+    table.add_column("")
+    table.add_column("plan", ratio=1)
+    for head in ("log p", "C_sem", "score"):
+        table.add_column(head, justify="right", no_wrap=True)
     order = sorted(
-        range(len(plan.candidates)), key=lambda index: (index != plan.chosen, -(_score(plan, index)))
+        range(len(plan.candidates)),
+        key=lambda index: (index != plan.chosen, -_score(plan.candidates[index])),
     )
     for index in order:
         candidate = plan.candidates[index]
@@ -121,33 +183,37 @@ def _plans(trajectory: Trajectory) -> Table:
     return table
 
 
-def _score(plan: Any, index: int) -> float:
-    score = plan.candidates[index].score
-    return float("-inf") if score is None else float(score)
+def _score(candidate: PlanCandidate) -> float:
+    return float("-inf") if candidate.score is None else candidate.score
 
 
-def _evidence(trajectory: Trajectory, name: str, entries: Sequence[Any]) -> Table:
+def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Table:
     from rich.table import Table
 
-    left_out = trajectory.left_out.get(name, 0)
+    sources = list(dict.fromkeys(entry.source for entry in entries))
     title = f"evidence for {name}"
+    if len(sources) == 1:
+        title += f" from {sources[0]}"
     if left_out:
-        title += f" ({left_out} entries of the sample's own group left out)"
-    table = Table(title=cell(title), title_justify="left", expand=False)
-    for head in ("weight", "cosine", "entry", "source", "text"):
-        table.add_column(head, justify="right" if head in ("weight", "cosine") else "left")
+        title += f" ({left_out} of the sample's own group left out)"
+    table = Table(title=cell(title), title_justify="left", title_style="")
+    for head in ("weight", "cosine"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("entry", no_wrap=True, overflow="ellipsis", max_width=24)
+    if len(sources) > 1:
+        table.add_column("source", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("text", no_wrap=True, overflow="ellipsis")
     for entry in entries[:EVIDENCE_SHOWN]:
-        text = entry.text if len(entry.text) <= 70 else entry.text[:69] + "…"
         table.add_row(
             cell(f"{entry.weight:.3f}"),
             cell(f"{entry.similarity:.3f}"),
             cell(entry.id),
-            cell(entry.source),
-            cell(text),
+            *([cell(entry.source)] if len(sources) > 1 else []),
+            cell(entry.text),
         )
     if len(entries) > EVIDENCE_SHOWN:
         rest = sum(entry.weight for entry in entries[EVIDENCE_SHOWN:])
-        table.add_row(cell(f"{rest:.3f}"), "", cell(f"{len(entries) - EVIDENCE_SHOWN} more"), "", "")
+        table.add_row(cell(f"{rest:.3f}"), "", cell(f"{len(entries) - EVIDENCE_SHOWN} more"))
     return table
 
 

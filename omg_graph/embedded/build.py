@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,14 @@ def build_model(
             overwrite=True,
             synthetic=True,
             source=recipe.source,
-            feature_names=simulator.feature_names,
-            feature_units=simulator.feature_units,
+            feature_names={name: list(names) for name, names in simulator.feature_names.items()},
+            feature_units={name: list(units) for name, units in simulator.feature_units.items()},
+        )
+        stream: Iterator[Any] = build_training_graph().stream(
+            request.model_dump(), stream_mode=["custom", "values"]
         )
         fingerprint = ""
-        for mode, chunk in build_training_graph().stream(
-            request.model_dump(), stream_mode=["custom", "values"]
-        ):
+        for mode, chunk in stream:
             if mode == "custom":
                 _tell(chunk)
             else:
@@ -98,7 +99,11 @@ def sample_clip(recipe: EmbeddedRecipe, simulator: AffectSimulator) -> Split:
 def measure(recipe: EmbeddedRecipe, simulator: AffectSimulator, output: Path) -> list[Comparison]:
     """The model beside the exact posterior on clips of speakers that it never met."""
     fresh = simulator.sample(
-        MEASURED_SPEAKERS, recipe.clips, recipe.clips_seed, name="fresh", first_group=recipe.sample.speaker + 1
+        MEASURED_SPEAKERS,
+        recipe.clips,
+        recipe.clips_seed,
+        name="fresh",
+        first_group=recipe.sample.speaker + 1,
     )
     return compare(load_model(output), simulator, fresh.split)
 

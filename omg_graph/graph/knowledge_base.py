@@ -11,6 +11,7 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.errors import KnowledgeBaseError
+from omg_graph.graph.strict import refuse_unknown_input
 from omg_graph.model.folder import load_model
 from omg_graph.model.knowledge import EntrySource, build_knowledge_base, read_sources
 from omg_graph.model.model import Model, default_model_folder
@@ -78,7 +79,9 @@ def build_knowledge_base_graph(
         )
         if state.add:
             if not folder.is_dir():
-                raise KnowledgeBaseError(f"{folder}: a knowledge base to add to was expected, nothing is there")
+                raise KnowledgeBaseError(
+                    f"{folder}: a knowledge base to add to was expected, nothing is there"
+                )
             made = KnowledgeBase.load(folder).extended(made)
         made.save(folder)
         return {"knowledge_base": str(folder), "entries": len(made), "fingerprint": made.fingerprint}
@@ -91,7 +94,9 @@ def build_knowledge_base_graph(
     graph.add_edge(START, "read")
     graph.add_edge("read", "build")
     graph.add_edge("build", END)
-    return graph.compile(checkpointer=checkpointer, name="knowledge_base")
+    compiled = graph.compile(checkpointer=checkpointer, name="knowledge_base")
+    refuse_unknown_input(compiled, KnowledgeBaseRequest)
+    return compiled
 
 
 def _sources(model: Model, state: KnowledgeBaseState) -> tuple[list[EntrySource], tuple[str, ...]]:

@@ -9,6 +9,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from omg_graph.graph.nodes import Nodes
 from omg_graph.graph.state import ReconstructionInput, ReconstructionOutput, ReconstructionState, Settings
+from omg_graph.graph.strict import refuse_unknown_input
 from omg_graph.model.model import Model
 from omg_graph.trajectory.artifacts import ArtifactStore, MemoryArtifactStore
 
@@ -47,4 +48,6 @@ def build_graph(
     graph.add_edge("rerank", "retriever")
     graph.add_edge("retriever", "executor")
     graph.add_edge("executor", END)
-    return graph.compile(checkpointer=checkpointer, name="reconstruct")
+    compiled = graph.compile(checkpointer=checkpointer, name="reconstruct")
+    refuse_unknown_input(compiled, ReconstructionInput)
+    return compiled

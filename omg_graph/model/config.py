@@ -59,6 +59,10 @@ class ModelConfig(_Record):
     name: str
     synthetic: bool = False
     """Trained on simulated data: said wherever the model is used."""
+    feature_names: dict[str, tuple[str, ...]] = {}
+    """Of modalities whose features have names, in order; for people, no model reads them."""
+    feature_units: dict[str, tuple[str, ...]] = {}
+    """Their units, ``1`` where there is none."""
     modalities: tuple[ModalitySpec, ...]
     latent_widths: dict[str, int]
     autoencoder: AutoencoderKind

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import (
-    MINILM,
     CachedTextEncoder,
     SentenceEncoder,
     file_sha256,
@@ -222,11 +221,6 @@ def machine() -> dict[str, str]:
     """The machine in a few words."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return {"system": platform.system(), "processor": platform.machine(), "gpu": gpu}
-
-
-def describe_text_encoder(name: str) -> str:
-    """A text encoder's name as people know it."""
-    return "all-MiniLM-L6-v2" if name == MINILM else name
 
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Model:
     projection: nn.Module
     executor: Executor
     knowledge_base: KnowledgeBase
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     custom_retriever: Retriever | None = None
 
     @cached_property

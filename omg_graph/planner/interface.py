@@ -37,8 +37,15 @@ class CandidatePlan:
 class Planner(Protocol):
     """Progressive planning: c_l ~ pi(. | X, c_<l) (section 3.3)."""
 
-    name: str
-    schema: Schema
+    @property
+    def name(self) -> str:
+        """What trajectories call it."""
+        ...
+
+    @property
+    def schema(self) -> Schema:
+        """What its plans obey."""
+        ...
 
     def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
         """``candidates`` plans for each sample; what is drawn depends on (seed, id, candidate) alone."""

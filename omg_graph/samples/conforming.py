@@ -120,17 +120,10 @@ def hide_modalities(split: Split, missing: Sequence[str]) -> tuple[Split, BoolAr
         The split, and (samples, modalities), True where a modality was observed and now is hidden.
 
     Raises:
-        DataError: if a name isn't known, or a row would be left with nothing observed.
+        DataError: if a name isn't known.
     """
     for name in missing:
         if name not in split.names:
             raise DataError(f"--missing: some of {', '.join(split.names)} were expected, {name!r} came")
     named = np.array([name in missing for name in split.names], bool)
-    result = split.hide(np.broadcast_to(named, (len(split), len(named))))
-    empty = np.flatnonzero(~result.mask().any(axis=1))
-    if len(empty):
-        raise DataError(
-            f"--missing {' --missing '.join(missing)} leaves nothing observed in row {split.ids[empty[0]]!r} "
-            f"({len(empty)} such rows): something must be left to reconstruct from"
-        )
-    return result, split.mask() & named
+    return split.hide(np.broadcast_to(named, (len(split), len(named)))), split.mask() & named

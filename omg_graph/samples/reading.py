@@ -70,6 +70,7 @@ def read_data_file(
             label=label,
             fill_nonfinite=fill_nonfinite,
             with_labels=with_labels,
+            specs=specs,
         )
     except DataError as error:
         raise type(error)(f"{path}: {printable(error)}") from None
@@ -108,6 +109,7 @@ def read_mapping(
             label=label,
             fill_nonfinite=fill_nonfinite,
             with_labels=with_labels,
+            specs=specs,
         )
     except DataError as error:
         raise type(error)(f"{source}: {printable(error)}") from None
@@ -221,12 +223,15 @@ def _data_file(
     label: str | None,
     fill_nonfinite: FillNonfinite | None,
     with_labels: bool,
+    specs: Sequence[ModalitySpec],
 ) -> DataFile:
     target, note = choose_label(layout.splits, label) if with_labels else (None, None)
     raws = read_raw_splits(layout, modalities, target)
     for raw in raws:
         if raw.errors:
             raise raw.errors[0]
+        if modalities is None:
+            _check_kinds(raw, specs)
     if not any(raw.columns for raw in raws):
         names = list(dict.fromkeys(name for fields in layout.splits.values() for name in fields))
         raise DataError(
@@ -238,6 +243,16 @@ def _data_file(
     splits = {raw.name: _split(raw, settled_columns(raw, fill_nonfinite, means), labels) for raw in raws}
     notes = (*([note] if note else []), *_notes(raws))
     return DataFile(path, sha256, splits, layout.single, notes, layout.flat)
+
+
+def _check_kinds(raw: RawSplit, specs: Sequence[ModalitySpec]) -> None:
+    """What the model takes for a modality must not be passed over because it holds something else."""
+    for spec in specs:
+        if spec.name in raw.ignored:
+            raise DataError(
+                f"{raw.name}: {spec.name}: an array of numbers was expected, for it is a modality of the model; "
+                "something else came: give its features, or None where it is missing"
+            )
 
 
 def _split(raw: RawSplit, columns: Mapping[str, SettledColumn], labels: Mapping[str, Labels]) -> Split:

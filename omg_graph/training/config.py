@@ -84,6 +84,8 @@ class RetrieverSettings(Settings):
     """Weight of C_evi (Eq. 9) in metric learning."""
     shortlist: int = Field(default=32, ge=1)
     """Entries among which training picks the top K anew as the query moves."""
+    entries: int | None = Field(default=None, ge=1)
+    """Training rows in the knowledge base at most, drawn by the seed; all of them by default."""
 
 
 class OptimiserSettings(Settings):

@@ -51,10 +51,11 @@ class EvidenceSource:
             has_view = torch.ones(len(pairs), 1, dtype=torch.bool)
         return self.projection(raw, data.observation[index], plan), has_view
 
-    def shortlist(self, data: PairData, plan_table: Tensor) -> dict[str, Tensor]:
+    def shortlist(self, data: PairData, plan_table: Tensor, *, fitted: bool) -> dict[str, Tensor]:
         """Modality to (pairs, S): the best entries that have the modality, by exact search.
 
-        Never the row itself, nor any of its group.
+        Never the row itself, nor any of its group. A literal query (Eq. 7 as printed) says nothing before
+        it is fitted: u_X itself, in whose space the keys lie, then stands in for it.
         """
         pairs = np.arange(len(data.pool), dtype=np.int64)
         out: dict[str, Tensor] = {}
@@ -63,20 +64,24 @@ class EvidenceSource:
             key = has.numpy().tobytes()
             if key not in shared:
                 blocks = [
-                    self._search(data, pairs[start : start + BLOCK], plan_table, has)
+                    self._search(data, pairs[start : start + BLOCK], plan_table, has, fitted)
                     for start in range(0, len(pairs), BLOCK)
                 ]
                 shared[key] = torch.cat(blocks)
             out[name] = shared[key]
         return out
 
-    def _search(self, data: PairData, pairs: IntArray, plan_table: Tensor, has: Tensor) -> Tensor:
+    def _search(
+        self, data: PairData, pairs: IntArray, plan_table: Tensor, has: Tensor, fitted: bool
+    ) -> Tensor:
         rows = data.pool.rows[pairs]
         ids = [data.ids[row] for row in rows]
         groups = [data.groups[row] for row in rows]
         allowed = torch.from_numpy(self.own.allowed(ids, groups)) & has
         with torch.no_grad():
             query, has_view = self.query(data, pairs, plan_table)
+            if self.settings.query == "literal" and not fitted:
+                query = data.observation[torch.from_numpy(pairs)]
             found = exact_search(
                 query, has_view, self.keys, self.has_view, allowed, k=self.settings.shortlist
             )

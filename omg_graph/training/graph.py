@@ -10,6 +10,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
+from omg_graph.graph.strict import refuse_unknown_input
 from omg_graph.training.session import TrainingRequest, TrainingSession
 
 STAGES = ("prepare", "autoencoders", "planner", "executor", "knowledge_base", "validate", "save")
@@ -77,7 +78,9 @@ def build_training_graph(*, checkpointer: Any = None) -> CompiledStateGraph[Any,
         graph.add_edge(previous, stage)
         previous = stage
     graph.add_edge(previous, END)
-    return graph.compile(checkpointer=checkpointer, name="train")
+    compiled = graph.compile(checkpointer=checkpointer, name="train")
+    refuse_unknown_input(compiled, TrainingRequest)
+    return compiled
 
 
 def _catch_up(session: TrainingSession, stage: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,10 +93,3 @@ def chosen_pairs(data: PairData, seed: int, turns: int) -> IntArray:
     """A fixed choice of ``turns`` patterns of every row, those that hide something known among them."""
     drawn = np.concatenate([data.pool.draw(seed, -1 - turn) for turn in range(turns)])
     return np.unique(drawn)
-
-
-def unique_rows(texts: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], IntArray]:
-    """The distinct items in order of appearance, and the index of each item among them."""
-    index: dict[tuple[str, ...], int] = {}
-    positions = [index.setdefault(text, len(index)) for text in texts]
-    return list(index), np.array(positions, dtype=np.int64)

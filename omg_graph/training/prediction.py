@@ -48,7 +48,7 @@ def fit_task(
 
     def examples(epoch: int) -> IntArray:
         pairs = trainer.training.pool.draw(seed + 3, epoch)
-        return pairs[labelled[trainer.training.pool.rows[pairs]]]
+        return np.asarray(pairs[labelled[trainer.training.pool.rows[pairs]]], dtype=np.int64)
 
     def validate() -> float:
         places = np.arange(len(checked), dtype=np.int64)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,7 @@ from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.samples.dataset import Split
-from omg_graph.seeding import seeded
+from omg_graph.seeding import derived_seed, seeded
 from omg_graph.training.config import TrainingConfig
 from omg_graph.training.encoding import fit_latent_space
 from omg_graph.training.evidence import EvidenceSource, ProjectionFit, fit_projection
@@ -266,10 +264,14 @@ class TrainingRun:
     # stage 3
 
     def entries(self, space: LatentSpace, encoder: ObservationEncoder) -> KnowledgeBase:
-        """The knowledge base: the training split, and nothing else."""
+        """The knowledge base: the training split, or as much of it as is asked for, and nothing else."""
+        rows = np.arange(len(self.train))
+        if self.config.retriever.entries is not None:
+            drawn = [derived_seed(self.seed, "entries", sample_id) for sample_id in self.train.ids]
+            rows = np.sort(np.argsort(np.array(drawn), kind="stable")[: self.config.retriever.entries])
         return make_entries(
-            self.train,
-            self.choice.plans,
+            self.train.take(rows),
+            [self.choice.plans[row] for row in rows.tolist()],
             latent_space=space,
             encoder=encoder,
             text_encoder=self.text_encoder,
@@ -336,7 +338,7 @@ class TrainingRun:
         source = EvidenceSource(kb, build_projection(self.model_config(space, None)), self.config.retriever)
         checked = chosen_pairs(validation, self.seed, CHECKED_TURNS)
         for data in (training, validation):
-            data.shortlist.update(source.shortlist(data, table))
+            data.shortlist.update(source.shortlist(data, table, fitted=False))
         self.progress("evidence", 1, 1, None)
         report = self._projection(source, training, validation, table, checked)
         return Prepared(training, validation, checked, table, source, gaussian, report, distinct)
@@ -373,7 +375,7 @@ class TrainingRun:
         if facts["kept"]:
             # the query has moved: what it finds first has too
             for data in (training, validation):
-                data.shortlist.update(source.shortlist(data, table))
+                data.shortlist.update(source.shortlist(data, table, fitted=True))
         return ProjectionFit(**facts)
 
     # stage 4
@@ -570,16 +572,3 @@ def _fit_anchor(executor: Executor, prepared: Prepared) -> None:
         left = target - executor.anchor(name, evidence, gaussian, visible[wanted])
         scales.append(max(float(left.square().mean().sqrt()), 1e-6))
     executor.residual_scale.copy_(torch.tensor(scales))
-
-
-def timed(seconds: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
-    """Run a stage and note how long it took."""
-    start = time.perf_counter()
-    result = work()
-    seconds[stage] = round(time.perf_counter() - start, 2)
-    return result
-
-
-def training_source(path: Path) -> str:
-    """What entries call the file that they come from."""
-    return path.name

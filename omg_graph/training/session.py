@@ -52,6 +52,13 @@ class TrainingRequest(BaseModel):
     resume: bool = False
     overwrite: bool = False
     synthetic: bool = Field(default=False, description="The data are simulated: the model says so.")
+    source: str | None = Field(
+        default=None, description="What evidence calls the data; the file's name if left out."
+    )
+    feature_names: dict[str, list[str]] = Field(
+        default={}, description="Names of a modality's features, in order, where they have any."
+    )
+    feature_units: dict[str, list[str]] = Field(default={}, description="Their units.")
 
 
 @dataclass
@@ -95,6 +102,7 @@ class TrainingSession:
         self._open_workspace(data)
         train, valid, note = training_splits(data, self.request.seed)
         choice = self._choose(train)
+        source = self.request.source or data.path.name
         self.notes += [*data.notes, note, choice.note]
         self.run = TrainingRun(
             train=train,
@@ -107,7 +115,9 @@ class TrainingSession:
             workspace=self.workspace,
             device=self.device,
             progress=self.progress,
-            source=f"synthetic {data.path.name}" if self.request.synthetic else data.path.name,
+            source=f"synthetic {source}" if self.request.synthetic else source,
+            feature_names=_fitting(self.request.feature_names, train),
+            feature_units=_fitting(self.request.feature_units, train),
         )
         self.facts = {
             "file": data.path.name,
@@ -244,6 +254,18 @@ def _without_words(split: Split) -> Split:
 
 def _missing_shares(split: Split) -> dict[str, float]:
     return {name: round(float(1 - split.observed[name].mean()), 4) for name in split.names}
+
+
+def _fitting(words: dict[str, list[str]], split: Split) -> dict[str, tuple[str, ...]]:
+    """Names or units, one for each feature."""
+    sizes = {spec.name: spec.size for spec in split.modalities}
+    for name, given in words.items():
+        if len(given) != sizes.get(name):
+            raise ConfigError(
+                f"a name and unit for each feature of {name} were expected ({sizes.get(name, 'no')} of them), "
+                f"{len(given)} came: name all of them in order, or none"
+            )
+    return {name: tuple(given) for name, given in words.items()}
 
 
 def _content_of(path: str | None) -> str | None:

@@ -89,7 +89,7 @@ def fit_observation_encoder(
     with seeded(seed, "psi"):
         encoder = ObservationEncoder(config)
 
-    def loss(batch: IntArray, epoch: int) -> Tensor:
+    def loss(batch: IntArray, _epoch: int) -> Tensor:
         latents, visible = rows.inputs(batch)
         index = rows.pool.rows[batch]
         return contrastive_loss(encoder(latents, visible), rows.plan_embeddings[index], rows.plan_ids[index])
