@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from omg_graph.cli import data, kb
+from omg_graph.cli.compare import compare
 from omg_graph.cli.doctor import doctor
+from omg_graph.cli.evaluate import evaluate
 from omg_graph.cli.run import run
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import simulate
@@ -69,6 +71,8 @@ app.command()(run)
 app.command()(train)
 app.command()(run)
 app.command()(train)
+app.command()(evaluate)
+app.command()(compare)
 app.add_typer(data.app, name="data")
 app.add_typer(kb.app, name="kb")
 app.command()(simulate)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from omg_graph.samples.dataset import FloatArray
 
 FEATURES_SHOWN = 6
-BAR = 12
+BAR = 10
 """Characters of the longest bar."""
 
 
@@ -35,15 +35,15 @@ def feature_table(model: Model, name: str, values: FloatArray) -> Table | None:
     standardiser = model.latent_space.codecs[name].standardiser
     distance = standardiser.standard(values[None])[0]
     table = Table(
-        title=cell(f"furthest from the training mean, of {len(names)} {name} features"),
+        title=cell(f"furthest from the training mean (in deviations, sd) of {len(names)} {name} features"),
         title_justify="left",
         title_style="",
     )
-    table.add_column("feature", no_wrap=True, overflow="ellipsis")
+    table.add_column("feature")
     for head in ("estimate", "mean"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
-    table.add_column("deviations", justify="right", no_wrap=True)
+    table.add_column("sd", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     shown = np.argsort(-np.abs(distance), kind="stable")[:FEATURES_SHOWN]
     longest = max(float(np.abs(distance[shown]).max()), 1e-12)

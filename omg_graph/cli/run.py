@@ -30,17 +30,13 @@ def run(
     model: Annotated[
         Path | None, typer.Option(help="A folder that omg train wrote; the embedded default if left out.")
     ] = None,
-    kb: Annotated[
-        Path | None, typer.Option("--kb", help="Another knowledge base of the same model.")
-    ] = None,
+    kb: Annotated[Path | None, typer.Option("--kb", help="Another knowledge base of the same model.")] = None,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = DEFAULT_OUTPUT,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     top_k: Annotated[int | None, typer.Option(min=1, help="Entries of evidence (K).")] = None,
     candidates: Annotated[int | None, typer.Option(min=1, help="Plans drawn for each sample.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    draws: Annotated[
-        int, typer.Option(min=1, help="Samples of what a missing modality may have been.")
-    ] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="Samples of what a missing modality may have been.")] = 1,
     seed: Annotated[int, typer.Option(help="Decides everything random, with each sample's id.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     keep_path: Annotated[
@@ -107,7 +103,7 @@ def run(
     if as_json:
         print_json(result_document(writer.trajectories, loaded, output))
     else:
-        show_results(stdout_console(), writer.trajectories, loaded, output)
+        show_results(stdout_console(), writer.trajectories, loaded, output, told=request.notes)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -21,17 +22,36 @@ if TYPE_CHECKING:
 EVIDENCE_SHOWN = 5
 SAMPLES_LISTED = 10
 CLASSES_SHOWN = 3
+ID_WIDTH = 22
+SOURCE_WIDTH = 22
 SPARKS = "▁▂▃▄▅▆▇█"
 INDENT = "           "
 
 
-def show_results(console: Console, trajectories: Sequence[Trajectory], model: Model, output: Path) -> None:
-    """The first sample's whole story, a line for each of the next ones, and where the results lie."""
+def show_results(
+    console: Console,
+    trajectories: Sequence[Trajectory],
+    model: Model,
+    output: Path,
+    told: Sequence[str] = (),
+) -> None:
+    """The first sample's whole story, a line for each of the next ones, and where the results lie.
+
+    Args:
+        console: Where it is told.
+        trajectories: What happened to the samples.
+        model: Which did it.
+        output: The folder that the results were written to.
+        told: Notes that were shown before.
+    """
     title = f"model {model.config.name} · {model.manifest.fingerprint[:12]}"
     if model.config.synthetic:
         title += " · trained on synthetic data: for trying the tool, no evidence about people"
     _line(console, title, "dim")
-    show_trajectory(console, trajectories[0], model, _reconstructed(output, trajectories[0]))
+    first = trajectories[0]
+    # the first line says that the model is synthetic
+    notes = [remark for remark in first.notes if remark not in told and "synthetic" not in remark]
+    show_trajectory(console, first, model, _reconstructed(output, first), notes)
     if len(trajectories) > 1:
         console.print()
         console.print(_overview(trajectories))
@@ -46,7 +66,11 @@ def show_results(console: Console, trajectories: Sequence[Trajectory], model: Mo
 
 
 def show_trajectory(
-    console: Console, trajectory: Trajectory, model: Model, reconstructed: Mapping[str, FloatArray]
+    console: Console,
+    trajectory: Trajectory,
+    model: Model,
+    reconstructed: Mapping[str, FloatArray],
+    notes: Sequence[str],
 ) -> None:
     """One sample's story.
 
@@ -55,6 +79,7 @@ def show_trajectory(
         trajectory: What happened to the sample.
         model: Which did it.
         reconstructed: The sample's reconstructed modalities, in the input's units and shape.
+        notes: What else is to be said.
     """
     console.print()
     console.rule(cell(f"sample {trajectory.id}", "bold"), align="left", style="dim")
@@ -90,9 +115,8 @@ def show_trajectory(
         _line(console, "prediction none")
     if trajectory.utility is not None:
         _line(console, f"utility    {trajectory.utility.total:.3f} ({trajectory.utility.note})", "dim")
-    for remark in trajectory.notes:
-        if "synthetic" not in remark:  # the first line says it
-            _line(console, f"note       {remark}", "dim")
+    for remark in notes:
+        _line(console, f"note       {remark}", "dim")
 
 
 def prediction_text(trajectory: Trajectory) -> str:
@@ -154,33 +178,36 @@ def _reconstructed(output: Path, trajectory: Trajectory) -> dict[str, FloatArray
 def _plans(plan: Plan) -> Table:
     from rich.table import Table
 
-    table = Table(
-        title=cell(f"chosen (✓) and rejected plans: score = log p - {plan.semantic_weight:g} C_sem"),
-        title_justify="left",
-        title_style="",
-    )
-    table.add_column("")
-    table.add_column("plan", ratio=1)
+    drawn = len(plan.candidates)
+    title = f"chosen (✓) and rejected of {drawn} candidates: score = log p - {plan.semantic_weight:g} C_sem"
+    table = Table(title=cell(title), title_justify="left", title_style="")
+    table.add_column("", no_wrap=True)
+    table.add_column("plan")
     for head in ("log p", "C_sem", "score"):
         table.add_column(head, justify="right", no_wrap=True)
-    order = sorted(
-        range(len(plan.candidates)),
-        key=lambda index: (index != plan.chosen, -_score(plan.candidates[index])),
-    )
+    order = sorted(range(drawn), key=lambda index: (index != plan.chosen, -_score(plan.candidates[index])))
+    times = Counter(candidate.text for candidate in plan.candidates)
+    greedy = {candidate.text for candidate in plan.candidates if candidate.greedy}
+    # the same plan is often drawn more than once: one line tells of all of them
+    first: dict[str, int] = {}
     for index in order:
+        first.setdefault(plan.candidates[index].text, index)
+    for text, index in first.items():
         candidate = plan.candidates[index]
-        style = "bold green" if index == plan.chosen else ""
-        text = candidate.text + (" (greedy)" if candidate.greedy else "")
-        if candidate.violations:
-            text += f" ✗ {candidate.violations[0]}"
+        told = [*(["greedy"] if text in greedy else []), *([f"×{times[text]}"] if times[text] > 1 else [])]
         table.add_row(
-            cell("✓" if index == plan.chosen else "", style),
-            cell(text, style),
-            cell(f"{candidate.log_probability:.2f}", style),
-            cell("-" if candidate.semantic_cost is None else f"{candidate.semantic_cost:.3f}", style),
-            cell("-" if candidate.score is None else f"{candidate.score:.2f}", style),
+            cell("✓" if index == plan.chosen else ""),
+            cell(text + (f" ({', '.join(told)})" if told else "") + _broken(candidate)),
+            cell(f"{candidate.log_probability:.2f}"),
+            cell("-" if candidate.semantic_cost is None else f"{candidate.semantic_cost:.3f}"),
+            cell("-" if candidate.score is None else f"{candidate.score:.2f}"),
+            style="bold green" if index == plan.chosen else "",
         )
     return table
+
+
+def _broken(candidate: PlanCandidate) -> str:
+    return f" ✗ {candidate.violations[0]}" if candidate.violations else ""
 
 
 def _score(candidate: PlanCandidate) -> float:
@@ -196,13 +223,14 @@ def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Tab
         title += f" from {sources[0]}"
     if left_out:
         title += f" ({left_out} of the sample's own group left out)"
-    table = Table(title=cell(title), title_justify="left", title_style="")
+    # the text takes what the other columns leave of the line
+    table = Table(title=cell(title), title_justify="left", title_style="", expand=True)
     for head in ("weight", "cosine"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("entry", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("entry", no_wrap=True, overflow="ellipsis", max_width=ID_WIDTH)
     if len(sources) > 1:
-        table.add_column("source", no_wrap=True, overflow="ellipsis", max_width=24)
-    table.add_column("text", no_wrap=True, overflow="ellipsis")
+        table.add_column("source", no_wrap=True, overflow="ellipsis", max_width=SOURCE_WIDTH)
+    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     for entry in entries[:EVIDENCE_SHOWN]:
         table.add_row(
             cell(f"{entry.weight:.3f}"),

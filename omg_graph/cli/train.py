@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omg_graph.cli.output import cell, note, print_json, stderr_console, stdout_console
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def train(
     data: Annotated[
-        Path, typer.Option(help="A pickle or .npz with 'train', and 'valid' to choose on.", show_default=False)
+        Path,
+        typer.Option(help="A pickle or .npz with 'train', and 'valid' to choose on.", show_default=False),
     ],
     output: Annotated[Path, typer.Option(help="The model folder to make.", show_default=False)],
     config: Annotated[
@@ -28,14 +32,13 @@ def train(
     modalities: Annotated[
         str | None, typer.Option(help="Use only these, e.g. text,audio.", show_default=False)
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Which label is the target.", show_default=False)
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)] = None,
     fill_nonfinite: Annotated[
         str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)
     ] = None,
     annotator: Annotated[
-        str | None, typer.Option(help="Where plans come from: lexical, labels or clusters.", show_default=False)
+        str | None,
+        typer.Option(help="Where plans come from: lexical, labels or clusters.", show_default=False),
     ] = None,
     schema: Annotated[
         Path | None, typer.Option(help="A plan schema of your own (YAML).", show_default=False)
@@ -83,7 +86,8 @@ def train(
     }
     result: dict[str, Any] = {}
     with _Live() as live:
-        for mode, chunk in build_training_graph().stream(request, stream_mode=["custom", "values"]):
+        told: Iterator[Any] = build_training_graph().stream(request, stream_mode=["custom", "values"])
+        for mode, chunk in told:
             if mode == "custom":
                 live.told(chunk)
             else:

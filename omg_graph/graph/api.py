@@ -60,8 +60,9 @@ def prepare(
         DataError: if the input can't be used.
     """
     specs = model.latent_space.specs
+    notes: tuple[str, ...] = ()
     if isinstance(source, Split):
-        chosen, notes, name, single, digest = source, (), source.name, False, ""
+        chosen, name, single, digest = source, source.name, False, ""
     else:
         if isinstance(source, (str, Path)):
             data = read_data_file(Path(source), with_labels=False, specs=specs)
@@ -129,9 +130,10 @@ def stream(
         )
         context = settings.model_copy(update={"keep_path": settings.keep_path and start < full_paths})
         result: list[Trajectory] = []
-        for mode, chunk in graph.stream(
+        told: Iterator[Any] = graph.stream(
             ReconstructionInput(batch=batch), context=context, stream_mode=["custom", "values"]
-        ):
+        )
+        for mode, chunk in told:
             if mode == "custom" and on_event is not None:
                 on_event({"batch": number, **chunk})
             if mode == "values":

@@ -61,6 +61,7 @@ def save_model(model: Model, folder: Path) -> Manifest:
     _save_weights(model.encoder.state_dict(), folder / ENCODER)
     _save_weights(model.projection.state_dict(), folder / PROJECTION)
     model.executor.denoiser.save_pretrained(folder / DENOISER)
+    _forget_place(folder / DENOISER / "config.json")
     config = model.config.executor
     make_scheduler(config.sampler, config.train_steps, config.prediction).save_pretrained(folder / SCHEDULER)
     rest = {k: v for k, v in model.executor.state_dict().items() if not k.startswith("denoiser.")}
@@ -225,6 +226,13 @@ def machine() -> dict[str, str]:
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
+
+
+def _forget_place(path: Path) -> None:
+    """Diffusers notes where a network was loaded from: another machine's path, and other bytes."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    _write_json(path, config)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def read_data_file(
     fill_nonfinite: FillNonfinite | None = None,
     with_labels: bool = True,
     specs: Sequence[ModalitySpec] = (),
+    leave_out: Collection[str] = (),
 ) -> DataFile:
     """Read a pickle or an ``.npz`` file of samples; which of both it is, its first bytes say.
 
@@ -55,6 +56,7 @@ def read_data_file(
         with_labels: whether to read labels at all.
         specs: modalities of the model that will read it; they tell one sample from rows where nothing else
             does.
+        leave_out: splits that are not looked at where there is ``train``; training leaves out ``test``.
 
     Raises:
         UnsafeFileError: if the file asks for anything beyond plain data.
@@ -62,8 +64,13 @@ def read_data_file(
     """
     content = read_content(path)
     try:
+        layout = find_layout(content, specs)
+        if "train" in layout.splits:
+            layout = replace(
+                layout, splits={name: part for name, part in layout.splits.items() if name not in leave_out}
+            )
         return _data_file(
-            find_layout(content, specs),
+            layout,
             path,
             file_digest(path),
             modalities=modalities,
@@ -250,7 +257,7 @@ def _check_kinds(raw: RawSplit, specs: Sequence[ModalitySpec]) -> None:
     for spec in specs:
         if spec.name in raw.ignored:
             raise DataError(
-                f"{raw.name}: {spec.name}: an array of numbers was expected, for it is a modality of the model; "
+                f"{raw.name}: {spec.name}: numbers were expected, as it is a modality of the model, "
                 "something else came: give its features, or None where it is missing"
             )
 

@@ -39,26 +39,27 @@ def build_training_graph(*, checkpointer: Any = None) -> CompiledStateGraph[Any,
     """
     sessions: dict[str, TrainingSession] = {}
 
-    def session_of(state: TrainingState) -> TrainingSession:
+    def session_of(state: TrainingState, stage: str) -> tuple[str, TrainingSession]:
         request = TrainingRequest(**{n: getattr(state, n) for n in TrainingRequest.model_fields})
         key = request.model_dump_json()
-        if key not in sessions:
+        # a run begins with a session of its own, whatever became of an earlier one
+        if key not in sessions or stage == STAGES[0]:
             writer = get_stream_writer()
             sessions[key] = TrainingSession(
                 request,
                 lambda what, done, of, loss: writer({"stage": what, "done": done, "of": of, "loss": loss}),
             )
-        return sessions[key]
+        return key, sessions[key]
 
-    def node(stage: str) -> Callable[[TrainingState], dict[str, Any]]:
+    def node(stage: str) -> Callable[..., dict[str, Any]]:
         def run(state: TrainingState) -> dict[str, Any]:
-            session = session_of(state)
+            key, session = session_of(state, stage)
             get_stream_writer()({"stage": stage, "done": 0, "of": 1, "loss": None})
             _catch_up(session, stage)
             session.stage(stage, getattr(session, stage))
             if stage != STAGES[-1]:
                 return {"seconds": dict(session.seconds), "notes": list(session.notes)}
-            sessions.pop(session.request.model_dump_json(), None)
+            del sessions[key]
             finished = session.finished()
             return {
                 "model": session.request.output,

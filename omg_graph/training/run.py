@@ -124,6 +124,9 @@ class TrainingRun:
         if not self.workspace.has("pairs"):
             self._save_pairs(rows, checked, encoder, student, facts)
         tensors, kept = self.workspace.load("pairs")
+        # A text's embedding differs in its last bits with the texts beside it: a run that goes on from here
+        # must take those that the run before it made.
+        self.text_encoder.remember(kept["texts"], tensors["text_embeddings"].numpy())
         distinct = [tuple(plan) for plan in kept["plans"]]
         return Understanding(
             encoder,
@@ -236,6 +239,7 @@ class TrainingRun:
         everything = np.arange(len(self.valid_pool), dtype=np.int64)
         validation, valid_plans = self._read(encoder, student, self.valid, checked, everything)
         distinct, index, _ = plan_table(self.choice.schema, self.text_encoder, plans + valid_plans)
+        texts = list(self.text_encoder.table)
         self.workspace.save(
             "pairs",
             {
@@ -243,8 +247,9 @@ class TrainingRun:
                 "validation": validation,
                 "training_plans": torch.from_numpy(index[: len(plans)]),
                 "validation_plans": torch.from_numpy(index[len(plans) :]),
+                "text_embeddings": torch.from_numpy(self.text_encoder.embed(texts)),
             },
-            {"plans": distinct},
+            {"plans": distinct, "texts": texts},
         )
 
     def _read(

@@ -94,6 +94,7 @@ class TrainingSession:
             modalities=self.request.modalities,
             label=self.request.label,
             fill_nonfinite=self.request.fill_nonfinite,
+            leave_out=("test",),
         )
         encoder = SentenceEncoder(
             locate_text_encoder(self.config.encoder.text_encoder, self.request.text_encoder),
@@ -262,11 +263,11 @@ def _fitting(words: dict[str, list[str]], split: Split) -> dict[str, tuple[str, 
     for name, given in words.items():
         if len(given) != sizes.get(name):
             raise ConfigError(
-                f"a name and unit for each feature of {name} were expected ({sizes.get(name, 'no')} of them), "
-                f"{len(given)} came: name all of them in order, or none"
+                f"a name and unit for each feature of {name} were expected "
+                f"({sizes.get(name, 'no')} of them), {len(given)} came: name all of them in order, or none"
             )
     return {name: tuple(given) for name, given in words.items()}
 
 
-def _content_of(path: str | None) -> str | None:
-    return None if path is None else Path(path).read_text(encoding="utf-8")
+def _content_of(schema: str | None) -> str | None:
+    return None if schema is None else load_schema(schema).model_dump_json()

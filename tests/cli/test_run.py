@@ -252,7 +252,7 @@ def test_what_people_are_told(run: Run, tiny_data_file: Path, tmp_path: Path) ->
     told = run("--missing", "audio", "--limit", "3")["stdout"]
     for word in (
         "text, vision",
-        "audio (hidden)",
+        "(hidden",
         "evidence",
         "denoising",
         "prediction",

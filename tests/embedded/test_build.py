@@ -30,7 +30,8 @@ def small(tmp_path: Path, tiny_settings: dict[str, Any]) -> dict[str, Any]:
         "sample": {"speaker": 20, "clip": 1, "missing": ["audio"]},
         "seed": 5,
         "threads": 1,
-        "training": tiny_settings | {"retriever": tiny_settings["retriever"] | {"entries": 10}},
+        "training": tiny_settings
+        | {"retriever": tiny_settings["retriever"] | {"entries": 10}, "task": {"epochs": 2}},
     }
 
 

@@ -1,0 +1,169 @@
+"""What came of each sample under each pattern, method by method: all that metrics are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from omg_graph.evaluation.protocols import Condition
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.metrics.features import (
+    DRAWS_FOR_90,
+    PooledRatio,
+    coverage90,
+    energy_scores,
+    normalised_squared_error,
+)
+from omg_graph.metrics.labelled import Numbers
+from omg_graph.samples.dataset import BoolArray, IntArray, Split
+
+SCORED_AT_ONCE = 20_000_000
+"""Numbers in the draws that are scored together, so that memory doesn't grow with a modality's size."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every sample under every pattern that some condition shows it in, each once.
+
+    What a method makes of a pair depends on nothing else, so rates and seeds that share a pair share the
+    work.
+    """
+
+    rows: IntArray
+    """(pairs,): the sample."""
+    visible: BoolArray
+    """(pairs, modalities)."""
+
+    @classmethod
+    def of(cls, conditions: Sequence[Condition]) -> Pairs:
+        """All pairs of the conditions, pattern by pattern, then in the order of the samples."""
+        listed = np.unique(
+            np.concatenate(
+                [
+                    np.column_stack([condition.visible[condition.rows], condition.rows])
+                    for condition in conditions
+                ]
+            ).astype(np.int64),
+            axis=0,
+        )
+        return cls(listed[:, -1], listed[:, :-1].astype(np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def index(self, condition: Condition) -> IntArray:
+        """(samples that take part,): each one's pair under a condition."""
+        position = {
+            (int(row), pattern.tobytes()): place
+            for place, (row, pattern) in enumerate(zip(self.rows, self.visible, strict=True))
+        }
+        return np.array(
+            [position[int(row), condition.visible[row].tobytes()] for row in condition.rows], np.int64
+        )
+
+    def batches(self, size: int) -> Iterator[slice]:
+        """Consecutive slices of at most ``size`` pairs."""
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+    def shown(self, split: Split, part: slice) -> Split:
+        """The samples of some pairs with the rest hidden, labels out of sight."""
+        samples = split.take(self.rows[part]).without_labels()
+        return samples.hide(~self.visible[part])
+
+
+@dataclass
+class Outcomes:
+    """One method's results, an entry for each pair; NaN or 0 of 0 where something wasn't scored."""
+
+    method: str
+    value: Numbers | None = None
+    """(pairs,), in the label's units; for numbers."""
+    label: IntArray | None = None
+    """(pairs,), class indexes; for classes."""
+    probabilities: Numbers | None = None
+    """(pairs, classes or degrees)."""
+    errors: dict[str, PooledRatio] = field(default_factory=dict)
+    """Modality to squared error and squared deviation."""
+    energy: dict[str, Numbers] = field(default_factory=dict)
+    """Modality to fair energy scores."""
+    coverage: dict[str, PooledRatio] = field(default_factory=dict)
+    """Modality to features covered and features scored."""
+    semantic_cost: Numbers | None = None
+    """C_sem of the chosen plan (Eq. 6)."""
+    evidence_cost: Numbers | None = None
+    """C_evi, averaged over the modalities with evidence (Eq. 9); NaN without any."""
+    same_polarity: Numbers | None = None
+    """Share of the evidence's weight on entries whose label has the truth's sign; NaN where undefined."""
+
+
+@dataclass(frozen=True)
+class FeatureScorer:
+    """Scores reconstructed latents of hidden modalities as standardised features."""
+
+    space: LatentSpace
+    truth: Split
+
+    def wanted(self, name: str, pairs: Pairs, part: slice) -> BoolArray:
+        """(pairs,): where the modality is hidden and its truth is known."""
+        column = self.truth.names.index(name)
+        known = self.truth.observed[name][pairs.rows[part]]
+        return np.asarray(known & ~pairs.visible[part, column])
+
+    def error(self, name: str, latents: Tensor, pairs: Pairs, part: slice) -> PooledRatio:
+        """Squared error and deviation of some pairs' estimates, (pairs, latent)."""
+        truth, scored = self._truth(name, pairs, part)
+        if not scored.any():
+            zeros = np.zeros(len(truth))
+            return PooledRatio(zeros, zeros.copy())
+        return normalised_squared_error(self._standard(name, latents, pairs, part), truth, scored)
+
+    def draws(
+        self, name: str, latents: Tensor, pairs: Pairs, part: slice
+    ) -> tuple[Numbers, PooledRatio | None]:
+        """Energy scores of some pairs' draws, (draws, pairs, latent), and their coverage if they are 19."""
+        truth, scored = self._truth(name, pairs, part)
+        samples, size = truth.shape
+        score, covered = np.full(samples, np.nan), PooledRatio(np.zeros(samples), np.zeros(samples))
+        rows = np.flatnonzero(scored.any(axis=1))
+        at_once = max(1, SCORED_AT_ONCE // (len(latents) * size))
+        for start in range(0, len(rows), at_once):
+            chosen = rows[start : start + at_once]
+            places = np.arange(part.start, part.stop)[chosen]
+            few = Pairs(pairs.rows[places], pairs.visible[places])
+            drawn = np.stack(
+                [self._standard(name, draw[chosen], few, slice(0, len(few))) for draw in latents], axis=1
+            )
+            score[chosen] = energy_scores(drawn, truth[chosen], scored[chosen])
+            if len(latents) == DRAWS_FOR_90:
+                inside = coverage90(drawn, truth[chosen], scored[chosen])
+                covered.numerator[chosen] = inside.numerator
+                covered.denominator[chosen] = inside.denominator
+        return score, covered if len(latents) == DRAWS_FOR_90 else None
+
+    def _lengths(self, name: str, pairs: Pairs, part: slice) -> IntArray | None:
+        lengths = self.truth.lengths.get(name)
+        return None if lengths is None else lengths[pairs.rows[part]]
+
+    def _truth(self, name: str, pairs: Pairs, part: slice) -> tuple[npt.NDArray[np.float32], BoolArray]:
+        standardiser, lengths = self.space.codecs[name].standardiser, self._lengths(name, pairs, part)
+        rows = pairs.rows[part]
+        scored = standardiser.scored(len(rows), lengths) & self.wanted(name, pairs, part)[:, None]
+        return standardiser.standard(self.truth.arrays[name][rows], lengths), scored
+
+    def _standard(self, name: str, latents: Tensor, pairs: Pairs, part: slice) -> npt.NDArray[np.float32]:
+        features = self.space.decode(name, latents)
+        lengths = self._lengths(name, pairs, part)
+        return self.space.codecs[name].standardiser.standard(features, lengths)
+
+
+def gathered(parts: Sequence[PooledRatio]) -> PooledRatio:
+    """Batches put back together."""
+    return PooledRatio(
+        np.concatenate([part.numerator for part in parts]),
+        np.concatenate([part.denominator for part in parts]),
+    )

@@ -1,0 +1,201 @@
+"""Run a model over all pairs of sample and pattern, by the steps that the graph's nodes call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omg_graph.evaluation.outcomes import FeatureScorer, Outcomes, Pairs, gathered
+from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.metrics.features import PooledRatio
+from omg_graph.metrics.labelled import Numbers
+from omg_graph.model import steps
+from omg_graph.model.model import Model
+from omg_graph.model.steps import Execution, Observation
+from omg_graph.retriever.evidence import Evidence
+from omg_graph.samples.dataset import Split
+
+METHOD = "omg"
+"""What results call the model."""
+ANCHOR = "anchor"
+"""The model with its network left out: anchors alone, in the same task head."""
+MICRO_BATCH = 128
+
+Progress = Callable[[int, int], None]
+"""(pairs done, of)."""
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """What a model made of all pairs."""
+
+    outcomes: Outcomes
+    anchor: Outcomes
+    evidence: dict[str, Tensor]
+    """E of each modality (Eq. 8), (pairs, latent); zeros where it is visible or nothing was found."""
+
+
+@dataclass(frozen=True)
+class ModelRunner:
+    """One model on one split."""
+
+    model: Model
+    truth: Split
+    target: LabelTarget
+    draws: int = 19
+    """Samples of each missing modality; with fewer than two there are no scores of draws."""
+    seed: int = 0
+    """Of plans and noise; each pair's depend on it and on the sample's id alone."""
+
+    def run(self, pairs: Pairs, progress: Progress | None = None) -> ModelRun:
+        """Plan, re-rank, retrieve and execute every pair, in micro-batches that change nothing."""
+        collected = _Collected(self.model)
+        for part in pairs.batches(MICRO_BATCH):
+            self._measure(pairs, part, collected)
+            if progress is not None:
+                progress(part.stop, len(pairs))
+        return collected.result()
+
+    def _measure(self, pairs: Pairs, part: slice, collected: _Collected) -> None:
+        model = self.model
+        shown = pairs.shown(self.truth, part)
+        seen = steps.observe(model, shown)
+        candidates = steps.propose(model, shown, seen.embedding, model.config.planning.candidates, self.seed)
+        ranked = steps.rerank(model, candidates, seen.embedding)
+        plans = [ranking.best.candidate.constraints for ranking in ranked]
+        embedded = steps.embed_plans(model, plans)
+        evidence = steps.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
+        vectors = {name: rows.aggregated for name, rows in evidence.items()}
+        sampled = model.config.executor.point_estimate == "sample"
+        if self.draws >= 2 or sampled:
+            execution = steps.execute(
+                model, shown, seen, embedded, vectors, seed=self.seed, draws=max(1, self.draws)
+            )
+        else:
+            execution = steps.point_estimates(model, shown, seen, embedded, vectors)
+        collected.semantic.append(np.array([ranking.best.semantic_cost for ranking in ranked]))
+        collected.add_evidence(evidence, len(shown))
+        collected.polarity.append(self._polarity(evidence, pairs, part))
+        self._add_features(execution, pairs, part, collected)
+        if execution.outputs is not None:
+            collected.outputs.append(execution.outputs.cpu())
+            collected.anchor_outputs.append(self._anchor_outputs(seen, execution))
+
+    def _add_features(self, execution: Execution, pairs: Pairs, part: slice, collected: _Collected) -> None:
+        scorer = FeatureScorer(self.model.latent_space, self.truth)
+        for name in self.model.names:
+            collected.errors[name].append(scorer.error(name, execution.estimates[name], pairs, part))
+            collected.anchor_errors[name].append(scorer.error(name, execution.anchors[name], pairs, part))
+            if self.draws < 2:
+                continue
+            if name in execution.draws:
+                energy, covered = scorer.draws(name, execution.draws[name], pairs, part)
+            else:
+                rows = part.stop - part.start
+                energy, covered = np.full(rows, np.nan), PooledRatio(np.zeros(rows), np.zeros(rows))
+            collected.energy[name].append(energy)
+            if covered is not None:
+                collected.coverage[name].append(covered)
+
+    def _anchor_outputs(self, seen: Observation, execution: Execution) -> Tensor:
+        head, executor = self.model.executor.task, self.model.executor
+        assert head is not None  # for the type checker: there were outputs
+        filled = {
+            name: torch.where(
+                seen.observed[:, column : column + 1], seen.latents[name], execution.anchors[name]
+            )
+            for column, name in enumerate(executor.names)
+        }
+        embedding = torch.from_numpy(seen.embedding).to(self.model.device)
+        with torch.inference_mode():
+            outputs: Tensor = head(embedding, filled)
+        return outputs.cpu()
+
+    def _polarity(self, evidence: Mapping[str, Evidence], pairs: Pairs, part: slice) -> Numbers:
+        """(pairs,): share of the labelled evidence's weight that has the truth's sign."""
+        shares = np.full(part.stop - part.start, np.nan)
+        kb, labels = self.model.knowledge_base, self.truth.labels
+        if labels is None or self.target.family == "none" or self.target.is_classes:
+            return shares
+        of_entries = self.target.of_entries(kb)
+        truths = self.target.numbers(labels)[pairs.rows[part]]
+        for place, truth in enumerate(truths):
+            if np.isnan(truth) or truth == 0:
+                continue
+            agreeing = total = 0.0
+            for rows in evidence.values():
+                for entry in rows.entries[place]:
+                    row = kb.row_of.get(entry.id) if entry.index is None else entry.index
+                    if row is None or np.isnan(of_entries[row]):
+                        continue
+                    total += entry.weight
+                    agreeing += entry.weight * bool(np.sign(of_entries[row]) == np.sign(truth))
+            if total > 0:
+                shares[place] = agreeing / total
+        return shares
+
+
+class _Collected:
+    """Micro-batches, one after the other."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.errors: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
+        self.anchor_errors: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
+        self.energy: dict[str, list[Numbers]] = {name: [] for name in model.names}
+        self.coverage: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
+        self.semantic: list[Numbers] = []
+        self.costs: list[Numbers] = []
+        self.polarity: list[Numbers] = []
+        self.evidence: dict[str, list[Tensor]] = {name: [] for name in model.names}
+        self.outputs: list[Tensor] = []
+        self.anchor_outputs: list[Tensor] = []
+
+    def add_evidence(self, evidence: Mapping[str, Evidence], samples: int) -> None:
+        """E of every modality, and C_evi averaged over those with evidence."""
+        cost, found = np.zeros(samples), np.zeros(samples)
+        for name, width in self.model.executor.widths.items():
+            if name not in evidence:
+                self.evidence[name].append(torch.zeros(samples, width))
+                continue
+            rows = evidence[name]
+            self.evidence[name].append(torch.from_numpy(rows.aggregated))
+            cost += np.where(rows.found, rows.alignment_cost, 0.0)
+            found += rows.found
+        self.costs.append(np.where(found > 0, cost / np.maximum(found, 1), np.nan))
+
+    def result(self) -> ModelRun:
+        """All batches put together."""
+        outcomes = Outcomes(
+            METHOD,
+            errors={name: gathered(parts) for name, parts in self.errors.items()},
+            energy={name: np.concatenate(parts) for name, parts in self.energy.items() if parts},
+            coverage={name: gathered(parts) for name, parts in self.coverage.items() if parts},
+            semantic_cost=np.concatenate(self.semantic),
+            evidence_cost=np.concatenate(self.costs),
+            same_polarity=np.concatenate(self.polarity),
+        )
+        anchor = Outcomes(
+            ANCHOR, errors={name: gathered(parts) for name, parts in self.anchor_errors.items()}
+        )
+        if self.outputs:
+            self._predict(outcomes, torch.cat(self.outputs))
+            self._predict(anchor, torch.cat(self.anchor_outputs))
+        evidence = {name: torch.cat(parts) for name, parts in self.evidence.items()}
+        return ModelRun(outcomes, anchor, evidence)
+
+    def _predict(self, outcomes: Outcomes, outputs: Tensor) -> None:
+        head = self.model.executor.task
+        assert head is not None  # for the type checker: there were outputs
+        if head.config.kind == "number":
+            outcomes.value = head.value(outputs).double().numpy()
+            return
+        outcomes.probabilities = head.probabilities(outputs).double().numpy()
+        if head.config.kind == "classes":
+            outcomes.label = outcomes.probabilities.argmax(axis=1)
+        else:
+            outcomes.value = head.value(outputs).double().numpy()

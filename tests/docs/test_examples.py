@@ -1,0 +1,209 @@
+"""Every example in README.md and docs/ is run, in the order in which a reader meets it.
+
+The blocks of one document share a folder and, if they are Python, their names. Commands run as they stand,
+but for two substitutions that save minutes: ``omg train`` gets the tests' tiny configuration on top of what
+it asks for, and ``omg simulate`` embeds its sentences by hashing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from omg_graph.cli import main
+from omg_graph.seeding import derived_seed
+from omg_graph.training.config import load_config
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+SLOW = {"docs/simulator.md"}
+"""Documents whose examples take more than half a minute."""
+
+ELSEWHERE = {
+    "mermaid": "compared with the graphs in test_drawings.py",
+    "console": "compared with what the command prints in test_trace.py",
+}
+"""Kinds of blocks that are not run here, and where they are checked: they occur in the README only."""
+
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a document."""
+
+    document: str
+    line: int
+    language: str
+    content: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+def blocks_of(document: str) -> list[Block]:
+    text = (ROOT / document).read_text("utf-8")
+    found = re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.M | re.S)
+    return [
+        Block(document, text[: match.start()].count("\n") + 1, match[1].strip(), match[2]) for match in found
+    ]
+
+
+def commands_of(content: str) -> list[list[str]]:
+    """The lines of a block as words, without comments."""
+    lines = content.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture
+def reader(
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    tiny_data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[Block, dict[str, Any]], None]:
+    """Somebody who tries out a block, in a folder with the repository's examples and data of their own."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copy(tiny_data_file, tmp_path / "my_data.pkl")
+    monkeypatch.chdir(tmp_path)
+    kinds: dict[str, Callable[[Block, dict[str, Any]], None]] = {
+        "sh": lambda block, _: run_commands(block, tiny_settings),
+        "python": run_python,
+        "yaml": lambda block, _: check_settings(block),
+    }
+
+    def read(block: Block, names: dict[str, Any]) -> None:
+        if block.language not in ELSEWHERE or block.document != "README.md":
+            assert block.language in kinds, f"{block.place}: nothing knows how to run {block.language!r}"
+            kinds[block.language](block, names)
+
+    return read
+
+
+def run_python(block: Block, names: dict[str, Any]) -> None:
+    # dataclasses and typed dictionaries look their module up by its name
+    names.setdefault("__name__", "__main__")
+    padded = "\n" * block.line + block.content  # so that a traceback names the document's own line
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(padded, block.document, "exec", dont_inherit=True), names)
+
+
+def check_settings(block: Block) -> None:
+    path = Path("settings.yaml")
+    path.write_text(block.content, "utf-8")
+    load_config(path)
+
+
+def run_commands(block: Block, tiny_settings: dict[str, Any]) -> None:
+    for words in commands_of(block.content):
+        if words[0] == "make":
+            assert set(words[1:]) <= set(TARGETS), f"{block.place}: {' '.join(words)}: no such target"
+            continue
+        assert words[0] == "omg", f"{block.place}: nothing knows how to run {words[0]!r}"
+        told = io.StringIO()
+        with (
+            substituted(words[1:], tiny_settings) as arguments,
+            contextlib.redirect_stdout(told),
+            contextlib.redirect_stderr(told),
+        ):
+            code = main(arguments)
+        assert code == 0, f"{block.place}: {' '.join(words)}: exit code {code}\n{told.getvalue()}"
+        assert told.getvalue().strip(), f"{block.place}: {' '.join(words)} printed nothing"
+
+
+@contextlib.contextmanager
+def substituted(arguments: list[str], tiny_settings: dict[str, Any]) -> Iterator[list[str]]:
+    """The arguments to run instead, while everything slow is out of the way."""
+    with pytest.MonkeyPatch.context() as patch:
+        if arguments[0] == "simulate":
+            patch.setattr("omg_graph.encoders.text.SentenceEncoder.embed", hashed)
+        if arguments[0] == "train":
+            arguments = with_tiny_settings(arguments, tiny_settings)
+        yield arguments
+
+
+def with_tiny_settings(arguments: list[str], tiny_settings: dict[str, Any]) -> list[str]:
+    """``--config`` by a file of the same base and settings, with the sizes of the tests on top."""
+    settings: dict[str, Any] = {"base": "default"}
+    if "--config" in arguments:
+        place = arguments.index("--config")
+        asked = arguments[place + 1]
+        arguments = arguments[:place] + arguments[place + 2 :]
+        named = asked in ("default", "paper")
+        settings = {"base": asked} if named else yaml.safe_load(Path(asked).read_text("utf-8"))
+    sizes = {name: value for name, value in tiny_settings.items() if name != "name"}
+    for name, block in sizes.items():
+        settings[name] = {**settings.get(name, {}), **block}
+    Path("tiny.yaml").write_text(yaml.safe_dump(settings), "utf-8")
+    return [*arguments, "--config", "tiny.yaml"]
+
+
+def hashed(_: object, texts: list[str]) -> np.ndarray:
+    rows = [np.random.default_rng(derived_seed("docs", text)).standard_normal(384) for text in texts]
+    return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in DOCUMENTS],
+)
+def test_the_examples_run(document: str, reader: Callable[[Block, dict[str, Any]], None]) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks_of(document):
+        try:
+            reader(block, names)
+        except Exception as error:
+            error.add_note(f"in the example at {block.place}")
+            raise
+
+
+def test_no_fence_is_left_open_or_passed_over() -> None:
+    for document in DOCUMENTS:
+        fences = re.findall(r"^\s*```", (ROOT / document).read_text("utf-8"), re.M)
+        assert len(fences) == 2 * len(blocks_of(document)), document
+
+
+def test_every_command_has_examples() -> None:
+    """What a reader is told of is run: no command is without an example."""
+    seen = {
+        " ".join(words[1 : 3 if words[1] in ("kb", "data") else 2])
+        for document in DOCUMENTS
+        for block in blocks_of(document)
+        if block.language == "sh"
+        for words in commands_of(block.content)
+        if words[0] == "omg"
+    }
+    assert {"run", "train", "simulate", "data check", "kb build", "kb query", "kb stats"} <= seen
+
+
+def test_no_document_names_an_option_that_is_not_there() -> None:
+    known = set()
+    for command in (["run"], ["train"], ["simulate"], ["doctor"], ["data", "check"], *_kb_commands()):
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown), pytest.MonkeyPatch.context() as patch:
+            patch.setitem(os.environ, "COLUMNS", "200")
+            main([*command, "--help"])
+        known |= set(re.findall(r"--[a-z][a-z-]+", shown.getvalue()))
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text("utf-8")
+        named = set(
+            re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```mermaid.*?```", "", text, flags=re.S))
+        )
+        assert named <= known, f"{document}: {sorted(named - known)}"
+
+
+def _kb_commands() -> list[list[str]]:
+    return [["kb", name] for name in ("build", "add", "query", "stats")]

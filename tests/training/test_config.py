@@ -1,0 +1,73 @@
+"""Settings of a training run: the defaults, the paper's, a file's, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omg_graph.errors import ConfigError
+from omg_graph.training.config import TrainingConfig, load_config
+
+
+def test_nothing_said_means_the_defaults() -> None:
+    assert load_config(None) == load_config("default") == TrainingConfig()
+
+
+def test_the_paper_s_reading() -> None:
+    """Appendix A's figures, DDPM by Eq. 11, noise prediction, no anchor, the literal Eq. 7."""
+    paper = load_config("paper")
+    assert (paper.planner.semantic_weight, paper.planner.schema_penalty) == (0.3, 0.1)
+    assert (paper.retriever.top_k, paper.retriever.temperature, paper.retriever.query) == (
+        10,
+        0.07,
+        "literal",
+    )
+    weights = paper.objective
+    assert (weights.plan, weights.evidence, weights.task) == (0.1, 0.1, 0.1)
+    optimiser = paper.optimiser
+    assert (optimiser.batch_size, optimiser.learning_rate, optimiser.plateau_patience) == (32, 2e-3, 10)
+    executor = paper.executor
+    assert (executor.prediction, executor.sampler, executor.anchor) == ("epsilon", "ddpm", "none")
+    assert not paper.planner.include_greedy
+    assert paper.autoencoder.kind == "vae"
+
+
+def test_a_file_of_changes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: paper\nretriever:\n  top_k: 5\noptimiser:\n  epochs: 3\n")
+    mine = load_config(path, {"optimiser": {"epochs": 4}})
+    assert mine.name == "mine"
+    assert mine.retriever.top_k == 5
+    assert mine.retriever.query == "literal"
+    assert (mine.optimiser.epochs, mine.optimiser.batch_size) == (4, 32)
+    # the paper's own stay what they were
+    assert load_config("paper").retriever.top_k == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "culprit"),
+    [
+        ("optimiser: {epohcs: 3}", "optimiser.epohcs"),
+        ("optimiser: {epochs: many}", "many"),
+        ("retriever: {top_k: 0}", "retriever.top_k"),
+        ("retriever: {top_k: 40}", "shortlist"),
+        ("executor: {width: 30, heads: 4}", "width"),
+        ("base: article", "article"),
+        ("just words", "str"),
+        ("a: [1", "YAML"),
+        ("a: &x [*x]\n", "mine.yaml"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, culprit: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert culprit in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,73 @@
+"""Missing patterns and folds for training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omg_graph.training.patterns import group_folds, pattern_pool
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 6), st.integers(1, 40))
+def test_patterns_show_some_of_what_is_there(seed: int, rows: int, modalities: int, limit: int) -> None:
+    observed = np.random.default_rng(seed).random((rows, modalities)) < 0.6
+    observed[:, 0] |= ~observed.any(axis=1)
+    pool = pattern_pool(observed, tuple(map(str, range(rows))), limit, seed)
+    assert pool.visible.any(axis=1).all()
+    assert not (pool.visible & ~observed[pool.rows]).any()
+    for row, has in enumerate(observed):
+        mine = pool.visible[pool.starts[row] : pool.starts[row + 1]]
+        assert len({pattern.tobytes() for pattern in mine}) == len(mine) == min(limit, 2 ** has.sum() - 1)
+        assert (pool.rows[pool.starts[row] : pool.starts[row + 1]] == row).all()
+
+
+def test_a_row_s_patterns_are_its_own() -> None:
+    """They depend on (seed, id), not on the rows beside it."""
+    observed = np.ones((3, 8), dtype=np.bool_)
+    whole = pattern_pool(observed, ("a", "b", "c"), 5, seed=1)
+    alone = pattern_pool(observed[:1], ("b",), 5, seed=1)
+    np.testing.assert_array_equal(whole.visible[5:10], alone.visible)
+    assert (pattern_pool(observed[:1], ("b",), 5, seed=2).visible != alone.visible).any()
+
+
+def test_an_epoch_takes_every_row_once_with_patterns_drawn_anew() -> None:
+    pool = pattern_pool(np.ones((20, 3), dtype=np.bool_), tuple(map(str, range(20))), 7, seed=0)
+    first, second = pool.draw(0, 0), pool.draw(0, 1)
+    for drawn in (first, second):
+        assert sorted(pool.rows[drawn]) == list(range(20))
+    assert (np.sort(first) != np.sort(second)).any()
+    np.testing.assert_array_equal(pool.draw(0, 1), second)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=60), st.integers(2, 6))
+def test_groups_stay_whole(names: list[str], count: int) -> None:
+    folds = group_folds(tuple(names), count, seed=3)
+    assert folds.min() >= 0
+    assert folds.max() < count
+    if len(set(names)) > 1:
+        assert all(len(set(folds[np.array(names) == name])) == 1 for name in names)
+        assert len(set(folds.tolist())) == min(count, len(set(names)))
+
+
+def test_one_group_is_split_by_row() -> None:
+    folds = group_folds(("a",) * 10, 5, seed=0)
+    assert np.bincount(folds).tolist() == [2] * 5
+
+
+def test_folds_are_even() -> None:
+    groups = tuple(f"g{number}" for number in range(30) for _ in range(1 + number % 5))
+    counts = np.bincount(group_folds(groups, 5, seed=1))
+    assert counts.max() - counts.min() <= 5
+    assert counts.sum() == len(groups)
+
+
+@pytest.mark.parametrize("size", [19, 20, 25])
+def test_many_modalities(size: int) -> None:
+    pool = pattern_pool(np.ones((1, size), dtype=np.bool_), ("a",), 30, seed=0)
+    assert len(pool) == 30
+    shown = pool.visible.sum(axis=1)
+    assert shown.min() < size / 3 < 2 * size / 3 < shown.max()
