@@ -222,7 +222,7 @@ class _Session:
     def _training_rows(self, model: Model, target: LabelTarget) -> TrainingRows:
         path = self.request.train_data
         if path is None:
-            rows = rows_of_entries(model.knowledge_base, target)
+            rows = rows_of_entries(model.knowledge_base, model.names, target)
         else:
             data = _read(self.request, path, model)
             name = "train" if "train" in data.splits else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,11 +75,17 @@ class Guess:
     """Modality to (draws, samples, latent); NaN rows where there are too few."""
 
 
-def rows_of_entries(kb: KnowledgeBase, target: LabelTarget) -> TrainingRows:
-    """The entries of a model's knowledge base, which are its training samples."""
+def rows_of_entries(kb: KnowledgeBase, names: Sequence[str], target: LabelTarget) -> TrainingRows:
+    """The entries of a model's knowledge base, which are its training samples.
+
+    Args:
+        kb: the knowledge base, whose modalities come in any order.
+        names: the model's modalities, in order.
+        target: what labels mean.
+    """
     return TrainingRows(
-        latents={name: part.astype(np.float64) for name, part in kb.values.items()},
-        observed=np.stack(list(kb.has_value.values()), axis=1),
+        latents={name: kb.values[name].astype(np.float64) for name in names},
+        observed=np.stack([kb.has_value[name] for name in names], axis=1),
         ids=kb.ids,
         groups=kb.groups,
         labels=target.of_entries(kb),

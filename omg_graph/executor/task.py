@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omg_graph.encoders.per_modality import PerModality
-
 SLOT_NORM = 4.0
 """Typical length of a slot in the head's input."""
 
@@ -56,14 +54,14 @@ class TaskHead(nn.Module):
         inputs = config.shared_width + sum(config.widths.values())
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(inputs, config.outputs)
+        last = nn.Linear(config.hidden, config.outputs)
         self.perceptron = nn.Sequential(
             nn.Dropout(config.dropout),
             nn.Linear(inputs, config.hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.hidden, config.outputs),
+            last,
         )
-        last = self.perceptron[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

@@ -91,7 +91,7 @@ class RetrieverSettings(Settings):
 class OptimiserSettings(Settings):
     """How the executor is trained."""
 
-    epochs: int = Field(default=150, ge=1)
+    epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)

@@ -9,10 +9,12 @@ from omg_graph.encoders.standardise import Standardiser
 from omg_graph.errors import DataError
 from omg_graph.executor.autoencoder import Autoencoder, PrincipalComponents, VariationalAutoencoder
 from omg_graph.executor.latents import LatentSpace, ModalityCodec
+from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
 from omg_graph.samples.dataset import Split
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.config import AutoencoderSettings
 from omg_graph.training.fitting import FitSettings, fit
+from omg_graph.training.run import RunData
 
 
 def fit_latent_space(split: Split, settings: AutoencoderSettings, seed: int) -> LatentSpace:
@@ -68,3 +70,12 @@ def _fit_variational(
         purpose=f"vae {name}",
     )
     return model
+
+
+def latent_space(run: RunData) -> LatentSpace:
+    """The run's codecs: fitted once, then read from its workspace."""
+    if not run.workspace.has("codecs"):
+        space = fit_latent_space(run.train, run.config.autoencoder, run.seed)
+        run.workspace.save("codecs", codec_tensors(space), {})
+    tensors, _ = run.workspace.load("codecs")
+    return codecs_from_tensors(tensors, run.train.modalities, run.config.autoencoder.kind)

@@ -26,9 +26,13 @@ from omg_graph.samples.columns import FillNonfinite
 from omg_graph.samples.dataset import Split
 from omg_graph.samples.reading import DataFile, read_data_file
 from omg_graph.samples.splitting import training_splits
+from omg_graph.training.assembly import assemble, executor_trainer, first_manifest, train_executor
 from omg_graph.training.config import TrainingConfig, load_config
+from omg_graph.training.encoding import latent_space
 from omg_graph.training.execution import ExecutorTrainer
-from omg_graph.training.run import Prepared, Progress, TrainingRun, Understanding
+from omg_graph.training.preparation import Prepared, prepare_pairs, training_entries
+from omg_graph.training.readers import Understanding, understand
+from omg_graph.training.run import Progress, RunData
 from omg_graph.training.validation import validate
 from omg_graph.training.workspace import Workspace
 
@@ -105,7 +109,7 @@ class TrainingSession:
         choice = self._choose(train)
         source = self.request.source or data.path.name
         self.notes += [*data.notes, note, choice.note]
-        self.run = TrainingRun(
+        self.run = RunData(
             train=train,
             valid=valid,
             choice=choice,
@@ -117,6 +121,7 @@ class TrainingSession:
             device=self.device,
             progress=self.progress,
             source=f"synthetic {source}" if self.request.synthetic else source,
+            synthetic=self.request.synthetic,
             feature_names=_fitting(self.request.feature_names, train),
             feature_units=_fitting(self.request.feature_units, train),
         )
@@ -173,18 +178,18 @@ class TrainingSession:
 
     def autoencoders(self) -> None:
         """Standard units and autoencoders."""
-        self.space: LatentSpace = self.run.latent_space()
+        self.space: LatentSpace = latent_space(self.run)
 
     def planner(self) -> None:
         """Psi and the student, cross-fitted."""
-        self.read: Understanding = self.run.understanding(self.space)
+        self.read: Understanding = understand(self.run, self.space)
 
     def executor(self) -> None:
         """Evidence, anchor, and the executor under the whole objective."""
-        kb = self.run.entries(self.space, self.read.encoder)
-        self.prepared: Prepared = self.run.prepared(self.space, self.read, kb)
-        self.trainer: ExecutorTrainer = self.run.executor_trainer(self.space, self.read, self.prepared)
-        self.report = self.run.executor(self.trainer)
+        kb = training_entries(self.run, self.space, self.read.encoder)
+        self.prepared: Prepared = prepare_pairs(self.run, self.space, self.read, kb)
+        self.trainer: ExecutorTrainer = executor_trainer(self.run, self.space, self.read, self.prepared)
+        self.report = train_executor(self.run, self.trainer)
 
     def knowledge_base(self) -> None:
         """Put the model together, with its knowledge base."""
@@ -195,9 +200,9 @@ class TrainingSession:
             "executor_epochs": len(self.report["history"]),
             "trust": self.report["trust"],
         }
-        manifest = self.run.manifest(self.facts, training, tuple(self.notes))
-        self.model: Model = self.run.model(
-            self.space, self.read, self.prepared, self.trainer.executor, manifest
+        manifest = first_manifest(self.run, self.facts, training, tuple(self.notes))
+        self.model: Model = assemble(
+            self.run, self.space, self.read, self.prepared, self.trainer.executor, manifest
         )
 
     def validate(self) -> None:

@@ -66,3 +66,8 @@ class Workspace:
     def remove(self) -> None:
         """Delete the folder: the model is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def weights_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one part of a saved stage, without its prefix."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,130 @@
+"""Stages: the executor in its model, trained, and the finished model put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from omg_graph.encoders.text import CachedTextEncoder
+from omg_graph.executor.executor import Executor
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.model.config import Manifest
+from omg_graph.model.folder import machine, versions
+from omg_graph.model.model import Model
+from omg_graph.seeding import seeded
+from omg_graph.training.execution import ExecutorTrainer, fit_trust
+from omg_graph.training.prediction import fit_task
+from omg_graph.training.preparation import Prepared, fit_anchor
+from omg_graph.training.readers import Understanding
+from omg_graph.training.run import RunData
+from omg_graph.training.model_config import model_config
+from omg_graph.training.workspace import weights_of
+
+
+def executor_trainer(
+    run: RunData, space: LatentSpace, read: Understanding, prepared: Prepared
+) -> ExecutorTrainer:
+    """The executor with its anchor fitted, ready to be trained."""
+    config = model_config(run, space, prepared.projection)
+    with seeded(run.seed, "executor weights"):
+        executor = Executor(config.executor, config.modalities, config.latent_widths, config.shared_width)
+        if config.task is not None:
+            executor.add_task(config.task)
+    executor.gaussian = prepared.gaussian
+    trainer = ExecutorTrainer(
+        executor=executor,
+        source=prepared.source,
+        encoder=read.encoder,
+        latent_space=space,
+        training=prepared.training,
+        validation=prepared.validation,
+        checked=prepared.checked,
+        plan_table=prepared.plan_table,
+        weights=run.config.objective,
+        settings=run.config.optimiser,
+        seed=run.seed,
+        train_projection=prepared.projection.kept,
+        device=run.device,
+    )
+    fit_anchor(executor, prepared)
+    return trainer
+
+
+def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:
+    """Train the executor, or read it; the report holds its history."""
+    modules: Mapping[str, torch.nn.Module] = {
+        "executor": trainer.executor,
+        "query": trainer.source.projection,
+    }
+    if not run.workspace.has("executor"):
+        history = trainer.train(run.config.optimiser.epochs, run.workspace, on_epoch=run.told("executor"))
+        trust = fit_trust(trainer)
+        refit = None
+        if run.config.task.refit:
+            refit = fit_task(trainer, run.config.task, run.seed, run.told("task head"))
+        tensors = {
+            f"{part}.{key}": value
+            for part, module in modules.items()
+            for key, value in module.state_dict().items()
+        }
+        run.workspace.save(
+            "executor",
+            tensors,
+            {"history": history, "trust": trust, "task": None if refit is None else vars(refit)},
+        )
+    tensors, facts = run.workspace.load("executor")
+    for part, module in modules.items():
+        module.load_state_dict(weights_of(tensors, f"{part}."))
+        module.eval().requires_grad_(False)
+    return facts
+
+
+def assemble(
+    run: RunData,
+    space: LatentSpace,
+    read: Understanding,
+    prepared: Prepared,
+    executor: Executor,
+    manifest: Manifest,
+) -> Model:
+    """The finished model in memory."""
+    # the texts that a user's samples will need, so that most runs never load the text encoder
+    known = CachedTextEncoder(run.text_encoder.encoder)
+    texts = [
+        text
+        for plan in prepared.plans
+        for text in (run.choice.schema.text(plan), *run.choice.schema.constraint_texts(plan))
+    ]
+    known.remember(texts, run.text_encoder.embed(texts))
+    return Model(
+        config=model_config(run, space, prepared.projection),
+        manifest=manifest,
+        latent_space=space,
+        text_encoder=known,
+        encoder=read.encoder,
+        schema=run.choice.schema,
+        planner=read.student,
+        projection=prepared.source.projection,
+        executor=executor,
+        knowledge_base=prepared.source.kb,
+    ).to(torch.device("cpu"))
+
+
+def first_manifest(
+    run: RunData, data: dict[str, Any], training: dict[str, Any], notes: tuple[str, ...]
+) -> Manifest:
+    """The manifest, before anything is saved."""
+    return Manifest(
+        fingerprint="",
+        components="",
+        files={},
+        data=data,
+        seed=run.seed,
+        config=run.config.model_dump(mode="json"),
+        versions=versions(),
+        machine=machine(),
+        training=training,
+        notes=notes,
+    )

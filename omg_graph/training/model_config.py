@@ -1,0 +1,60 @@
+"""The configuration of the model that a run makes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from omg_graph.encoders.observation import ObservationEncoderConfig
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.metrics.families import choose_family
+from omg_graph.model.config import ModelConfig, PlanningSettings, RetrievalSettings
+from omg_graph.training.evidence import ProjectionFit
+from omg_graph.training.run import RunData
+from omg_graph.training.targets import describe_target, task_head, usable_labels
+
+
+def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None) -> ModelConfig:
+    """The configuration of the model that this run makes."""
+    settings, encoder = run.config, run.config.encoder
+    return ModelConfig(
+        name=settings.name,
+        synthetic=run.synthetic,
+        feature_names=run.feature_names,
+        feature_units=run.feature_units,
+        modalities=run.train.modalities,
+        latent_widths=space.widths,
+        autoencoder=settings.autoencoder.kind,
+        text_encoder=encoder.text_encoder,
+        shared_width=run.text_encoder.width,
+        encoder=ObservationEncoderConfig(
+            widths=space.widths,
+            scales=_scales(run, space),
+            shared_width=run.text_encoder.width,
+            hidden=encoder.hidden,
+            dropout=encoder.dropout,
+        ),
+        executor=settings.executor,
+        task=task_head(run.train, run.choice.schema, space, run.text_encoder.width),
+        target=describe_target(run.train),
+        metrics=choose_family(usable_labels(run.train)),
+        planning=PlanningSettings(
+            candidates=settings.planner.candidates,
+            include_greedy=settings.planner.include_greedy,
+            semantic_weight=settings.planner.semantic_weight,
+            schema_penalty=settings.planner.schema_penalty,
+        ),
+        retrieval=RetrievalSettings(
+            top_k=settings.retriever.top_k,
+            temperature=settings.retriever.temperature,
+            query=settings.retriever.query,
+            query_kept=report.kept if report is not None else False,
+        ),
+        median_lengths={
+            name: int(np.median(rows[run.train.observed[name]])) for name, rows in run.train.lengths.items()
+        },
+    )
+
+
+def _scales(run: RunData, space: LatentSpace) -> dict[str, float]:
+    latents = space.encode(run.train)
+    return {name: max(float(value.square().mean().sqrt()), 1e-6) for name, value in latents.items()}
