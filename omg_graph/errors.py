@@ -1,4 +1,4 @@
-"""What can go wrong, one class for each phase; every message says what was expected, what came and what to do."""
+"""What can go wrong, one class for each phase; a message says what was expected, what came, what to do."""
 
 from __future__ import annotations
 

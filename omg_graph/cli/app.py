@@ -69,8 +69,6 @@ def omg(
 
 app.command()(run)
 app.command()(train)
-app.command()(run)
-app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(data.app, name="data")

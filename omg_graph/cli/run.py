@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,11 +40,16 @@ def run(
     seed: Annotated[int, typer.Option(help="Decides everything random, with each sample's id.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     keep_path: Annotated[
-        str, typer.Option(help="Whose whole denoising path is kept: first (100 samples), all or none.")
+        Literal["first", "all", "none"],
+        typer.Option(help="Whose whole denoising path is kept: first (100 samples), all or none."),
     ] = "first",
     allow_own_group: Annotated[
         bool, typer.Option(help="Let entries of a sample's own group serve; never itself.")
     ] = False,
+    fill_nonfinite: Annotated[
+        Literal["zero", "mean"] | None,
+        typer.Option(help="What takes the place of NaN in rows that are partly there.", show_default=False),
+    ] = None,
     text_encoder: Annotated[
         Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
     ] = None,
@@ -55,14 +60,10 @@ def run(
     Writes reconstruction.npz, trajectory.jsonl and arrays.safetensors to --output.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.errors import ConfigError
+    from omg_graph.errors import DataError
     from omg_graph.graph.results import ResultWriter, check_output
 
-    if keep_path not in ("first", "all", "none"):
-        raise ConfigError(f"--keep-path is first, all or none, {keep_path!r} came")
     if not input_file.exists():
-        from omg_graph.errors import DataError
-
         raise DataError(f"--input {input_file}: there is no such file: give a pickle or .npz of samples")
     check_output(output)
     loaded = open_model(model, text_encoder)
@@ -76,7 +77,14 @@ def run(
     loaded = loaded.to(choose_device(device))
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
-    request = prepare(loaded, input_file, split=split, missing=missing or [], limit=limit)
+    request = prepare(
+        loaded,
+        input_file,
+        split=split,
+        missing=missing or [],
+        limit=limit,
+        fill_nonfinite=fill_nonfinite,
+    )
     settings = Settings(
         top_k=top_k,
         candidates=candidates,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from omg_graph.cli.features import feature_table
@@ -57,7 +56,7 @@ def show_results(
         console.print(_overview(trajectories))
         if len(trajectories) > SAMPLES_LISTED:
             _line(console, f"… and {len(trajectories) - SAMPLES_LISTED} more", "dim")
-    errors = mean_errors(trajectories)
+    errors = pooled_errors(trajectories)
     if errors:
         told = ", ".join(f"{name} {value:.3f}" for name, value in errors.items())
         _line(console, f"normalised squared error against the hidden truth (1 = training mean): {told}")
@@ -262,10 +261,14 @@ def _overview(trajectories: Sequence[Trajectory]) -> Table:
     return table
 
 
-def mean_errors(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Mean of the samples' normalised squared errors, for each modality that was hidden."""
-    names = dict.fromkeys(name for trajectory in trajectories for name in trajectory.errors)
-    return {name: fmean(t.errors[name].nmse for t in trajectories if name in t.errors) for name in names}
+def pooled_errors(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Normalised squared error of each hidden modality over all samples: a sum over a sum."""
+    pooled = {}
+    for name in dict.fromkeys(name for trajectory in trajectories for name in trajectory.errors):
+        errors = [trajectory.errors[name] for trajectory in trajectories if name in trajectory.errors]
+        deviation = sum(error.squared_deviation for error in errors)
+        pooled[name] = sum(error.squared_error for error in errors) / deviation if deviation else 0.0
+    return pooled
 
 
 def result_document(trajectories: Sequence[Trajectory], model: Model, output: Path) -> dict[str, Any]:
@@ -280,7 +283,7 @@ def result_document(trajectories: Sequence[Trajectory], model: Model, output: Pa
             "synthetic": model.config.synthetic,
         },
         "samples": len(trajectories),
-        "nmse": mean_errors(trajectories),
+        "nmse": pooled_errors(trajectories),
         "trajectories": [document(trajectory) for trajectory in trajectories],
     }
 

@@ -34,10 +34,11 @@ def train(
     ] = None,
     label: Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)] = None,
     fill_nonfinite: Annotated[
-        str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)
+        Literal[zero, mean] | None,
+        typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False),
     ] = None,
     annotator: Annotated[
-        str | None,
+        Literal[lexical, labels, clusters] | None,
         typer.Option(help="Where plans come from: lexical, labels or clusters.", show_default=False),
     ] = None,
     schema: Annotated[
@@ -53,12 +54,8 @@ def train(
     Fits on 'train', chooses on 'valid' (or a tenth held out by group), never reads 'test'. A run that was
     cut off, at any moment, goes on with --resume to the same weights.
     """
-    from omg_graph.errors import ConfigError, DataError
+    from omg_graph.errors import DataError
 
-    if fill_nonfinite not in (None, "zero", "mean"):
-        raise ConfigError(f"--fill-nonfinite is zero or mean, {fill_nonfinite!r} came")
-    if annotator not in (None, "lexical", "labels", "clusters"):
-        raise ConfigError(f"--annotator is lexical, labels or clusters, {annotator!r} came")
     if not data.exists():
         raise DataError(f"--data {data}: there is no such file: give a pickle or .npz of samples")
     overrides: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from omg_graph.graph.batches import select, store_batch
 from omg_graph.graph.reconstruct import build_graph
 from omg_graph.graph.state import ReconstructionInput, Settings
 from omg_graph.model.model import Model
+from omg_graph.samples.columns import FillNonfinite
 from omg_graph.samples.dataset import BoolArray, Split
 from omg_graph.samples.reading import read_data_file, read_mapping
 from omg_graph.samples.splitting import choose_split
@@ -46,6 +47,7 @@ def prepare(
     split: str | None = None,
     missing: Sequence[str] = (),
     limit: int | None = None,
+    fill_nonfinite: FillNonfinite | None = None,
 ) -> Request:
     """Read and check what is to be reconstructed.
 
@@ -55,6 +57,7 @@ def prepare(
         split: Which split of a file.
         missing: Modalities to hide although they are there.
         limit: Only the first so many samples.
+        fill_nonfinite: What takes the place of single non-finite numbers, which are refused otherwise.
 
     Raises:
         DataError: if the input can't be used.
@@ -65,10 +68,12 @@ def prepare(
         chosen, name, single, digest = source, source.name, False, ""
     else:
         if isinstance(source, (str, Path)):
-            data = read_data_file(Path(source), with_labels=False, specs=specs)
+            data = read_data_file(Path(source), with_labels=False, specs=specs, fill_nonfinite=fill_nonfinite)
             name = str(source)
         else:
-            data = read_mapping(source, source="samples", with_labels=False, specs=specs)
+            data = read_mapping(
+                source, source="samples", with_labels=False, specs=specs, fill_nonfinite=fill_nonfinite
+            )
             name = "samples"
         chosen, note = choose_split(data, split)
         notes, single, digest = (*data.notes, note), data.single, data.sha256

@@ -14,7 +14,7 @@ from omg_graph.errors import KnowledgeBaseError
 from omg_graph.graph.strict import refuse_unknown_input
 from omg_graph.model.folder import load_model
 from omg_graph.model.knowledge import EntrySource, build_knowledge_base, read_sources
-from omg_graph.model.model import Model, default_model_folder
+from omg_graph.model.model import Model
 from omg_graph.retriever.entries import KnowledgeBase
 
 
@@ -57,7 +57,7 @@ def build_knowledge_base_graph(
     def model_of(state: KnowledgeBaseState) -> Model:
         if model is not None:
             return model
-        return load_model(default_model_folder() if state.model is None else Path(state.model))
+        return load_model(state.model)
 
     def read(state: KnowledgeBaseState) -> dict[str, Any]:
         """Check that every file can be used, before any work is done."""

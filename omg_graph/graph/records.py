@@ -329,6 +329,8 @@ def _errors(
             )
             difference = (truth[row] - points[name][row]).reshape(-1)[scored].astype(np.float64)
             out[name][row] = ReconstructionError(
+                squared_error=float(ratio.numerator[0]),
+                squared_deviation=float(ratio.denominator[0]),
                 nmse=ratio.value if ratio.value is not None else 0.0,
                 mse=float(np.mean(difference**2)) if len(difference) else 0.0,
             )

@@ -28,7 +28,7 @@ from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor
 from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
 from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
-from omg_graph.model.model import Model, components_fingerprint
+from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
@@ -139,17 +139,18 @@ def verify(folder: Path, manifest: Manifest) -> None:
         raise ModelError(f"{folder} is incomplete: its manifest doesn't name {', '.join(missing)}")
 
 
-def load_model(folder: Path, text_encoder: str | Path | None = None) -> Model:
+def load_model(folder: str | Path | None = None, text_encoder: str | Path | None = None) -> Model:
     """Read a model folder, checking every byte.
 
     Args:
-        folder: What ``omg train`` wrote.
+        folder: What ``omg train`` wrote; the embedded default if None.
         text_encoder: Folder of the text encoder's weights, if they aren't where they are looked for.
 
     Raises:
         ModelError: if the folder isn't a whole model.
         EncoderError: if the text encoder isn't to be found.
     """
+    folder = default_model_folder() if folder is None else Path(folder)
     manifest = read_manifest(folder)
     verify(folder, manifest)
     try:

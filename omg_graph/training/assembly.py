@@ -15,11 +15,11 @@ from omg_graph.model.folder import machine, versions
 from omg_graph.model.model import Model
 from omg_graph.seeding import seeded
 from omg_graph.training.execution import ExecutorTrainer, fit_trust
+from omg_graph.training.model_config import model_config
 from omg_graph.training.prediction import fit_task
 from omg_graph.training.preparation import Prepared, fit_anchor
 from omg_graph.training.readers import Understanding
 from omg_graph.training.run import RunData
-from omg_graph.training.model_config import model_config
 from omg_graph.training.workspace import weights_of
 
 

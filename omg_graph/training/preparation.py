@@ -21,11 +21,11 @@ from omg_graph.samples.dataset import Split
 from omg_graph.seeding import derived_seed
 from omg_graph.training.evidence import EvidenceSource, ProjectionFit, fit_projection
 from omg_graph.training.fold_pairs import fit_gaussian, gaussian_pairs, plan_table
+from omg_graph.training.model_config import model_config
 from omg_graph.training.pairs import IntArray, PairData, chosen_pairs
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.readers import Understanding
 from omg_graph.training.run import RunData
-from omg_graph.training.model_config import model_config
 from omg_graph.training.targets import label_tensor
 
 ANCHOR_SAMPLE = 20_000

@@ -84,6 +84,10 @@ class ReconstructionError(Record):
     nmse: float = Field(
         description="Squared error over squared deviation from the training mean, standard units."
     )
+    squared_error: float = Field(description="Its numerator: sum over the scored features.")
+    squared_deviation: float = Field(
+        description="Its denominator; sums over samples give their common error."
+    )
     mse: float = Field(description="Mean squared error in the input's units.")
 
 

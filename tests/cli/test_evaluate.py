@@ -1,0 +1,139 @@
+"""``omg evaluate`` and ``omg compare``: what they print, and what they refuse in a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from omg_graph.cli import main
+from omg_graph.cli.runtime import Settings
+
+Capture = pytest.CaptureFixture[str]
+Evaluate = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "apply", lambda self: None)
+
+
+@pytest.fixture
+def evaluate(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys: Capture) -> Evaluate:
+    """``omg evaluate`` on the clips, into a folder of the test's own."""
+
+    def go(*arguments: str, output: str = "out") -> tuple[int, str, str]:
+        fixed = ["--model", str(tiny_model_folder), "--data", str(tiny_data_file)]
+        code = main(["evaluate", *fixed, "--output", str(tmp_path / output), *arguments])
+        return code, *capsys.readouterr()
+
+    return go
+
+
+def test_tables_and_the_family_are_printed(evaluate: Evaluate, tmp_path: Path) -> None:
+    code, out, err = evaluate("--patterns", "text,text+audio", "--draws", "0")
+    assert code == 0, err
+    for shown in ("text+audio", "mean fill + ridge", "10 nearest neighbours", "anchor", "ACC2", "NMSE"):
+        assert shown in out
+    assert "metrics: mosi" in out
+    assert "rough" in out
+    assert "knowledge base" in err
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "metrics.json",
+        "predictions.jsonl",
+        "table.md",
+        "masks",
+    }
+
+
+def test_json_is_the_document(evaluate: Evaluate, tmp_path: Path) -> None:
+    code, out, err = evaluate(
+        *("--protocol", "imbalanced", "--missing-rate", "audio=0.5,vision=0.25", "--seeds", "2"),
+        *("--draws", "0", "--no-floors", "--json"),
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert document == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert [row["mask_seed"] for row in document["rows"]] == [0, 1]
+    assert document["rows"][0]["rate"] == {"text": 0.0, "audio": 0.5, "vision": 0.25}
+    assert document["floors"] == []
+
+
+def test_the_same_command_gives_the_same_results_and_shows_no_difference(
+    evaluate: Evaluate, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments = ("--protocol", "random", "--missing-rate", "0.5", "--seeds", "1", "--draws", "0")
+    for output in ("first", "second"):
+        assert evaluate(*arguments, output=output)[0] == 0
+    first, second = (tmp_path / name / "predictions.jsonl" for name in ("first", "second"))
+    assert first.read_text() == second.read_text()
+    assert main(["compare", str(tmp_path / "first"), str(tmp_path / "second")]) == 0
+    shown = capsys.readouterr().out
+    assert "no difference shown" in shown
+    assert "better" not in shown
+    assert main(["compare", str(tmp_path / "first"), "--metrics", "mae", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["first"] == "omg"
+    assert "anchor" in {row["against"] for row in document["comparisons"]}
+    for row in (row for floor in document["comparisons"] for row in floor["differences"]):
+        assert row["metric"] == "mae"
+        assert row["difference"] == pytest.approx(row["first"] - row["second"])
+        assert row["low"] <= row["high"]
+
+
+def test_other_masks_cannot_be_compared(evaluate: Evaluate, tmp_path: Path, capsys: Capture) -> None:
+    fixed = ("--draws", "0", "--no-floors", "--limit", "6")
+    evaluate("--patterns", "text", *fixed, output="first")
+    evaluate("--patterns", "audio", *fixed, output="second")
+    assert main(["compare", str(tmp_path / "first"), str(tmp_path / "second")]) == 2
+    err = capsys.readouterr().err
+    assert "same conditions" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--protocol", "none"), "--protocol"),
+        (("--protocol", "file"), "--masks"),
+        (("--protocol", "random", "--missing-rate", "2"), "--missing-rate"),
+        (("--patterns", "text,smell"), "smell"),
+        (("--metrics", "bleu"), "--metrics"),
+        (("--metrics", "classes"), "--metrics"),
+        (("--split", "holdout"), "--split"),
+        (("--label", "nothing"), "--label"),
+        (("--fill-nonfinite", "median"), "--fill-nonfinite"),
+        (("--train-data", "nowhere.pkl"), "--train-data"),
+        (("--protocol", "file", "--masks", "nowhere.json"), "mask file"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    evaluate: Evaluate, arguments: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    code, out, err = evaluate(*arguments)
+    assert code == 2
+    assert out == ""
+    assert complaint in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("nowhere",), "omg evaluate wrote"), ((), "Missing argument")],
+)
+def test_compare_needs_results(arguments: tuple[str, ...], complaint: str, capsys: Capture) -> None:
+    assert main(["compare", *arguments]) == 2
+    assert complaint.lower() in capsys.readouterr().err.lower()
+
+
+def test_compare_names_the_methods_that_are_there(
+    evaluate: Evaluate, tmp_path: Path, capsys: Capture
+) -> None:
+    evaluate("--patterns", "text", "--draws", "0", "--no-floors", "--limit", "6")
+    assert main(["compare", str(tmp_path / "out"), "--method", "svm"]) == 2
+    assert "there are those of omg" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "out")]) == 2
+    assert "two results" in capsys.readouterr().err
