@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,11 +34,11 @@ def train(
     ] = None,
     label: Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)] = None,
     fill_nonfinite: Annotated[
-        Literal[zero, mean] | None,
+        Literal["zero", "mean"] | None,
         typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False),
     ] = None,
     annotator: Annotated[
-        Literal[lexical, labels, clusters] | None,
+        Literal["lexical", "labels", "clusters"] | None,
         typer.Option(help="Where plans come from: lexical, labels or clusters.", show_default=False),
     ] = None,
     schema: Annotated[
