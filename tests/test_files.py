@@ -95,3 +95,13 @@ def test_permissions_follow_the_user_s_mask(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o750
+
+
+def test_what_a_folder_holds_can_be_read_by_whom_the_user_lets(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.write_text("as any program would write it")
+    with whole_folder(tmp_path / "made", replace=False) as folder:
+        private = folder / "private"
+        private.write_text("as safetensors writes it")
+        private.chmod(0o600)
+    assert (tmp_path / "made" / "private").stat().st_mode == usual.stat().st_mode

@@ -155,7 +155,11 @@ def _show(result: Evaluation, output: Path) -> None:
 
     console, summary, document = stdout_console(), result.summary, result.document
     rows = document["rows"]
-    metrics = [name for name in summary.metrics if name not in ("f1_has0", "nll", "coverage90")]
+    metrics = [
+        name
+        for name in summary.metrics
+        if name not in ("f1_has0", "nll") and summary.averaged(summary.methods[0], name) is not None
+    ]
     methods = Table(title=f"averaged over {len(summary.conditions)} conditions and all seeds")
     methods.add_column("method")
     for metric in metrics:
@@ -169,7 +173,7 @@ def _show(result: Evaluation, output: Path) -> None:
         )
     conditions = Table(title=f"{summary.methods[0]}, condition by condition")
     for head in ("condition", "n", "missing"):
-        conditions.add_column(head)
+        conditions.add_column(head, overflow="fold")
     for metric in metrics:
         conditions.add_column(title(metric, summary), justify="right")
     for name in summary.conditions:

@@ -95,6 +95,8 @@ class Outcomes:
     """Modality to features covered and features scored."""
     semantic_cost: Numbers | None = None
     """C_sem of the chosen plan (Eq. 6)."""
+    reranked: Numbers | None = None
+    """1 where re-ranking chose another plan than the most probable one, else 0."""
     evidence_cost: Numbers | None = None
     """C_evi, averaged over the modalities with evidence (Eq. 9); NaN without any."""
     same_polarity: Numbers | None = None

@@ -22,7 +22,7 @@ def plots_available() -> bool:
 
 
 def draw_plots(summary: Summary, rates: Mapping[str, float], folder: Path) -> list[Path]:
-    """A PNG for each metric: the model with its interval as a band or bars, and every floor.
+    """A PNG for each metric: the model and every floor, with their intervals.
 
     Args:
         summary: the figures.
@@ -39,7 +39,7 @@ def draw_plots(summary: Summary, rates: Mapping[str, float], folder: Path) -> li
 
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for metric in (name for name in METRICS if name in summary.metrics):
+    for metric in (name for name in METRICS if summary.averaged(summary.methods[0], name) is not None):
         figure, axes = pyplot.subplots(figsize=(8, 4.8), layout="constrained")
         shown = [
             name
@@ -48,8 +48,12 @@ def draw_plots(summary: Summary, rates: Mapping[str, float], folder: Path) -> li
         ]
         numeric = bool(rates) and all(name in rates for name in shown)
         places = [rates[name] for name in shown] if numeric else list(range(len(shown)))
+        step = np.ptp(places) / max(len(places) - 1, 1) if numeric else 1.0
         for number, method in enumerate(summary.methods):
-            _draw_method(axes, summary, metric, method, shown, places, number)
+            # side by side, so that no interval hides another
+            shift = 0.6 * step * (number / len(summary.methods) - 0.5)
+            shifted = [place + shift for place in places]
+            _draw_method(axes, summary, metric, method, shown, shifted, number, joined=numeric)
         if numeric:
             axes.set_xlabel("missing rate")
         else:
@@ -73,6 +77,8 @@ def _draw_method(
     conditions: Sequence[str],
     places: Sequence[float],
     number: int,
+    *,
+    joined: bool,
 ) -> None:
     figures = [summary.figures.get((method, metric, name)) for name in conditions]
     values = np.array([np.nan if figure is None else figure.value for figure in figures])
@@ -86,8 +92,10 @@ def _draw_method(
         yerr=np.nan_to_num(spread),
         label=method,
         marker="o",
-        linewidth=2.2 if first else 1.0,
-        elinewidth=1.2 if first else 0.5,
+        markersize=6 if first else 4,
+        linestyle="-" if joined else "none",
+        linewidth=2.2 if first else 0.8,
+        elinewidth=1.4 if first else 0.8,
         alpha=1.0 if first else 0.65,
         color="black" if first else f"C{number - 1}",
         zorder=3 if first else 2,

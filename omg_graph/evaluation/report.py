@@ -24,7 +24,7 @@ TITLES = {
     "nll": "NLL",
     "nmse": "NMSE",
     "energy_score": "energy score",
-    "coverage90": "coverage of 90 %",
+    "coverage90": "90 % covers",
 }
 
 

@@ -16,6 +16,7 @@ from omg_graph.metrics.labelled import Numbers
 from omg_graph.model import steps
 from omg_graph.model.model import Model
 from omg_graph.model.steps import Execution, Observation
+from omg_graph.planner.rerank import Reranking
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.samples.dataset import Split
 
@@ -78,6 +79,7 @@ class ModelRunner:
         else:
             execution = steps.point_estimates(model, shown, seen, embedded, vectors)
         collected.semantic.append(np.array([ranking.best.semantic_cost for ranking in ranked]))
+        collected.changed.append(np.array([float(_changed(ranking)) for ranking in ranked]))
         collected.add_evidence(evidence, len(shown))
         collected.polarity.append(self._polarity(evidence, pairs, part))
         self._add_features(execution, pairs, part, collected)
@@ -139,6 +141,12 @@ class ModelRunner:
         return shares
 
 
+def _changed(ranking: Reranking) -> bool:
+    """Whether the semantic cost made another plan win than the most probable valid one."""
+    valid = [candidate for candidate in ranking.candidates if candidate.valid]
+    return ranking.best.log_probability < max(candidate.log_probability for candidate in valid)
+
+
 class _Collected:
     """Micro-batches, one after the other."""
 
@@ -149,6 +157,7 @@ class _Collected:
         self.energy: dict[str, list[Numbers]] = {name: [] for name in model.names}
         self.coverage: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
         self.semantic: list[Numbers] = []
+        self.changed: list[Numbers] = []
         self.costs: list[Numbers] = []
         self.polarity: list[Numbers] = []
         self.evidence: dict[str, list[Tensor]] = {name: [] for name in model.names}
@@ -176,6 +185,7 @@ class _Collected:
             energy={name: np.concatenate(parts) for name, parts in self.energy.items() if parts},
             coverage={name: gathered(parts) for name, parts in self.coverage.items() if parts},
             semantic_cost=np.concatenate(self.semantic),
+            reranked=np.concatenate(self.changed),
             evidence_cost=np.concatenate(self.costs),
             same_polarity=np.concatenate(self.polarity),
         )

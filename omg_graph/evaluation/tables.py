@@ -131,6 +131,7 @@ def result_row(
         ("c_sem", outcomes.semantic_cost),
         ("c_evi", outcomes.evidence_cost),
         ("same_polarity_share", outcomes.same_polarity),
+        ("reranked_share", outcomes.reranked),
     ):
         row[key] = None if numbers is None else mean(numbers[index])
     return row
