@@ -31,9 +31,10 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
         yield made
         for folder, _, files in os.walk(made):
             for name in files:
+                Path(folder, name).chmod(0o664 & ~_umask())
                 _flush(Path(folder, name))
             _flush(Path(folder))
-        # Folders made by mkdtemp are for their owner alone; a result follows the user's own habit, but is
+        # What mkdtemp and safetensors make is for its owner alone; a result follows the user's own habit, but is
         # never open to everyone's changes.
         made.chmod(0o775 & ~_umask())
         if replace and target.exists():
