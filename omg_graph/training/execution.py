@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ from omg_graph.training.pairs import IntArray, PairData
 from omg_graph.training.workspace import Workspace
 
 CHECK_BLOCK = 256
+CHECKPOINT_SECONDS = 10.0
+"""A short epoch would cost more to save than to repeat; what is repeated gives the same weights."""
 
 
 @dataclass
@@ -127,15 +129,13 @@ class ExecutorTrainer:
         epochs: int,
         workspace: Workspace | None,
         on_epoch: EpochCallback | None = None,
-        stop: Callable[[], bool] | None = None,
     ) -> list[dict[str, float]]:
         """Train in place; the best epoch's averaged weights stay.
 
         Args:
             epochs: Epochs at most.
-            workspace: Where to keep a checkpoint after every epoch, and to go on from one.
+            workspace: Where to keep a checkpoint, and to go on from one; None to keep nothing.
             on_epoch: Told of every epoch.
-            stop: Asked after every epoch; True ends the training there (for tests of resuming).
         """
         from accelerate import Accelerator
 
@@ -155,17 +155,17 @@ class ExecutorTrainer:
         progress = _Progress(trained, optimiser, self.settings)
         if workspace is not None and workspace.has("executor-progress"):
             progress.restore(*workspace.load("executor-progress"))
+        saved = -math.inf
         while progress.epoch < epochs and not progress.exhausted:
             self._epoch(trained, optimiser, progress, accelerator)
             with progress.averaged():
                 checked = self.check()
             progress.finish_epoch(checked)
-            if workspace is not None:
+            if workspace is not None and time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 workspace.save("executor-progress", *progress.snapshot())
+                saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(progress.epoch, epochs, checked["total"])
-            if stop is not None and stop():
-                break
         progress.load_best()
         self.executor.eval()
         return progress.history
