@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-COMMANDS = ("run", "train", "data", "kb", "simulate", "doctor")
+COMMANDS = ("run", "train", "evaluate", "compare", "data", "kb", "simulate", "doctor")
 HEAVY = (
     "torch",
     "langgraph",
