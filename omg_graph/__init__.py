@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omg_graph.graph.knowledge_base import build_knowledge_base_graph as build_knowledge_base_graph
     from omg_graph.graph.reconstruct import build_graph as build_graph
     from omg_graph.graph.state import Settings as Settings
+    from omg_graph.graph.tool import as_tool as as_tool
     from omg_graph.model.folder import load_model as load_model
     from omg_graph.model.model import Model as Model
     from omg_graph.training.graph import build_training_graph as build_training_graph
@@ -25,6 +26,7 @@ _HOMES = {
     "OmgError": "omg_graph.errors",
     "Settings": "omg_graph.graph.state",
     "Trajectory": "omg_graph.trajectory.trajectory",
+    "as_tool": "omg_graph.graph.tool",
     "build_graph": "omg_graph.graph.reconstruct",
     "build_knowledge_base_graph": "omg_graph.graph.knowledge_base",
     "build_training_graph": "omg_graph.training.graph",

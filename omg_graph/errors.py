@@ -25,6 +25,10 @@ class PlanError(OmgError):
     """No candidate plan obeys the schema."""
 
 
+class PlannerError(OmgError):
+    """A planner's language model that can't be reached, refuses a request, or has used up its calls."""
+
+
 class EncoderError(OmgError):
     """A text or observation encoder that is missing, damaged or of the wrong kind."""
 

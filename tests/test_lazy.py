@@ -16,6 +16,7 @@ PUBLIC = (
     "OmgError",
     "Settings",
     "Trajectory",
+    "as_tool",
     "build_graph",
     "build_knowledge_base_graph",
     "build_training_graph",

@@ -37,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _trace(settings.debug)
         say(str(error))
         code = error.exit_code
+    except BrokenPipeError:
+        code = 1  # the reader of the output has gone
     except Exception as error:
         if hasattr(error, "format_message"):  # the common ground of typer's usage errors, old and new
             code = _usage(error)
+        elif (shortage := _shortage(error)) is not None:
+            _trace(settings.debug)
+            say(shortage)
+            code = 2
         else:
             _trace(settings.debug)
             what = f"unexpected {type(error).__name__}: {error}"
@@ -50,6 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not flush():
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _shortage(error: Exception) -> str | None:
+    """What the machine refused, where that is all that is wrong: a disk that is full, memory that isn't there."""
+    told = str(error)
+    if isinstance(error, OSError):
+        where = f"{str(error.filename)[:200]}: " if error.filename else ""
+        return f"{where}a place to read or write was expected, {error.strerror or told} came: choose another"
+    # torch says it in its own ways, on the CPU and on a GPU
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in told or "CUDA out of memory" in told:
+        return f"more memory is needed than there is ({told[:160]}): take less at once"
+    return None
 
 
 def _usage(error: Exception) -> int:

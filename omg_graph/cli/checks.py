@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -218,11 +219,16 @@ def check_planners(whole: bool) -> list[Check]:
             "planners", "distilled", "problem", "not usable", "mend the installation and the model first"
         )
     )
-    later = [
-        Check("planners", name, "note", "not in this version", "use the distilled planner")
-        for name in ("Qwen2.5-Omni", "LangChain chat model")
-    ]
-    return [distilled, *later]
+    later = Check("planners", "Qwen2.5-Omni", "note", "not in this version", "use the distilled planner")
+    return [distilled, _chat_planner(), later]
+
+
+def _chat_planner() -> Check:
+    absent = [name for name in ("langchain", "langchain_openai") if find_spec(name) is None]
+    if absent:
+        remedy = "pip install 'omg-graph[chat]'"
+        return Check("planners", "chat", "note", f"{' and '.join(absent)} not installed", remedy)
+    return Check("planners", "chat", "ok", "usable with the provider's key in the environment")
 
 
 def check_cache() -> Check:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omg_graph.cli.beside import show_beside_paper
 from omg_graph.cli.output import cell, note, print_json, stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def evaluate(
     text_encoder: Annotated[
         Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
     ] = None,
+    beside_paper: Annotated[
+        str | None, typer.Option(help="The paper's figures beside: mosi or mosei.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Measure a model on a data file: masks drawn once, floors beside, intervals over whole groups.
@@ -87,6 +91,7 @@ def evaluate(
     from omg_graph.cli.loading import model_folder
     from omg_graph.evaluation.evaluate import EvaluationRequest
     from omg_graph.evaluation.evaluate import evaluate as run_evaluation
+    from omg_graph.evaluation.paper.tables import dataset_named
     from omg_graph.evaluation.protocols import parse_rates
 
     request = EvaluationRequest(
@@ -108,6 +113,7 @@ def evaluate(
         limit=limit,
         device=device,
         text_encoder=text_encoder,
+        beside_paper=None if beside_paper is None else dataset_named(beside_paper),
     )
     with _progress() as told:
         result = run_evaluation(request, told)
@@ -191,6 +197,8 @@ def _show(result: Evaluation, output: Path) -> None:
     gains = _gains(result)
     for line in gains:
         console.print(cell(line), soft_wrap=True)
+    if result.paper is not None:
+        show_beside_paper(result.paper)
     console.print(cell(f"metrics: {document['family']}; {summary.note}"), soft_wrap=True)
     console.print(cell(f"results: {output}", "bold"), soft_wrap=True)
 

@@ -50,6 +50,26 @@ def run(
         Literal["zero", "mean"] | None,
         typer.Option(help="What takes the place of NaN in rows that are partly there.", show_default=False),
     ] = None,
+    planner: Annotated[
+        str, typer.Option(help="distilled, chat, or one that another package registers.")
+    ] = "distilled",
+    planner_model: Annotated[
+        str | None,
+        typer.Option(
+            help="The chat model, e.g. openai:gpt-4.1-mini.", metavar="PROVIDER:MODEL", show_default=False
+        ),
+    ] = None,
+    planner_language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the prompt.")] = "en",
+    max_planner_calls: Annotated[
+        int | None, typer.Option(min=1, help="The most calls to the chat model.", show_default=False)
+    ] = None,
+    on_invalid_plan: Annotated[
+        Literal["error", "distilled"],
+        typer.Option(help="Where the chat model has no valid plan: stop, or take the distilled planner's."),
+    ] = "error",
+    planner_cache: Annotated[
+        bool, typer.Option(help="Keep the chat model's answers on disk, so that none is paid for twice.")
+    ] = True,
     text_encoder: Annotated[
         Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
     ] = None,
@@ -77,6 +97,18 @@ def run(
     loaded = loaded.to(choose_device(device))
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
+    if (planner, planner_model) != ("distilled", None):
+        from omg_graph.model.planners import PlannerOptions, make_planner
+        from omg_graph.retriever.index import cache_folder
+
+        options = PlannerOptions(
+            model=planner_model,
+            language=planner_language,
+            max_calls=max_planner_calls,
+            on_invalid=on_invalid_plan,
+            cache=cache_folder() / "plans" if planner_cache else None,
+        )
+        loaded = loaded.with_planner(make_planner(planner, loaded, options))
     request = prepare(
         loaded,
         input_file,

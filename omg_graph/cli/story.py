@@ -179,6 +179,8 @@ def _plans(plan: Plan) -> Table:
 
     drawn = len(plan.candidates)
     title = f"chosen (✓) and rejected of {drawn} candidates: score = log p - {plan.semantic_weight:g} C_sem"
+    if plan.confidence is not None:
+        title += f", log p = {plan.confidence}"
     table = Table(title=cell(title), title_justify="left", title_style="")
     table.add_column("", no_wrap=True)
     table.add_column("plan")
@@ -267,7 +269,7 @@ def pooled_errors(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     for name in dict.fromkeys(name for trajectory in trajectories for name in trajectory.errors):
         errors = [trajectory.errors[name] for trajectory in trajectories if name in trajectory.errors]
         deviation = sum(error.squared_deviation for error in errors)
-        pooled[name] = sum(error.squared_error for error in errors) / deviation if deviation else 0.0
+        pooled[name] = sum(error.squared_error for error in errors) / deviation
     return pooled
 
 

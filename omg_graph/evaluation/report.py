@@ -38,13 +38,13 @@ def title(metric: str, summary: Summary) -> str:
 
 def markdown(summary: Summary, *, heading: str, facts: Sequence[str]) -> str:
     """The averages of all methods with intervals, what the model gains, and a table for each condition."""
-    parts = [f"# {_plain(heading)}", "", *(f"- {_plain(fact)}" for fact in (*facts, summary.note)), ""]
+    parts = [f"# {plain(heading)}", "", *(f"- {plain(fact)}" for fact in (*facts, summary.note)), ""]
     parts += ["## Averaged over conditions and seeds", "", *_table(summary, AVERAGE, intervals=True), ""]
     if summary.differences:
-        parts += [f"## {_plain(summary.methods[0])} less each floor, averaged", "", *_gains(summary), ""]
+        parts += [f"## {plain(summary.methods[0])} less each floor, averaged", "", *_gains(summary), ""]
     parts += ["## Condition by condition", ""]
     for condition in summary.conditions:
-        parts += [f"### {_plain(condition)}", "", *_table(summary, condition, intervals=False), ""]
+        parts += [f"### {plain(condition)}", "", *_table(summary, condition, intervals=False), ""]
     return "\n".join(parts)
 
 
@@ -65,17 +65,17 @@ def _table(summary: Summary, condition: str, *, intervals: bool) -> list[str]:
         for metric in summary.metrics
         if any((method, metric, condition) in summary.figures for method in summary.methods)
     ]
-    lines = _head(["method", *(title(metric, summary) for metric in metrics)])
+    lines = table_head(["method", *(title(metric, summary) for metric in metrics)])
     for method in summary.methods:
         figures = [summary.figures.get((method, metric, condition)) for metric in metrics]
-        lines.append(_line([_plain(method), *(figure_text(f, interval=intervals) for f in figures)]))
+        lines.append(table_line([plain(method), *(figure_text(f, interval=intervals) for f in figures)]))
     return lines
 
 
 def _gains(summary: Summary) -> list[str]:
-    lines = _head(["floor", *(title(metric, summary) for metric in summary.metrics)])
+    lines = table_head(["floor", *(title(metric, summary) for metric in summary.metrics)])
     for floor in summary.methods[1:]:
-        cells = [_plain(floor)]
+        cells = [plain(floor)]
         for metric in summary.metrics:
             gain = summary.gain(floor, metric)
             if gain is None:
@@ -85,18 +85,20 @@ def _gains(summary: Summary) -> list[str]:
                 cells.append(
                     text if gain.verdict != "no difference shown" else f"{text}: no difference shown"
                 )
-        lines.append(_line(cells))
+        lines.append(table_line(cells))
     return lines
 
 
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_line(cells), _line(["---", *("---:" for _ in cells[1:])])]
+def table_head(cells: Sequence[str]) -> list[str]:
+    """The head of a Markdown table: names to the left, figures to the right."""
+    return [table_line(cells), table_line(["---", *("---:" for _ in cells[1:])])]
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of a file or a user in one line of a table."""
     return printable(text).replace("|", "\\|").replace("\n", " ")

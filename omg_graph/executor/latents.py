@@ -64,6 +64,11 @@ class LatentSpace:
         """What each modality looks like."""
         return tuple(codec.spec for codec in self.codecs.values())
 
+    @property
+    def feature_means(self) -> dict[str, FloatArray]:
+        """The training mean of each feature, in the input's units."""
+        return {name: codec.standardiser.mean for name, codec in self.codecs.items()}
+
     def standard(self, split: Split) -> dict[str, FloatArray]:
         """Modality to (samples, size) in standard units; rows that miss it are zero."""
         out = {}

@@ -57,22 +57,34 @@ def prepare(
         split: Which split of a file.
         missing: Modalities to hide although they are there.
         limit: Only the first so many samples.
-        fill_nonfinite: What takes the place of single non-finite numbers, which are refused otherwise.
+        fill_nonfinite: What takes the place of single non-finite numbers, which are refused otherwise:
+            zero, or the mean over the rows that the model was trained on.
 
     Raises:
         DataError: if the input can't be used.
     """
-    specs = model.latent_space.specs
+    specs, means = model.latent_space.specs, model.latent_space.feature_means
     notes: tuple[str, ...] = ()
     if isinstance(source, Split):
         chosen, name, single, digest = source, source.name, False, ""
     else:
         if isinstance(source, (str, Path)):
-            data = read_data_file(Path(source), with_labels=False, specs=specs, fill_nonfinite=fill_nonfinite)
+            data = read_data_file(
+                Path(source),
+                with_labels=False,
+                specs=specs,
+                fill_nonfinite=fill_nonfinite,
+                feature_means=means,
+            )
             name = str(source)
         else:
             data = read_mapping(
-                source, source="samples", with_labels=False, specs=specs, fill_nonfinite=fill_nonfinite
+                source,
+                source="samples",
+                with_labels=False,
+                specs=specs,
+                fill_nonfinite=fill_nonfinite,
+                feature_means=means,
             )
             name = "samples"
         chosen, note = choose_split(data, split)
@@ -125,7 +137,8 @@ def stream(
     full_paths: int = FULL_PATHS,
 ) -> Iterator[Trajectory]:
     """Trajectories as they are made, micro-batch by micro-batch."""
-    graph, count = build_graph(model, artifacts=store), len(request.observed)
+    # False: called inside a node of another graph, it leaves nothing in that graph's checkpoints
+    graph, count = build_graph(model, artifacts=store, checkpointer=False), len(request.observed)
     # a batch keeps all of its paths or none, so one begins where the kept ones end
     starts = sorted({*range(0, count, MICRO_BATCH), full_paths} & set(range(count)))
     for number, (start, end) in enumerate(pairwise([*starts, count])):

@@ -14,9 +14,6 @@ from omg_graph.samples.reading import read_data_file, read_mapping
 from omg_graph.samples.splitting import choose_split
 from omg_graph.trajectory.artifacts import ArtifactStore
 
-MAX_BATCH = 4096
-"""Samples that one invocation of the graph takes; a data set is run in several."""
-
 
 def store_batch(split: Split, truth: Split | None, hidden: BoolArray | None, store: ArtifactStore) -> Batch:
     """Put a split's arrays into the store.

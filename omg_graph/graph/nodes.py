@@ -32,7 +32,7 @@ class Nodes:
 
     def planner(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Reason from what is observed to candidate plans (section 3.3)."""
-        started, settings = time.perf_counter(), runtime.context or DEFAULT_SETTINGS
+        started, settings = time.perf_counter(), _settings(runtime)
         batch, notes = self._batch(state)
         split = load_split(batch, self.store)
         embedding = steps.observe(self.model, split).embedding
@@ -71,7 +71,7 @@ class Nodes:
 
     def retriever(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Ground the plan in entries of the knowledge base (Eqs. 7-9)."""
-        started, settings = time.perf_counter(), runtime.context or DEFAULT_SETTINGS
+        started, settings = time.perf_counter(), _settings(runtime)
         split = load_split(_present(state.batch), self.store)
         plans = records.plans_of(state.trajectories)
         plan_embeddings = steps.embed_plans(self.model, plans)
@@ -97,7 +97,7 @@ class Nodes:
 
     def executor(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Denoise what is missing under plan and evidence, and predict the label (Eqs. 10-13, 16, 17)."""
-        started, settings = time.perf_counter(), runtime.context or DEFAULT_SETTINGS
+        started, settings = time.perf_counter(), _settings(runtime)
         batch = _present(state.batch)
         split = load_split(batch, self.store)
         executed = steps.execute(
@@ -121,6 +121,12 @@ class Nodes:
             return state.batch, ()
         observed, truth, hidden, notes = read_input(state, self.model.latent_space.specs)
         return store_batch(observed, truth, hidden, self.store), notes
+
+
+def _settings(runtime: Runtime[Settings]) -> Settings:
+    """The run's settings; a graph that has this one for a node hands down a context of its own kind."""
+    given: object = runtime.context
+    return given if isinstance(given, Settings) else DEFAULT_SETTINGS
 
 
 def _present(batch: Batch | None) -> Batch:

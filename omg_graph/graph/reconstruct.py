@@ -26,7 +26,7 @@ def build_graph(
     Args:
         model: What ``load_model`` read; the graph's nodes close over it.
         artifacts: Where arrays live; in memory by default. Give a disk store beside a lasting checkpointer.
-        checkpointer: A LangGraph checkpointer, or None.
+        checkpointer: A LangGraph checkpointer; None takes that of a graph around it, False never any.
 
     Returns:
         A graph whose input is a path or samples written out, whose context is ``Settings``, and whose

@@ -26,6 +26,7 @@ from omg_graph.trajectory.trajectory import (
     EvidenceEntry,
     Plan,
     PlanCandidate,
+    PlanOrigin,
     Prediction,
     ReconstructionError,
     Trajectory,
@@ -47,6 +48,7 @@ def opened(
     if model.config.synthetic:
         notes = (*notes, "the model was trained on synthetic data")
     mask, names = split.mask(), split.names
+    origins = [plans[0].origin if plans else None for plans in candidates]
     return [
         Trajectory(
             id=split.ids[row],
@@ -56,9 +58,10 @@ def opened(
             hidden=tuple(name for name, rows in batch.hidden.items() if rows[row]),
             raw_text=None if split.raw_text is None else split.raw_text[row],
             candidates=tuple(_drawn(model, plan) for plan in plans),
+            plan_origin=origins[row],
             seed=seed,
             model=model.manifest.fingerprint,
-            notes=notes,
+            notes=notes if (origin := origins[row]) is None or origin.note is None else (*notes, origin.note),
         )
         for row, plans in enumerate(candidates)
     ]
@@ -103,16 +106,20 @@ def planned(model: Model, trajectories: Trajectories, ranked: Sequence[Reranking
             for candidate, term in zip(trajectory.candidates, ranking.candidates, strict=True)
         )
         winner = scored[ranking.chosen]
+        origin = trajectory.plan_origin or PlanOrigin(planner=model.planner.name)
         plan = Plan(
             schema_name=model.schema.name,
-            planner=model.planner.name,
+            planner=origin.planner,
             text=winner.text,
             constraints=winner.constraints,
             chosen=ranking.chosen,
             semantic_weight=ranking.semantic_weight,
             candidates=scored,
+            prompt_version=origin.prompt_version,
+            prompt_sha256=origin.prompt_sha256,
+            confidence=origin.confidence,
         )
-        out.append(trajectory.model_copy(update={"plan": plan, "candidates": ()}))
+        out.append(trajectory.model_copy(update={"plan": plan, "candidates": (), "plan_origin": None}))
     return out
 
 
@@ -220,7 +227,7 @@ def executed(
             if name in drawn:
                 arrays[f"draws/{name}"] = store.put(drawn[name][row])
         row_errors = {name: rows[row] for name, rows in errors.items() if row in rows}
-        losses = [error.nmse for error in row_errors.values() if np.isfinite(error.nmse)]
+        losses = [error.nmse for error in row_errors.values()]
         plan = trajectory.plan
         chosen = None if plan is None else plan.candidates[plan.chosen].semantic_cost
         notes = trajectory.notes
@@ -327,12 +334,14 @@ def _errors(
             ratio = normalised_squared_error(
                 standard_guess[row : row + 1], standard_truth[row : row + 1], scored[None]
             )
+            if ratio.value is None:  # none of its features varies in training: there is nothing to score
+                continue
             difference = (truth[row] - points[name][row]).reshape(-1)[scored].astype(np.float64)
             out[name][row] = ReconstructionError(
                 squared_error=float(ratio.numerator[0]),
                 squared_deviation=float(ratio.denominator[0]),
-                nmse=ratio.value if ratio.value is not None else 0.0,
-                mse=float(np.mean(difference**2)) if len(difference) else 0.0,
+                nmse=ratio.value,
+                mse=float(np.mean(difference**2)),
             )
     return out
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,7 @@ from safetensors.numpy import save_file
 from omg_graph.errors import OmgError
 from omg_graph.files import whole_folder
 from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.samples.naming import check_names
 from omg_graph.trajectory.artifacts import Array, ArtifactStore
 from omg_graph.trajectory.trajectory import Trajectory
 
@@ -26,6 +29,7 @@ class ResultWriter:
     """Takes trajectories one by one, as they are made, and writes the folder at the end, whole."""
 
     def __init__(self, specs: tuple[ModalitySpec, ...], draws: int) -> None:
+        check_names([spec.name for spec in specs])
         self.specs = {spec.name: spec for spec in specs}
         self.draws = draws
         self.trajectories: list[Trajectory] = []
@@ -71,7 +75,7 @@ class ResultWriter:
         check_output(folder)
         with whole_folder(folder, replace=True) as made:
             with (made / RECONSTRUCTION).open("wb") as file:
-                np.savez(file, **self.reconstruction(single=single))  # type: ignore[arg-type]
+                save_npz(file, self.reconstruction(single=single))
             with (made / TRAJECTORIES).open("w", encoding="utf-8") as lines:
                 for trajectory in self.trajectories:
                     lines.write(json.dumps(document(trajectory), ensure_ascii=False, allow_nan=False) + "\n")
@@ -101,6 +105,14 @@ class ResultWriter:
             if any(length is not None for length in lengths):
                 out[f"{name}_lengths"] = np.array([length or 0 for length in lengths], dtype=np.int64)
         return out
+
+
+def save_npz(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as ``numpy.savez`` does, which would take some names for options of its own."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def document(trajectory: Trajectory) -> dict[str, Any]:

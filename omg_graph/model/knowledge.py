@@ -130,6 +130,7 @@ def read_sources(
             label=label,
             fill_nonfinite=fill_nonfinite,
             specs=model.config.modalities,
+            feature_means=model.latent_space.feature_means,
         )
         names = _chosen(data, splits)
         found.update(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,9 @@ from omg_graph.retriever.retriever import ChromaRetriever, Retriever
 
 PSI_VIEW = "psi"
 
+_OPENING = threading.Lock()
+"""Whoever comes first opens the index; from Python 3.12 on, cached properties see to that no longer."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -44,11 +48,16 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     custom_retriever: Retriever | None = None
 
-    @cached_property
+    @property
     def retriever(self) -> Retriever:
         """The retriever given, or Chroma over the knowledge base, opened at first use."""
         if self.custom_retriever is not None:
             return self.custom_retriever
+        with _OPENING:
+            return self._own_retriever
+
+    @cached_property
+    def _own_retriever(self) -> Retriever:
         index = ChromaIndex.open(self.knowledge_base)
         return ChromaRetriever(self.knowledge_base, index, self.config.retrieval.temperature)
 

@@ -50,7 +50,10 @@ def propose(
 ) -> list[list[CandidatePlan]]:
     """Omega(X): candidate plans for every sample."""
     texts = split.raw_text or (None,) * len(split)
-    inputs = PlannerInput(split.ids, embedding, tuple(texts))
+    observed = tuple(
+        tuple(name for name, there in zip(split.names, row, strict=True) if there) for row in split.mask()
+    )
+    inputs = PlannerInput(split.ids, embedding, tuple(texts), split.names, observed)
     if isinstance(model.planner, StudentPlanner):
         greedy = model.config.planning.include_greedy
         return model.planner.propose(inputs, candidates, seed, include_greedy=greedy)

@@ -15,7 +15,7 @@ from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schema_files import AFFECT, load_schema
 from omg_graph.samples.dataset import Labels, Split
 
-AnnotatorName = Literal["lexical", "labels"]
+AnnotatorName = Literal["auto", "lexical", "labels"]
 
 SENTIMENT_RANGE = 3.0
 """MMSA's scale of sentiment: -3 to 3."""
@@ -36,7 +36,7 @@ class SchemaChoice:
 
 
 def choose_schema(
-    split: Split, schema: Schema | None = None, *, annotator: AnnotatorName = "lexical", seed: int = 0
+    split: Split, schema: Schema | None = None, *, annotator: AnnotatorName = "auto", seed: int = 0
 ) -> SchemaChoice:
     """A schema for a training split, and a plan for each of its samples.
 
@@ -52,15 +52,22 @@ def choose_schema(
     Args:
         split: the training samples.
         schema: the user's own; the annotator then fills what it can.
-        annotator: ``lexical`` reads the text, ``labels`` leaves it alone.
+        annotator: ``auto`` reads the text where it can, ``lexical`` insists on it, ``labels`` leaves it
+            alone.
         seed: of the clusters' first centres.
 
     Raises:
-        SchemaError: if a schema of the user's has a field that can't be filled from this data.
+        SchemaError: if a schema of the user's has a field that can't be filled from this data, or text is
+            insisted on and can't be read.
         DataError: if plans have to come from clusters, and no feature varies.
     """
     labels = split.labels if split.labels is not None and np.isfinite(split.labels.values).any() else None
     text_note = _text_note(split, annotator)
+    if annotator == "lexical" and text_note is not None:
+        raise SchemaError(
+            f"the lexical annotator was asked to write the plans from the text, but {text_note}: leave out "
+            "--annotator, or choose labels or clusters"
+        )
     if schema is not None:
         return _as_asked(split, schema, labels, text_note)
     fitting = _fitting(split, labels, text_note)

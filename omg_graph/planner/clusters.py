@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from omg_graph.errors import DataError
-from omg_graph.planner.schema import Field, Plan, Schema
+from omg_graph.planner.schema import MAX_VALUE_LENGTH, MAX_VALUE_WORDS, Field, Plan, Schema
 from omg_graph.samples.dataset import BoolArray, FloatArray, ModalitySpec, Split
 from omg_graph.seeding import derived_seed
 
@@ -216,12 +216,20 @@ def _names(table: _Table, centres: Matrix, average: Matrix) -> tuple[str, ...]:
     """A phrase for each centre: what differs most from the average, in as few features as tell it apart."""
     phrases = [_telling(table.names, centre - average) for centre in centres]
     most = len(phrases[0])
-    names: list[str] = []
     for length in range(min(2, most), most + 1):
         names = [", ".join(phrase[:length]) for phrase in phrases]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and all(map(_fits, names)):
             return tuple(names)
-    return tuple(f"{name}, kind {number + 1}" for number, name in enumerate(names))
+    for length in range(most, 0, -1):
+        names = [f"{', '.join(phrase[:length])}, kind {n + 1}" for n, phrase in enumerate(phrases)]
+        if all(map(_fits, names)):
+            return tuple(names)
+    # not even one feature's name is short enough for a plan
+    return tuple(f"kind {number + 1}" for number in range(len(phrases)))
+
+
+def _fits(name: str) -> bool:
+    return len(name) <= MAX_VALUE_LENGTH and len(name.split()) <= MAX_VALUE_WORDS
 
 
 def _telling(names: Sequence[tuple[str, int]], difference: Matrix) -> list[str]:
@@ -232,7 +240,8 @@ def _telling(names: Sequence[tuple[str, int]], difference: Matrix) -> list[str]:
         first.setdefault(names[index][0], index)
     leading = list(first.values())[:2]
     rest = [index for index in order[:6] if index not in leading]
-    return [
-        f"{names[index][0]} {names[index][1]} {'high' if difference[index] > 0 else 'low'}"
+    telling = [
+        (*names[index][0].split(), str(names[index][1]), "high" if difference[index] > 0 else "low")
         for index in [*leading, *rest][:4]
     ]
+    return [" ".join(words) for words in telling]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.errors import PlanError
 from omg_graph.planner.schema import Schema
+from omg_graph.trajectory.trajectory import PlanOrigin
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,20 @@ class PlannerInput:
     """u_X = psi(X), (samples, width)."""
     raw_text: tuple[str | None, ...]
     """The transcript, None where there is none or where text is missing."""
+    modalities: tuple[str, ...] = ()
+    """The model's modalities, in order; none where the caller doesn't say."""
+    observed: tuple[tuple[str, ...], ...] = ()
+    """Which of them each sample has."""
+
+    def take(self, rows: Sequence[int]) -> PlannerInput:
+        """Some of the samples."""
+        return PlannerInput(
+            tuple(self.ids[row] for row in rows),
+            self.embeddings[list(rows)],
+            tuple(self.raw_text[row] for row in rows),
+            self.modalities,
+            tuple(self.observed[row] for row in rows) if self.observed else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,19 @@ class CandidatePlan:
     token_counts: tuple[int, ...]
     """How many tokens each of them sums over."""
     greedy: bool = False
+    origin: PlanOrigin | None = None
+    """Where it comes from, if there is more to say than the planner's name; the same for a sample's plans."""
+
+
+class NoValidPlanError(PlanError):
+    """A planner has no valid plan for a sample."""
+
+    def __init__(self, sample_id: str, planner: str, reason: str) -> None:
+        super().__init__(
+            f"sample {sample_id!r}: a plan was expected from planner {planner}, and {reason}: "
+            "use another model, or --on-invalid-plan distilled"
+        )
+        self.reason = reason
 
 
 class Planner(Protocol):

@@ -23,6 +23,13 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
 
 
+def whole_text(text: str | bytes) -> str:
+    """Text that can be written: halves of a letter that a careless cut left become the replacement sign."""
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "replace")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def plain_dtype(text: str) -> np.dtype[np.generic]:
     """The data type that a short code such as ``<f4`` names, if it is one of numbers, booleans or strings.
 

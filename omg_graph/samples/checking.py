@@ -16,6 +16,7 @@ from omg_graph.samples.columns import Column, FillNonfinite
 from omg_graph.samples.dataset import BoolArray, Labels, ModalityKind
 from omg_graph.samples.labels import choose_label
 from omg_graph.samples.layout import Layout, find_layout
+from omg_graph.samples.naming import check_names
 from omg_graph.samples.raw import RawSplit
 from omg_graph.samples.reading import file_digest, read_content, read_labels, read_raw_splits
 
@@ -339,6 +340,8 @@ def _across_splits(raws: Sequence[RawSplit], splits: Sequence[SplitReport]) -> l
     message = None
     if not any(raw.columns or raw.errors for raw in raws):
         message = "no modality: an array of numbers with a row for each sample was expected"
+    elif (problem := _name_problem(raws)) is not None:
+        message = problem
     elif all(split.nothing_observed == split.samples for split in splits):
         message = "nothing is observed in any row"
     if message:
@@ -349,15 +352,42 @@ def _across_splits(raws: Sequence[RawSplit], splits: Sequence[SplitReport]) -> l
                 findings += _shared(first, second)
             for name in first.columns.keys() & second.columns.keys():
                 one, other = first.columns[name], second.columns[name]
-                if _features(one) != _features(other):
+                if not _agree(one, other):
                     message = f"{name}: {one.shape} in {first.name!r}, but {other.shape} in {second.name!r}"
                     findings.append(Finding(level="error", split=None, message=message))
+    return findings + _longer_than_trained(raws)
+
+
+def _name_problem(raws: Sequence[RawSplit]) -> str | None:
+    try:
+        check_names(list(dict.fromkeys(name for raw in raws for name in raw.columns)))
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _agree(one: Column, other: Column) -> bool:
+    """Whether splits agree: in width, where both hold vectors or sequences, else but for axes of length 1."""
+    if one.kind == other.kind != "image":
+        return one.shape[-1] == other.shape[-1]
+    return [size for size in one.shape if size != 1] == [size for size in other.shape if size != 1]
+
+
+def _longer_than_trained(raws: Sequence[RawSplit]) -> list[Finding]:
+    """Sequences with more frames than those of ``train``, which a model made of it would refuse."""
+    train = next((raw for raw in raws if raw.name == "train"), None)
+    findings: list[Finding] = []
+    for raw in raws:
+        for name, column in raw.columns.items():
+            known = None if train is None else train.columns.get(name)
+            if known is None or not column.kind == known.kind == "sequence":
+                continue
+            frames = column.shape[0] if column.lengths is None else int(column.lengths.max(initial=0))
+            if frames > known.shape[0]:
+                message = f"{name}: {frames} frames, but {known.shape[0]} in 'train': cut these, or pad those"
+                level: Literal["error", "warning"] = "error" if raw.name == "valid" else "warning"
+                findings.append(Finding(level=level, split=raw.name, message=message))
     return findings
-
-
-def _features(column: Column) -> tuple[int, ...]:
-    """What must agree between splits: the width, not the number of frames nor axes of length 1."""
-    return column.shape[-1:] if column.kind != "image" else tuple(size for size in column.shape if size != 1)
 
 
 def _shared(first: RawSplit, second: RawSplit) -> list[Finding]:

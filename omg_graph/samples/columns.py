@@ -164,7 +164,7 @@ def _kind(axes: int, is_uint8: bool, label: str) -> ModalityKind:
 
 def _is_nothing(row: object) -> bool:
     # A lone NaN is how data frames say None.
-    return row is None or (isinstance(row, float) and np.isnan(row))
+    return row is None or (isinstance(row, (float, np.floating)) and bool(np.isnan(row)))
 
 
 def _as_float(array: npt.NDArray[np.generic]) -> FloatArray:
@@ -209,7 +209,8 @@ def with_lengths(column: Column, value: object, *, where: str) -> Column:
     for row, item in enumerate(items):
         if _is_nothing(item):
             continue
-        if not isinstance(item, (int, float, np.number)) or item != int(item) or not 0 <= item <= frames:
+        number = isinstance(item, (int, float, np.number)) and 0 <= item <= frames
+        if not number or item != int(item):
             raise DataError(f"{label}: a number from 0 to {frames} was expected, row {row} has {item!r:.40}")
         lengths[row] = int(item)
     return Column(column.name, column.kind, column.values, column.given, lengths)

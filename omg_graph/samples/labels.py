@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from omg_graph.errors import DataError
+from omg_graph.samples.arrays import whole_text
 from omg_graph.samples.dataset import Labels
 
 LabelValue = str | int | float | bool | None
 
 _PREFERRED = ("regression_labels", "classification_labels", "labels", "label")
+
+MAX_LABEL = float(np.finfo(np.float32).max)
+"""Models reckon in single precision."""
 
 
 def choose_label(
@@ -68,13 +72,13 @@ def label_values(value: object, rows: int, *, single: bool, label: str) -> list[
 def _label_value(item: object, label: str) -> LabelValue:
     if isinstance(item, (np.generic, np.ndarray)) and item.size == 1:
         item = item.item()
-    if isinstance(item, bytes):
-        item = item.decode("utf-8", "replace")
+    if isinstance(item, (str, bytes)):
+        return whole_text(item)
     if item is None or (isinstance(item, float) and math.isnan(item)):
         return None
     if isinstance(item, float) and math.isinf(item):
         raise DataError(f"{label}: finite numbers were expected, {item} came")
-    if isinstance(item, (str, int, float)):
+    if isinstance(item, (int, float)):
         return item
     raise DataError(f"{label}: a number or a name was expected, {type(item).__name__} came")
 
@@ -114,7 +118,12 @@ def _regression(name: str, values: Sequence[LabelValue]) -> Labels:
             raise DataError(
                 f"{name}: numbers were expected, {value[:40]!r} came: choose another field by --label"
             )
-        numbers.append(math.nan if value is None else float(value))
+        number = math.nan if value is None else float(value)
+        if abs(number) > MAX_LABEL:
+            raise DataError(
+                f"{name}: numbers up to {MAX_LABEL:.1e} were expected, {number:g} came: rescale them"
+            )
+        numbers.append(number)
     return Labels(name, "regression", np.array(numbers, np.float64))
 
 

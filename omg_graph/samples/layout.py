@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from omg_graph.errors import DataError
+from omg_graph.samples.arrays import whole_text
 from omg_graph.samples.columns import axes_of, is_reserved
 from omg_graph.samples.dataset import ModalitySpec
 
@@ -79,10 +80,9 @@ def nested(arrays: Mapping[str, object]) -> Fields:
 def _named(mapping: Mapping[object, object]) -> Fields:
     fields: Fields = {}
     for key, value in mapping.items():
-        name = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
-        if not isinstance(name, str):
-            raise DataError(f"names of splits or fields were expected, the key {name!r:.40} came")
-        fields[name] = value
+        if not isinstance(key, (str, bytes)):
+            raise DataError(f"names of splits or fields were expected, the key {key!r:.40} came")
+        fields[whole_text(key)] = value
     return fields
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from omg_graph.errors import DataError
+from omg_graph.samples.arrays import whole_text
 from omg_graph.samples.columns import Column, axes_of, is_reserved, read_column, with_lengths
 from omg_graph.samples.dataset import BoolArray, group_of
 from omg_graph.samples.layout import Fields, is_scalar
@@ -135,11 +136,11 @@ def _text(item: object, label: str) -> str | None:
         item = item.item()
     if item is None or (isinstance(item, float) and np.isnan(item)):
         return None
-    if isinstance(item, bytes):
-        return item.decode("utf-8", "replace")
+    if isinstance(item, (str, bytes)):
+        return whole_text(item)
     if isinstance(item, float) and item.is_integer():
         return str(int(item))
-    if isinstance(item, (str, int, float)):
+    if isinstance(item, (int, float)):
         return str(item)
     raise DataError(f"{label}: text was expected, {type(item).__name__} came")
 
@@ -199,12 +200,13 @@ def _read_flags(split: RawSplit, value: object, single: bool) -> None:
         return
     if not isinstance(value, Mapping):
         raise DataError(f"{split.name}: observed: a mapping was expected, {type(value).__name__} came")
-    for name, flags in value.items():
+    for key, flags in value.items():
+        name = whole_text(key) if isinstance(key, (str, bytes)) else str(key)
         items = _items(flags, split, single, f"observed/{name}")
         if not all(isinstance(item, (bool, int, np.bool_, float)) and item in (0, 1) for item in items):
             raise DataError(f"{split.name}: observed/{name}: true or false for each sample was expected")
         said = np.array(items, bool)
         if name in split.columns:
-            split.flags[str(name)] = said
+            split.flags[name] = said
         elif said.any() and name not in split.ignored:
-            raise DataError(f"{split.name}: observed names {str(name)[:40]!r}, which the split doesn't hold")
+            raise DataError(f"{split.name}: observed names {name[:40]!r}, which the split doesn't hold")

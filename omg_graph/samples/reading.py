@@ -44,6 +44,7 @@ def read_data_file(
     with_labels: bool = True,
     specs: Sequence[ModalitySpec] = (),
     leave_out: Collection[str] = (),
+    feature_means: Mapping[str, FloatArray] | None = None,
 ) -> DataFile:
     """Read a pickle or an ``.npz`` file of samples; which of both it is, its first bytes say.
 
@@ -57,6 +58,8 @@ def read_data_file(
         specs: modalities of the model that will read it; they tell one sample from rows where nothing else
             does.
         leave_out: splits that are not looked at where there is ``train``; training leaves out ``test``.
+        feature_means: modality to the means that ``mean`` fills with, a model's own: what takes the place of
+            a number then doesn't depend on the rows beside it.
 
     Raises:
         UnsafeFileError: if the file asks for anything beyond plain data.
@@ -78,6 +81,7 @@ def read_data_file(
             fill_nonfinite=fill_nonfinite,
             with_labels=with_labels,
             specs=specs,
+            feature_means=feature_means,
         )
     except DataError as error:
         raise type(error)(f"{path}: {printable(error)}") from None
@@ -92,6 +96,7 @@ def read_mapping(
     fill_nonfinite: FillNonfinite | None = None,
     with_labels: bool = True,
     specs: Sequence[ModalitySpec] = (),
+    feature_means: Mapping[str, FloatArray] | None = None,
 ) -> DataFile:
     """The same for data in memory: what a file would hold, or a list of samples; lists may stand for arrays.
 
@@ -103,6 +108,7 @@ def read_mapping(
         fill_nonfinite: what takes the place of single non-finite numbers.
         with_labels: whether to read labels at all.
         specs: modalities of the model that will read it.
+        feature_means: a model's own, for ``mean``.
 
     Raises:
         DataError: if the data can't be used.
@@ -117,6 +123,7 @@ def read_mapping(
             fill_nonfinite=fill_nonfinite,
             with_labels=with_labels,
             specs=specs,
+            feature_means=feature_means,
         )
     except DataError as error:
         raise type(error)(f"{source}: {printable(error)}") from None
@@ -231,6 +238,7 @@ def _data_file(
     fill_nonfinite: FillNonfinite | None,
     with_labels: bool,
     specs: Sequence[ModalitySpec],
+    feature_means: Mapping[str, FloatArray] | None,
 ) -> DataFile:
     target, note = choose_label(layout.splits, label) if with_labels else (None, None)
     raws = read_raw_splits(layout, modalities, target)
@@ -242,11 +250,11 @@ def _data_file(
     if not any(raw.columns for raw in raws):
         names = list(dict.fromkeys(name for fields in layout.splits.values() for name in fields))
         raise DataError(
-            f"a modality was expected (an array of numbers with a row for each sample), "
+            "a modality was expected (an array of numbers, samples by features), "
             f"the fields {', '.join(names[:12])} came"
         )
     labels = read_labels(layout, raws, target) if target is not None else {}
-    means = fill_means(raws)
+    means = fill_means(raws) | dict(feature_means or {})
     splits = {raw.name: _split(raw, settled_columns(raw, fill_nonfinite, means), labels) for raw in raws}
     notes = (*([note] if note else []), *_notes(raws))
     return DataFile(path, sha256, splits, layout.single, notes, layout.flat)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import numpy as np
 
 from omg_graph.errors import DataError
 from omg_graph.samples.conforming import conform
 from omg_graph.samples.dataset import Split
+from omg_graph.samples.naming import check_names
 from omg_graph.samples.reading import DataFile
 from omg_graph.seeding import derived_seed
 
@@ -65,17 +69,41 @@ def training_splits(data: DataFile, seed: int) -> tuple[Split, Split, str]:
     seen = [spec for spec in train.modalities if train.observed[spec.name].any()]
     if not seen:
         raise DataError(f"{source}: {train.name}: nothing is observed in any row")
-    train, notes = conform(train, seen, source, empty_rows="drop")
+    try:
+        check_names([spec.name for spec in seen])
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    known = {spec.name for spec in seen}
+    unseen = [name for name in train.names if name not in known]
+    train, notes = conform(_only(train, known), seen, source, empty_rows="drop")
     remarks = [f"fitted on {train.name!r} ({len(train)})", *notes]
+    if "valid" in splits:
+        unseen += [name for name in splits["valid"].names if name not in known and name not in unseen]
+    if unseen:
+        remarks.append(f"{', '.join(unseen)} left out: no row of {train.name!r} has it")
     if "valid" in splits and splits["valid"] is not train and train.name != "valid":
-        valid, notes = conform(splits["valid"], seen, source, empty_rows="drop")
+        valid, notes = conform(_only(splits["valid"], known), seen, source, empty_rows="drop")
         remarks += [f"chosen on 'valid' ({len(valid)})", *notes]
         return train, valid, "; ".join(remarks)
+    unread = [name for name in splits if name not in (train.name, "test")]
+    if unread:
+        remarks.append(f"not read: {', '.join(unread)}; a split to choose on is called 'valid'")
     held, how = _held_out(train, seed, source)
     valid = train.take(np.flatnonzero(held))
     train = train.take(np.flatnonzero(~held))
     remarks += [f"{len(valid)} of them held out to choose on, {how}"]
     return train, valid, "; ".join(remarks)
+
+
+def _only(split: Split, names: Collection[str]) -> Split:
+    """The split without its other modalities."""
+    return replace(
+        split,
+        modalities=tuple(spec for spec in split.modalities if spec.name in names),
+        arrays={name: array for name, array in split.arrays.items() if name in names},
+        observed={name: rows for name, rows in split.observed.items() if name in names},
+        lengths={name: rows for name, rows in split.lengths.items() if name in names},
+    )
 
 
 def _held_out(train: Split, seed: int, source: str) -> tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], str]:

@@ -33,7 +33,9 @@ def executor_trainer(
         if config.task is not None:
             executor.add_task(config.task)
     executor.gaussian = prepared.gaussian
-    trainer = ExecutorTrainer(
+    # on the CPU, where the pairs are; the trainer then moves the executor to its device, anchor and all
+    fit_anchor(executor, prepared)
+    return ExecutorTrainer(
         executor=executor,
         source=prepared.source,
         encoder=read.encoder,
@@ -48,8 +50,6 @@ def executor_trainer(
         train_projection=prepared.projection.kept,
         device=run.device,
     )
-    fit_anchor(executor, prepared)
-    return trainer
 
 
 def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:

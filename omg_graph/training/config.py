@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -37,8 +38,8 @@ class EncoderSettings(Settings):
     """psi and its alignment with g."""
 
     text_encoder: str = MINILM
-    hidden: int = 256
-    dropout: float = 0.3
+    hidden: int = Field(default=256, ge=8)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
     epochs: int = Field(default=60, ge=1)
     patience: int = Field(default=12, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -50,8 +51,8 @@ class PlannerSettings(Settings):
     """The distilled student and what it learns from."""
 
     annotator: Literal["auto", "lexical", "labels", "clusters"] = "auto"
-    width: int = 96
-    layers: int = 2
+    width: int = Field(default=96, ge=8)
+    layers: int = Field(default=2, ge=1)
     epochs: int = Field(default=40, ge=1)
     patience: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -157,21 +158,18 @@ PAPER: dict[str, Any] = {
 
 
 def load_config(source: str | Path | None, overrides: dict[str, Any] | None = None) -> TrainingConfig:
-    """A configuration by name (``default``, ``paper``) or from a YAML file of changes to the defaults.
+    """A configuration by name, or from a YAML file of changes to the defaults.
 
     Args:
-        source: Name, path or None for the defaults. A file may say ``base: paper``.
+        source: ``default``, ``paper``, a data set's recipe (``mosi``, ``mosei``, ``sims``), a path, or None
+            for the defaults. A file may say ``base: paper``, or name a recipe there.
         overrides: Nested changes on top, e.g. ``{"optimiser": {"epochs": 1}}``.
 
     Raises:
         ConfigError: if the file can't be read, or a setting is unknown or out of range.
     """
-    if source is None or str(source) == "default":
-        settings: dict[str, Any] = {}
-    elif str(source) == "paper":
-        settings = dict(PAPER)
-    else:
-        settings = _read_yaml(Path(source))
+    named = _named(str(source or "default"))
+    settings = _read_yaml(Path(source)) if named is None and source is not None else named or {}
     merged = _merge(settings, overrides or {})
     try:
         return TrainingConfig.model_validate(merged)
@@ -183,21 +181,42 @@ def load_config(source: str | Path | None, overrides: dict[str, Any] | None = No
         ) from error
 
 
+def recipes() -> dict[str, dict[str, Any]]:
+    """Settings that ship with the package for well-known data sets, by name, as changes to the defaults."""
+    folder = files("omg_graph.training").joinpath("recipes")
+    found = {
+        entry.name.removesuffix(".yaml"): yaml.safe_load(entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+    return dict(sorted(found.items()))
+
+
+def _named(name: str) -> dict[str, Any] | None:
+    """The changes to the defaults that go by a name; None if nothing does."""
+    return ({"default": {}, "paper": PAPER} | recipes()).get(name)
+
+
+def _names() -> str:
+    return ", ".join(("default", "paper", *recipes()))
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
-            f"a configuration is 'default', 'paper' or a YAML file; there is no file {path}"
+            f"a configuration is one of {_names()}, or a YAML file; there is no file {path}"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} should hold settings by name, {type(content).__name__} came")
     base = content.pop("base", "default")
-    if base not in ("default", "paper"):
-        raise ConfigError(f"{path}: base is 'default' or 'paper', {base!r} came")
-    return _merge(PAPER if base == "paper" else {}, {"name": path.stem} | content)
+    start = _named(base) if isinstance(base, str) else None
+    if start is None:
+        raise ConfigError(f"{path}: base is one of {_names()}, {base!r} came")
+    return _merge(start, {"name": path.stem} | content)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

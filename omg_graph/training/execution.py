@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +58,12 @@ class ExecutorTrainer:
         )
         self.signals: Tensor = scheduler.alphas_cumprod.float().to(self.device)
         self.executor.to(self.device)
-        self.encoder.to(self.device).requires_grad_(False)
-        for codec in self.latent_space.codecs.values():
-            codec.autoencoder.to(self.device).requires_grad_(False)
+        # copies: the latent space and psi themselves go on encoding on the CPU
+        self.encoder = deepcopy(self.encoder).to(self.device).requires_grad_(False)
+        self.decoders = {
+            name: deepcopy(codec.autoencoder).to(self.device).requires_grad_(False)
+            for name, codec in self.latent_space.codecs.items()
+        }
         self.checked_noising = [
             self._noising(len(block), self.weights.mean_share, "check", number)
             for number, block in enumerate(self._blocks())
@@ -74,7 +80,7 @@ class ExecutorTrainer:
 
     def decode(self, name: str, latents: Tensor) -> Tensor:
         """Standardised features of latents, differentiable."""
-        return self.latent_space.codecs[name].autoencoder.decode(latents)
+        return self.decoders[name].decode(latents)
 
     def inputs(self, data: PairData, pairs: IntArray) -> tuple[ExecutorInput, Conditions]:
         """The executor's input for some pairs, and what steers it."""
@@ -137,12 +143,6 @@ class ExecutorTrainer:
             workspace: Where to keep a checkpoint, and to go on from one; None to keep nothing.
             on_epoch: Told of every epoch.
         """
-        from accelerate import Accelerator
-
-        accelerator = Accelerator(
-            cpu=self.device.type == "cpu",
-            mixed_precision="bf16" if self.settings.precision == "bf16" else "no",
-        )
         trained: nn.Module = nn.ModuleDict({"executor": self.executor})
         if self.train_projection:
             trained = nn.ModuleDict({"executor": self.executor, "query": self.source.projection})
@@ -156,16 +156,17 @@ class ExecutorTrainer:
         if workspace is not None and workspace.has("executor-progress"):
             progress.restore(*workspace.load("executor-progress"))
         saved = -math.inf
-        while progress.epoch < epochs and not progress.exhausted:
-            self._epoch(trained, optimiser, progress, accelerator)
-            with progress.averaged():
-                checked = self.check()
-            progress.finish_epoch(checked)
-            if workspace is not None and time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                workspace.save("executor-progress", *progress.snapshot())
-                saved = time.monotonic()
-            if on_epoch is not None:
-                on_epoch(progress.epoch, epochs, checked["total"])
+        with _accelerator(self.device, self.settings.precision) as accelerator:
+            while progress.epoch < epochs and not progress.exhausted:
+                self._epoch(trained, optimiser, progress, accelerator)
+                with progress.averaged():
+                    checked = self.check()
+                progress.finish_epoch(checked)
+                if workspace is not None and time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                    workspace.save("executor-progress", *progress.snapshot())
+                    saved = time.monotonic()
+                if on_epoch is not None:
+                    on_epoch(progress.epoch, epochs, checked["total"])
         progress.load_best()
         self.executor.eval()
         return progress.history
@@ -187,6 +188,28 @@ class ExecutorTrainer:
                 nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
                 optimiser.step()
                 progress.average()
+
+
+@contextmanager
+def _accelerator(device: torch.device, precision: str) -> Iterator[Any]:
+    """Accelerate for one training.
+
+    It keeps device and precision for the whole process and refuses others: a run has them to itself, so that
+    one process can train in both precisions, and a host program finds its own as they were.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    shared = (PartialState._shared_state, AcceleratorState._shared_state)
+    kept = [dict(state) for state in shared]
+    for state in shared:
+        state.clear()
+    try:
+        yield Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    finally:
+        for state, values in zip(shared, kept, strict=True):
+            state.clear()
+            state.update(values)
 
 
 class _Progress:

@@ -96,8 +96,7 @@ def fit_gaussian(
     """The Gaussian of all rows; each target's ridge is the one that predicts a held-out fold best."""
     held = torch.from_numpy(folds == 0)
     inner = GaussianConditional.fit({name: value[~held] for name, value in latents.items()}, known[~held])
-    pairs = np.flatnonzero(folds[pool.rows] == 0)
-    pairs = pairs[:: max(1, len(pairs) // checked)]
+    pairs = pool.spaced(np.flatnonzero(folds[pool.rows] == 0), checked)
     inputs, visible, rows = _pair_inputs(latents, pool, pairs)
     ridges = []
     for column, name in enumerate(latents):

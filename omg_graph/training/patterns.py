@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,18 @@ class PatternPool:
         counts = np.diff(self.starts)
         pairs = self.starts[:-1] + (random.random(len(counts)) * counts).astype(np.int64)
         return np.asarray(random.permutation(pairs), dtype=np.int64)
+
+    def spaced(self, pairs: IntArray, wanted: int) -> IntArray:
+        """About ``wanted`` of these pairs, evenly spaced.
+
+        The spacing shares no factor with the number of any row's patterns: every seventh pair of rows with
+        seven patterns each would be the same pattern throughout.
+        """
+        spacing = max(1, len(pairs) // wanted)
+        counts = {int(count) for count in np.diff(self.starts)} - {0}
+        while any(gcd(spacing, count) > 1 for count in counts):
+            spacing += 1
+        return pairs[::spacing]
 
 
 def pattern_pool(observed: BoolArray, ids: tuple[str, ...], limit: int, seed: int) -> PatternPool:

@@ -97,4 +97,4 @@ def _filled(trainer: ExecutorTrainer, data: PairData, pairs: IntArray) -> dict[s
             filled = executor.fill(batch, executor.estimate(batch, conditions))
             for name, value in filled.items():
                 parts[name].append(value)
-    return {name: torch.cat(rows) for name, rows in parts.items()}
+    return {name: torch.cat(rows) for name, rows in parts.items() if rows}

@@ -162,8 +162,7 @@ def _projection(
 def fit_anchor(executor: Executor, prepared: Prepared) -> None:
     """Anchor weights and residual scales, on training pairs whose parts are all cross-fitted."""
     data, source = prepared.training, prepared.source
-    step = max(1, len(data.pool) // ANCHOR_SAMPLE)
-    pairs = np.arange(0, len(data.pool), step, dtype=np.int64)
+    pairs = data.pool.spaced(np.arange(len(data.pool), dtype=np.int64), ANCHOR_SAMPLE)
     blocks = [pairs[start : start + 512] for start in range(0, len(pairs), 512)]
     with torch.no_grad():
         found = [source.evidence(data, block, prepared.plan_table)[0] for block in blocks]
@@ -177,7 +176,7 @@ def fit_anchor(executor: Executor, prepared: Prepared) -> None:
             continue
         evidence = torch.cat([block[name] for block in found])[wanted]
         gaussian, target = data.gaussian[name][index][wanted], truth[rows][wanted]
-        executor.anchor.cpu().fit(name, target, evidence, gaussian, visible[wanted])
+        executor.anchor.fit(name, target, evidence, gaussian, visible[wanted])
         left = target - executor.anchor(name, evidence, gaussian, visible[wanted])
         scales.append(max(float(left.square().mean().sqrt()), 1e-6))
     executor.residual_scale.copy_(torch.tensor(scales))

@@ -7,9 +7,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +19,7 @@ from omg_graph.executor.latents import LatentSpace
 from omg_graph.files import whole_folder
 from omg_graph.model.folder import MANIFEST, load_model, save_model
 from omg_graph.model.model import Model, choose_device
-from omg_graph.planner.choosing import SchemaChoice, choose_schema
+from omg_graph.planner.choosing import AnnotatorName, SchemaChoice, choose_schema
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schema_files import load_schema
 from omg_graph.samples.columns import FillNonfinite
@@ -34,7 +34,7 @@ from omg_graph.training.preparation import Prepared, prepare_pairs, training_ent
 from omg_graph.training.readers import Understanding, understand
 from omg_graph.training.run import Progress, RunData
 from omg_graph.training.validation import validate
-from omg_graph.training.workspace import Workspace
+from omg_graph.training.workspace import IDENTITY, Workspace
 
 
 class TrainingRequest(BaseModel):
@@ -125,23 +125,27 @@ class TrainingSession:
             feature_names=_fitting(self.request.feature_names, train),
             feature_units=_fitting(self.request.feature_units, train),
         )
+        shares = _missing_shares(train)
+        if any(shares.values()):
+            told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+            self.notes.append(f"missing by nature in the training rows: {told}; never scored, nor hidden")
         self.facts = {
             "file": data.path.name,
             "sha256": data.sha256,
             "train_rows": len(train),
             "validation_rows": len(valid),
             "groups": len(set(train.groups)),
-            "missing_by_nature": _missing_shares(train),
+            "missing_by_nature": shares,
             "synthetic": self.request.synthetic,
         }
 
     def _choose(self, train: Split) -> SchemaChoice:
         schema = None if self.request.schema_file is None else load_schema(self.request.schema_file)
+        annotator: AnnotatorName = "auto"
         if self.config.planner.annotator == "clusters":
-            train = _without_words(train)
-        annotator: Literal["lexical", "labels"] = (
-            "labels" if self.config.planner.annotator == "labels" else "lexical"
-        )
+            train = replace(train, raw_text=None, labels=None)
+        else:
+            annotator = self.config.planner.annotator
         return choose_schema(train, schema, annotator=annotator, seed=self.request.seed)
 
     def _open_workspace(self, data: DataFile) -> None:
@@ -161,12 +165,17 @@ class TrainingSession:
                 ).encode()
             ).hexdigest(),
         }
+        if self.workspace.is_foreign():
+            raise ConfigError(
+                f"{self.workspace.folder} is where this training would keep what it has done, and something "
+                "else is there: choose another --output, or move it away yourself"
+            )
         started = self.workspace.folder.is_dir() and any(self.workspace.folder.iterdir())
         if started and not self.request.resume:
             shutil.rmtree(self.workspace.folder)
         self.workspace.create()
-        if self.workspace.has("identity"):
-            _, kept = self.workspace.load("identity")
+        if self.workspace.has(IDENTITY):
+            _, kept = self.workspace.load(IDENTITY)
             different = [name for name, value in identity.items() if kept.get(name) != value]
             if different:
                 raise ConfigError(
@@ -174,7 +183,7 @@ class TrainingSession:
                     f"from what {self.workspace.folder} was started with: leave out --resume to start anew"
                 )
         else:
-            self.workspace.save("identity", {}, identity)
+            self.workspace.save(IDENTITY, {}, identity)
 
     def autoencoders(self) -> None:
         """Standard units and autoencoders."""
@@ -217,7 +226,7 @@ class TrainingSession:
                 "training": self.model.manifest.training | {"seconds": self.seconds},
             }
         )
-        finished = Model(**{**vars_of(self.model), "manifest": manifest})
+        finished = replace(self.model, manifest=manifest)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(self.output, replace=self.request.overwrite) as folder:
             save_model(finished, folder)
@@ -226,11 +235,6 @@ class TrainingSession:
     def finished(self) -> Model:
         """The saved model, as anyone would load it."""
         return load_model(self.output, self.request.text_encoder)
-
-
-def vars_of(model: Model) -> dict[str, Any]:
-    """A model's fields."""
-    return {name: getattr(model, name) for name in model.__dataclass_fields__}
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -250,12 +254,6 @@ def _validation_plans(valid: Split, choice: SchemaChoice, seed: int) -> tuple[Pl
         return choose_schema(valid, choice.schema, seed=seed).plans
     except OmgError:
         return (None,) * len(valid)
-
-
-def _without_words(split: Split) -> Split:
-    return Split(
-        **{**{n: getattr(split, n) for n in split.__dataclass_fields__}, "raw_text": None, "labels": None}
-    )
 
 
 def _missing_shares(split: Split) -> dict[str, float]:

@@ -77,6 +77,8 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
         "observed": names[visible].tolist(),
         "missing": names[~visible].tolist(),
         "n": len(observed),
+        "missing_by_nature": round(float(1 - truth.mask().mean()), 4),
+        "hidden": round(float((truth.mask() & ~observed.mask()).mean()), 4),
         "nmse": {name: value for name, value in errors.items() if value is not None},
     }
     if outputs:

@@ -16,6 +16,8 @@ from omg_graph.errors import ModelError
 from omg_graph.files import write_atomically
 
 SUFFIX = ".training"
+IDENTITY = "identity"
+"""The stage that is kept first: what the run was started with."""
 
 
 class Workspace:
@@ -26,8 +28,26 @@ class Workspace:
 
     @classmethod
     def beside(cls, output: Path) -> Workspace:
-        """The workspace of a model that will be at ``output``."""
+        """The workspace of a model that will be at ``output``.
+
+        Raises:
+            ModelError: if the output is the root of the file system, which has nothing beside it.
+        """
+        if output.name in ("", ".."):
+            output = output.resolve()
+        if not output.name:
+            raise ModelError(f"--output {output}: a folder inside another was expected: choose another name")
         return cls(output.with_name(output.name + SUFFIX))
+
+    def is_foreign(self) -> bool:
+        """Whether something lies at its place that no training run has begun."""
+        if not self.folder.is_dir():
+            return self.folder.exists()
+        # a run killed while it wrote the first file leaves that file's temporary name
+        begun = f".{self.path(IDENTITY).name}."
+        return not self.has(IDENTITY) and any(
+            not entry.name.startswith(begun) for entry in self.folder.iterdir()
+        )
 
     def create(self) -> None:
         """Make the folder."""

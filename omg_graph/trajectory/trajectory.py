@@ -37,6 +37,20 @@ class PlanCandidate(Record):
     )
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
+class PlanOrigin(Record):
+    """Where a sample's candidates come from, if it isn't the model's own planner and no more to say."""
+
+    planner: str
+    prompt_version: str | None = None
+    prompt_sha256: str | None = None
+    confidence: str | None = None
+    note: str | None = Field(default=None, description="What the user must be told, such as a fall-back.")
+
+
 class Plan(Record):
     """S*: the candidate that won, beside those that didn't."""
 
@@ -48,6 +62,19 @@ class Plan(Record):
     chosen_by: str = Field(default="rerank", description="Who chose: the re-rank node, or a person.")
     semantic_weight: float = Field(description="lambda_s of Eq. 5.")
     candidates: tuple[PlanCandidate, ...]
+    prompt_version: str | None = Field(
+        default=None, exclude_if=_absent, description="Of the prompt; only where a language model planned."
+    )
+    prompt_sha256: str | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="Of the prompt file; only where a language model planned.",
+    )
+    confidence: str | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="What a language model's log-probabilities are: its own, or the agreement of candidates.",
+    )
 
 
 class EvidenceEntry(Record):
@@ -114,6 +141,9 @@ class Trajectory(Record):
     raw_text: str | None = None
     candidates: tuple[PlanCandidate, ...] = Field(
         default=(), description="What the planner drew; the re-rank node moves them into the plan."
+    )
+    plan_origin: PlanOrigin | None = Field(
+        default=None, exclude_if=_absent, description="Of the candidates; it too ends up in the plan."
     )
     plan: Plan | None = None
     evidence: dict[str, tuple[EvidenceEntry, ...]] = {}

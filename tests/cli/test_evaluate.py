@@ -61,6 +61,54 @@ def test_json_is_the_document(evaluate: Evaluate, tmp_path: Path) -> None:
     assert document["floors"] == []
 
 
+def test_the_paper_beside(evaluate: Evaluate, tmp_path: Path) -> None:
+    code, out, err = evaluate("--draws", "0", "--beside-paper", "mosi")
+    assert code == 0, err
+    assert "beside the paper's Table 1, CMU-MOSI" in out
+    for shown in ("paper: Ours", "paper: best of the others", "89.2", "86.7"):
+        assert shown in out
+    assert "text 12, vision 4, audio 5: not the same" in out
+    assert "12 of 'test'" in out
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    by_paper = {entry["paper_condition"]: entry for entry in document["paper"]["conditions"]}
+    assert set(by_paper) == {"A", "V", "L", "VA", "LA", "LV", "LVA"}
+    floors = {row["method"] for row in document["floors"]}
+    for row in document["rows"]:
+        (entry,) = (e for e in by_paper.values() if e["condition"] == row["condition"])
+        letters = {"text": "L", "vision": "V", "audio": "A"}
+        assert set(entry["paper_condition"]) == {letters[name] for name in row["observed"]}
+        assert entry["here"]["omg"]["acc2"] == pytest.approx(100 * row["acc2"])
+        assert set(entry["here"]) == {"omg"} | floors
+        assert len(entry["paper"]) == 16
+    page = (tmp_path / "out" / "table.md").read_text()
+    assert "## Beside the paper: Table 1, CMU-MOSI" in page
+    assert "| paper: DiCMoR | 60.5 | 62.2 | 84.5 | 64.0 | 85.5 | 83.5 † | 85.7 † |" in page
+
+
+def test_the_paper_beside_random_rates(evaluate: Evaluate) -> None:
+    code, out, err = evaluate(
+        *("--protocol", "random", "--missing-rate", "0.0,0.25,0.7", "--seeds", "2", "--draws", "0"),
+        *("--no-floors", "--beside-paper", "mosei", "--json"),
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert [entry["paper_condition"] for entry in document["paper"]["conditions"]] == ["0.0", "0.7"]
+    for entry in document["paper"]["conditions"]:
+        rows = [row["acc2"] for row in document["rows"] if row["condition"] == entry["condition"]]
+        assert entry["here"]["omg"]["acc2"] == pytest.approx(100 * sum(rows) / 2)
+
+
+def test_a_model_of_classes_has_no_place_beside_the_paper(
+    tiny_views_folder: Path, tiny_views_file: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments = ["--model", str(tiny_views_folder), "--data", str(tiny_views_file), "--split", "valid"]
+    code = main(["evaluate", *arguments, "--output", str(tmp_path / "out"), "--beside-paper", "mosi"])
+    err = capsys.readouterr().err
+    assert code == 2
+    assert "text, vision, audio" in err
+    assert err.count("\n") == 1
+
+
 def test_the_same_command_gives_the_same_results_and_shows_no_difference(
     evaluate: Evaluate, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -107,6 +155,13 @@ def test_other_masks_cannot_be_compared(evaluate: Evaluate, tmp_path: Path, caps
         (("--fill-nonfinite", "median"), "--fill-nonfinite"),
         (("--train-data", "nowhere.pkl"), "--train-data"),
         (("--protocol", "file", "--masks", "nowhere.json"), "mask file"),
+        (("--beside-paper", "sims"), "mosi or mosei"),
+        (("--beside-paper", "mosi", "--metrics", "number"), "family mosi"),
+        (
+            ("--beside-paper", "mosi", "--protocol", "imbalanced", "--missing-rate", "text=0.5"),
+            "fixed or random",
+        ),
+        (("--beside-paper", "mosi", "--protocol", "random", "--missing-rate", "0.25"), "missing rates"),
     ],
 )
 def test_what_cannot_be_is_one_line(

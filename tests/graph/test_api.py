@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from omg_graph.cli.story import pooled_errors
 from omg_graph.errors import DataError
-from omg_graph.graph.api import reconstruct
+from omg_graph.executor.latents import LatentSpace
+from omg_graph.graph.api import prepare, reconstruct
 from omg_graph.graph.state import Settings
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
@@ -259,6 +262,30 @@ def test_an_unknown_modality_is_refused(clips: Model, tiny_data_file: Path) -> N
 def test_a_transcript_is_hidden_with_its_text(clips: Model, tiny_data_file: Path) -> None:
     (trajectory,) = reconstruct(clips, tiny_data_file, split="test", missing=["text"], limit=1)
     assert trajectory.raw_text is None
+
+
+def test_a_lost_number_takes_the_training_mean_whoever_comes_along(
+    clips: Model, tiny_data_file: Path
+) -> None:
+    """The mean of the rows beside it would give one sample several results."""
+    content = pickle.loads(tiny_data_file.read_bytes())["test"]  # our own file
+    content["audio"][0, 1] = np.nan
+    alone = {name: value[:1] for name, value in content.items() if name != "observed"}
+    many, one = (prepare(clips, given, fill_nonfinite="mean").observed for given in (content, alone))
+    filled = clips.latent_space.feature_means["audio"].reshape(-1)[1]
+    assert many.arrays["audio"].reshape(len(many), -1)[0, 1] == pytest.approx(filled)
+    np.testing.assert_array_equal(many.arrays["audio"][:1], one.arrays["audio"])
+
+
+def test_what_never_varied_in_training_has_no_error(clips: Model, tiny_data_file: Path) -> None:
+    """An error of 0 would say that it was reconstructed perfectly."""
+    codec = clips.latent_space.codecs["audio"]
+    constant = replace(codec.standardiser, varies=np.zeros_like(codec.standardiser.varies))
+    codecs = clips.latent_space.codecs | {"audio": replace(codec, standardiser=constant)}
+    model = replace(clips, latent_space=LatentSpace(codecs))
+    found = reconstruct(model, tiny_data_file, split="test", missing=["audio", "vision"])
+    assert all(set(trajectory.errors) == {"vision"} for trajectory in found)
+    assert set(pooled_errors(found)) == {"vision"}
 
 
 def test_draws_and_paths(clips: Model, tiny_data_file: Path) -> None:

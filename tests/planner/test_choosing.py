@@ -135,3 +135,10 @@ def test_a_schema_that_this_data_cannot_fill_is_refused() -> None:
     untold = Schema(name="untold", fields=(Field(name="Mood", values=("a", "b")),), text_form="{Mood}")
     with pytest.raises(SchemaError, match="'Mood'"):
         choose_schema(split(CLASSES), untold)
+
+
+@pytest.mark.parametrize(("texts", "why"), [(CHINESE, "could not read"), (None, "there is no text")])
+def test_text_that_is_insisted_on_must_be_readable(texts: tuple[str, str] | None, why: str) -> None:
+    assert "Entity" in choose_schema(split(CLASSES, ENGLISH), annotator="lexical").schema.field_names
+    with pytest.raises(SchemaError, match=rf"lexical annotator was asked.*{why}.*--annotator"):
+        choose_schema(split(CLASSES, texts), annotator="lexical")

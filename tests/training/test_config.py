@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from omg_graph.errors import ConfigError
-from omg_graph.training.config import TrainingConfig, load_config
+from omg_graph.training.config import TrainingConfig, load_config, recipes
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -45,6 +45,31 @@ def test_a_file_of_changes(tmp_path: Path) -> None:
     assert load_config("paper").retriever.top_k == 10
 
 
+@pytest.mark.parametrize(("name", "batch_size"), [("mosi", 32), ("mosei", 128), ("sims", 32)])
+def test_recipes_are_known_by_name(name: str, batch_size: int, tmp_path: Path) -> None:
+    recipe = load_config(name)
+    assert name in recipes()
+    assert recipe.name == name
+    assert recipe.optimiser.batch_size == batch_size
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"base: {name}\noptimiser: {{epochs: 3}}\n")
+    mine = load_config(path)
+    assert (mine.name, mine.optimiser.epochs) == ("mine", 3)
+    assert mine.optimiser.batch_size == batch_size
+    assert mine.encoder == recipe.encoder
+
+
+def test_every_recipe_is_tested_above() -> None:
+    assert set(recipes()) == {"mosi", "mosei", "sims"}
+
+
+def test_chinese_text_gets_an_encoder_and_plans_that_suit_it() -> None:
+    sims, default = load_config("sims"), load_config(None)
+    assert "multilingual" in sims.encoder.text_encoder
+    assert "multilingual" not in default.encoder.text_encoder
+    assert sims.planner.annotator == "labels"
+
+
 @pytest.mark.parametrize(
     ("text", "culprit"),
     [
@@ -66,6 +91,11 @@ def test_what_is_refused(tmp_path: Path, text: str, culprit: str) -> None:
         load_config(path)
     assert culprit in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_nothing_has_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="default, paper, mosei, mosi, sims"):
+        load_config("mosie")
 
 
 def test_no_such_file(tmp_path: Path) -> None:

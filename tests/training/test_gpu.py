@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ pytestmark = [
 
 
 def test_a_model_trained_on_cuda_resumes_and_gives_the_same_on_the_cpu(
-    tmp_path: Path, tiny_data_file: Path, tiny_config_file: Path
+    tmp_path: Path, tiny_data_file: Path, tiny_settings: dict[str, Any]
 ) -> None:
     request = {
         "data": str(tiny_data_file),
         "output": str(tmp_path / "model"),
-        "config": str(tiny_config_file),
+        "overrides": tiny_settings,
         "device": "cuda",
     }
     whole = build_training_graph().invoke(request)

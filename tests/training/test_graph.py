@@ -331,6 +331,18 @@ def test_data_that_can_t_be_trained_on(
 # places and resuming
 
 
+def test_a_folder_at_the_workspace_s_place_is_left_alone(
+    tiny_data_file: Path, train: Train, tmp_path: Path
+) -> None:
+    mine = tmp_path / f"model{SUFFIX}" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=r"something else is there.*--output"):
+            train(tiny_data_file, resume=resume)
+    assert mine.read_text() == "mine"
+
+
 def test_a_model_that_is_there_stays_unless_asked(tiny_data_file: Path, train: Train, tmp_path: Path) -> None:
     folder = train(tiny_data_file)
     before = fingerprint(folder)

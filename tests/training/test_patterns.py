@@ -71,3 +71,15 @@ def test_many_modalities(size: int) -> None:
     assert len(pool) == 30
     shown = pool.visible.sum(axis=1)
     assert shown.min() < size / 3 < 2 * size / 3 < shown.max()
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 4])
+def test_spaced_pairs_meet_every_pattern(modalities: int) -> None:
+    """Whatever the spacing: one that divides the patterns of a row would find the same one in every row."""
+    pool = pattern_pool(np.ones((210, modalities), dtype=np.bool_), tuple(map(str, range(210))), 24, seed=0)
+    everything = np.arange(len(pool), dtype=np.int64)
+    for wanted in (len(pool), len(pool) // 3, len(pool) // 5, len(pool) // 7):
+        chosen = pool.spaced(everything, wanted)
+        assert len(chosen) <= len(pool)
+        assert len(np.unique(pool.visible[chosen], axis=0)) == 2**modalities - 1
+    np.testing.assert_array_equal(pool.spaced(everything, 10 * len(pool)), everything)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from omg_graph.errors import ModelError
-from omg_graph.training.workspace import Workspace
+from omg_graph.training.workspace import IDENTITY, Workspace
 
 
 @pytest.fixture
@@ -48,3 +48,17 @@ def test_damage_is_told_with_what_to_do(workspace: Workspace, keep: int) -> None
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"damaged.*delete it"):
         workspace.load("some")
+
+
+def test_a_folder_that_no_run_began_is_told_from_one_that_was_killed_early(workspace: Workspace) -> None:
+    assert not workspace.is_foreign()
+    assert not Workspace(workspace.folder / "new").is_foreign()
+    (workspace.folder / f".{IDENTITY}.safetensors.x7w2").write_bytes(b"")  # killed while it wrote it
+    assert not workspace.is_foreign()
+    (workspace.folder / "notes.txt").write_text("mine")
+    assert workspace.is_foreign()
+    workspace.save(IDENTITY, {}, {})
+    assert not workspace.is_foreign()
+    file = workspace.folder / "file"
+    file.write_text("mine")
+    assert Workspace(file).is_foreign()

@@ -1,0 +1,42 @@
+"""A small agent: handed a record that misses a modality, it calls the tool and answers with its evidence.
+
+Run it from the repository's root with a chat model of yours, after pip install langchain and its provider's
+package: python examples/agent.py openai:gpt-5-mini
+"""
+
+import sys
+from pathlib import Path
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+
+from omg_graph import Model, as_tool, load_model
+
+DATA = Path(__file__).parent
+TASK = "Where a record misses a modality, reconstruct it. Name the evidence that you rest on by its ids."
+QUESTION = "The record in sample.pkl has no audio. What does the speaker think, and what does that rest on?"
+
+
+def build_agent(chat_model: BaseChatModel, model: Model) -> CompiledStateGraph:
+    tools = [as_tool(model, data_folder=DATA)]
+    with_tools = chat_model.bind_tools(tools)
+
+    def think(state: MessagesState) -> MessagesState:
+        return {"messages": [with_tools.invoke([("system", TASK), *state["messages"]])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("think", think)
+    graph.add_node("tools", ToolNode(tools))
+    graph.add_edge(START, "think")
+    graph.add_conditional_edges("think", tools_condition)
+    graph.add_edge("tools", "think")
+    return graph.compile()
+
+
+if __name__ == "__main__":
+    from langchain.chat_models import init_chat_model
+
+    agent = build_agent(init_chat_model(sys.argv[1]), load_model())
+    print(agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1].content)

@@ -1,0 +1,144 @@
+"""Planners by name: entry points of the group ``omg_graph.planners``, this package's own among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from omg_graph.errors import ConfigError, SchemaError
+from omg_graph.model.model import Model
+from omg_graph.planner.fallback import FallbackPlanner, Propose
+from omg_graph.planner.interface import Planner
+from omg_graph.planner.prompting import Language
+from omg_graph.planner.student import StudentPlanner
+
+GROUP = "omg_graph.planners"
+DISTILLED = "distilled"
+
+
+class PlannerOptions(BaseModel):
+    """What a planner's factory is told; each takes what concerns it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = None
+    """Which language model, e.g. ``openai:gpt-4.1-mini``."""
+    language: Language = "en"
+    """Of the prompt."""
+    max_calls: int | None = Field(default=None, ge=1)
+    """The most calls to a provider."""
+    on_invalid: Literal["error", "distilled"] = "error"
+    """What becomes of a sample without a valid plan."""
+    cache: Path | None = None
+    """A folder for answers that were paid for; None keeps none."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds for one call."""
+    concurrency: int = Field(default=8, ge=1)
+    """Calls under way at once."""
+
+
+PlannerFactory = Callable[[Model, PlannerOptions], Planner]
+
+
+def registered_planners() -> dict[str, EntryPoint]:
+    """The planners of every installed package, by name."""
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+
+
+def make_planner(name: str, model: Model, options: PlannerOptions | None = None) -> Planner:
+    """A registered planner for a model.
+
+    Raises:
+        ConfigError: if there is none of this name, its package can't be imported, or an option doesn't fit.
+        SchemaError: if it plans by another schema than the model's.
+    """
+    known = registered_planners()
+    if name not in known:
+        names = ", ".join(known) or f"none (install omg-graph anew: its {GROUP} aren't registered)"
+        raise ConfigError(f"a registered planner was expected, {name!r} came; there are {names}")
+    try:
+        factory: PlannerFactory = known[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"planner {name!r} can't be imported ({type(error).__name__}): install the package that "
+            f"registers {known[name].value} anew"
+        ) from error
+    planner = factory(model, options or PlannerOptions())
+    if planner.schema.fingerprint != model.schema.fingerprint:
+        raise SchemaError(
+            f"planner {name!r} plans by schema {planner.schema.name!r}, the model by {model.schema.name!r}: "
+            "give it model.schema"
+        )
+    return planner
+
+
+def distilled_planner(model: Model, options: PlannerOptions) -> Planner:
+    """The model's own planner.
+
+    Raises:
+        ConfigError: if a language model is named, which it has no use for.
+    """
+    if options.model is not None:
+        raise ConfigError(
+            f"the distilled planner takes no --planner-model, {options.model!r} came: name --planner chat too"
+        )
+    return model.planner
+
+
+def chat_planner(model: Model, options: PlannerOptions) -> Planner:
+    """A LangChain chat model by its name for ``init_chat_model``.
+
+    Raises:
+        ConfigError: if none is named, its packages aren't installed, or it can't be set up.
+    """
+    from omg_graph.planner.chat import ChatPlanner
+
+    spec = options.model
+    if not spec:
+        raise ConfigError("--planner chat needs a model: name it, as in --planner-model openai:gpt-4.1-mini")
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError:
+        raise ConfigError(f"--planner-model {spec} needs LangChain: pip install 'omg-graph[chat]'") from None
+    trouble: str | None = None
+    try:
+        # the planner repeats calls by itself, and counts them
+        chat = init_chat_model(spec, max_retries=0, timeout=options.timeout)
+    except ImportError:
+        provider = spec.partition(":")[0]
+        trouble = (
+            f"needs its provider's package: pip install langchain-{provider}, or 'omg-graph[chat]' for openai"
+        )
+    except Exception as error:
+        # the text may hold what stands in the environment
+        trouble = (
+            f"can't be set up ({type(error).__name__}): write PROVIDER:MODEL, and set the provider's key, "
+            "such as OPENAI_API_KEY"
+        )
+    if trouble is not None:
+        raise ConfigError(f"--planner-model {spec} {trouble}")
+    planner = ChatPlanner(
+        chat,
+        model.schema,
+        language=options.language,
+        max_calls=options.max_calls,
+        timeout=options.timeout,
+        concurrency=options.concurrency,
+        cache=options.cache,
+        name=f"chat {spec}",
+    )
+    if options.on_invalid == "error":
+        return planner
+    return FallbackPlanner(planner, _own_proposals(model), model.planner.name)
+
+
+def _own_proposals(model: Model) -> Propose:
+    """How the model's own planner proposes in ``omg run``."""
+    if isinstance(model.planner, StudentPlanner):
+        return partial(model.planner.propose, include_greedy=model.config.planning.include_greedy)
+    return model.planner.propose

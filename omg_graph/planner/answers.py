@@ -1,0 +1,193 @@
+"""Reading a language model's answer: strict JSON in, a plan and its log-probabilities out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from omg_graph.planner.interface import CandidatePlan
+from omg_graph.planner.schema import Plan, Schema
+from omg_graph.trajectory.trajectory import PlanOrigin
+
+FROM_MODEL = "model log-probabilities"
+FROM_AGREEMENT = "agreement among candidates"
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL)
+
+
+class MalformedAnswerError(Exception):
+    """An answer that no plan can be read from; its text says why and quotes nothing of the answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One plan as a model wrote it, which the schema may still refuse."""
+
+    plan: Plan
+    log_probabilities: tuple[float, ...] | None = None
+    """Of each value's tokens and its closing quote, in nats; None where the provider told none."""
+    token_counts: tuple[int, ...] | None = None
+
+
+def read_text(text: str, schema: Schema, tokens: Sequence[Mapping[str, Any]] | None = None) -> Answer:
+    """A plan from a JSON object in text, alone or in one code fence.
+
+    Args:
+        text: The whole answer.
+        schema: Whose fields are expected, all of them, in order: an order of its own would be another chain
+            of conditions.
+        tokens: ``{"token", "logprob", "bytes"}`` of each token, as chat completions report them.
+
+    Raises:
+        MalformedAnswerError: if it is anything but that.
+    """
+    fenced = _FENCED.fullmatch(text)
+    start = 0 if fenced is None else fenced.start(1)
+    end = len(text) if fenced is None else fenced.end(1)
+    values, spans = _members(text[:end], start, schema)
+    found = None if tokens is None else _log_probabilities(text, spans, tokens)
+    return Answer(values) if found is None else Answer(values, *found)
+
+
+def read_arguments(arguments: Mapping[str, Any], schema: Schema) -> Answer:
+    """A plan from the arguments of a tool call, which no token's probability can be told of.
+
+    Raises:
+        MalformedAnswerError: if they aren't the schema's fields in order, each a string.
+    """
+    if tuple(arguments) != schema.field_names:
+        raise MalformedAnswerError(f"its fields are not {', '.join(schema.field_names)}, in this order")
+    for name, value in arguments.items():
+        if not isinstance(value, str) or not _is_text(value):
+            raise MalformedAnswerError(f"{name} is not a text")
+    return Answer(tuple(arguments.values()))
+
+
+def _members(text: str, place: int, schema: Schema) -> tuple[Plan, list[tuple[int, int]]]:
+    """The values, and where each stands between its quotes, the closing one included."""
+    values: list[str] = []
+    spans: list[tuple[int, int]] = []
+    place = _expect(text, place, "{")
+    for number, name in enumerate(schema.field_names):
+        if number:
+            place = _expect(text, place, ",")
+        key, place, _ = _string(text, place)
+        if key != name:
+            raise MalformedAnswerError(f"{name} was expected as its member {number + 1}, another came")
+        place = _expect(text, place, ":")
+        value, place, start = _string(text, place)
+        values.append(value)
+        spans.append((start, place))
+    place = _expect(text, place, "}")
+    if text[place:].strip():
+        raise MalformedAnswerError("there is more than one JSON object in it")
+    return tuple(values), spans
+
+
+def _expect(text: str, place: int, sign: str) -> int:
+    place = _skip(text, place)
+    if not text.startswith(sign, place):
+        raise MalformedAnswerError(f"it is not a JSON object of the schema's fields: {sign!r} was expected")
+    return place + 1
+
+
+def _string(text: str, place: int) -> tuple[str, int, int]:
+    """A JSON string, the place behind it, and the place behind its opening quote."""
+    place = _skip(text, place)
+    if not text.startswith('"', place):
+        raise MalformedAnswerError("it is not a JSON object whose members are strings")
+    try:
+        value, end = _DECODER.raw_decode(text, place)
+    except json.JSONDecodeError:
+        raise MalformedAnswerError("it is not whole JSON") from None
+    if not _is_text(value):
+        raise MalformedAnswerError("it holds half a letter")
+    return value, end, place + 1
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written down: JSON can spell half a surrogate pair."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _skip(text: str, place: int) -> int:
+    space = _SPACE.match(text, place)
+    return place if space is None else space.end()
+
+
+def _log_probabilities(
+    text: str, spans: Sequence[tuple[int, int]], tokens: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[float, ...], tuple[int, ...]] | None:
+    """Sums over the tokens that hold any of a value or its closing quote; None if they don't spell the text.
+
+    Counted in UTF-8 bytes, since a token may be a part of a letter.
+    """
+    pieces: list[tuple[bytes, float]] = []
+    for token in tokens:
+        spelt, probability = _spelling(token), token.get("logprob")
+        if spelt is None or not isinstance(probability, (int, float)) or not math.isfinite(probability):
+            return None
+        pieces.append((spelt, float(probability)))
+    offset = b"".join(spelt for spelt, _ in pieces).find(text.encode())
+    if offset < 0:
+        return None
+    sums, counts = [0.0] * len(spans), [0] * len(spans)
+    bounds = [(len(text[:start].encode()), len(text[:end].encode())) for start, end in spans]
+    place = -offset
+    for spelt, probability in pieces:
+        for level, (start, end) in enumerate(bounds):
+            if place < end and place + len(spelt) > start:
+                sums[level] += probability
+                counts[level] += 1
+        place += len(spelt)
+    return tuple(sums), tuple(counts)
+
+
+def _spelling(token: Mapping[str, Any]) -> bytes | None:
+    spelt, text = token.get("bytes"), token.get("token")
+    try:
+        if spelt is not None:
+            return bytes(spelt)
+    except (TypeError, ValueError):
+        return None
+    return text.encode() if isinstance(text, str) else None
+
+
+def candidates_of(
+    answers: Sequence[Answer], *, planner: str, prompt_version: str, prompt_sha256: str
+) -> list[CandidatePlan]:
+    """The answers of one sample as candidates: by the model's log-probabilities if all have them.
+
+    Else the confidence in c_l is how many of the candidates with the same values before it agree on it:
+    log(count(c_<=l) / count(c_<l)); no tokens are counted then.
+    """
+    told = all(answer.log_probabilities is not None for answer in answers)
+    origin = PlanOrigin(
+        planner=planner,
+        prompt_version=prompt_version,
+        prompt_sha256=prompt_sha256,
+        confidence=FROM_MODEL if told else FROM_AGREEMENT,
+    )
+    plans = [answer.plan for answer in answers]
+    return [
+        CandidatePlan(
+            answer.plan,
+            (answer.log_probabilities or ()) if told else agreement(answer.plan, plans),
+            (answer.token_counts or ()) if told else (0,) * len(answer.plan),
+            origin=origin,
+        )
+        for answer in answers
+    ]
+
+
+def agreement(plan: Plan, plans: Sequence[Plan]) -> tuple[float, ...]:
+    """log(count(c_<=l) / count(c_<l)) for each constraint of a plan that is among ``plans``."""
+    counts = [sum(other[:level] == plan[:level] for other in plans) for level in range(len(plan) + 1)]
+    return tuple(math.log(after / before) for before, after in pairwise(counts))
