@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,85 @@ def data_folder() -> Path:
     if not os.environ.get("OMG_DATA") or not folder.is_dir():
         pytest.skip("OMG_DATA doesn't name the folder of the real data sets")
     return folder
+
+
+class ChatServer:
+    """A provider of chat completions on loopback, which answers as a test says.
+
+    ``reply`` is given a request's body and its number, and returns a text, a message's fields as a mapping,
+    (status, headers, body), seconds to hang for, or None to drop the connection.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.reply: Callable[[dict[str, Any], int], Any] = lambda _, __: "{}"
+        self.over = threading.Event()
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer._lock:
+                    number = len(outer.requests)
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    outer.requests.append(body | {"_headers": headers})
+                told = outer.reply(body, number)
+                if isinstance(told, float):
+                    outer.over.wait(told)
+                    told = None
+                if told is None:
+                    self.close_connection = True
+                    return
+                status, headers, content = (
+                    told if isinstance(told, tuple) else (200, {}, outer.completion(body, told))
+                )
+                raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @staticmethod
+    def completion(request: dict[str, Any], told: str | dict[str, Any]) -> dict[str, Any]:
+        """A chat completion, with log-probabilities if they were asked for and there are some."""
+        fields = {"content": told} if isinstance(told, str) else dict(told)
+        tokens, ended = fields.pop("tokens", None), fields.pop("finish_reason", "stop")
+        choice = {"index": 0, "finish_reason": ended, "message": {"role": "assistant", **fields}}
+        if tokens is not None and request.get("logprobs"):
+            choice["logprobs"] = {"content": tokens, "refusal": None}
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [choice],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
+
+    def close(self) -> None:
+        self.over.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def chat_server() -> Iterator[ChatServer]:
+    """A chat provider of the test's own."""
+    server = ChatServer()
+    yield server
+    server.close()
 
 
 VIEWS = ("fou", "fac", "kar", "pix", "zer", "mor")

@@ -129,7 +129,8 @@ def run(
     if not as_json:
         for remark in request.notes:
             note(remark)
-    store = MemoryArtifactStore()
+    # one batch's draws must fit: what was written out is dropped as the next ones come
+    store = MemoryArtifactStore(max_bytes=8 << 30)
     writer = ResultWriter(loaded.latent_space.specs, draws)
     full = len(request.observed) if keep_path == "all" else FULL_PATHS
     with _progress(len(request.observed), draws) as told:

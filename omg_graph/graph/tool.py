@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -231,12 +232,15 @@ def _inside(folder: Path | None, path: str) -> Path:
     Raises:
         ToolException: if it doesn't lie under the data folder; whether it is there isn't told.
     """
-    if folder is not None and "\0" not in path:
-        found = (folder / path).resolve()
-        if found.is_relative_to(folder):
-            return found
+    if folder is not None:
+        # what no file can be called, or leads round in a circle, lies nowhere
+        with suppress(ValueError, OSError, RuntimeError):
+            found = (folder / path).resolve()
+            if found.is_relative_to(folder):
+                found.exists()  # raises where the name is too long
+                return found
     raise ToolException(
-        f"path: a file in the data folder was expected, {printable(path)!r} came: give a relative path"
+        f"path: a file in the data folder was expected, {printable(path)[:100]!r} came: give a relative path"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -91,10 +92,13 @@ class Model:
         return replace(self, custom_retriever=retriever)
 
     def to(self, device: torch.device) -> Model:
-        """The same model with its networks on a device."""
-        for module in (self.encoder, self.projection, self.executor):
-            module.to(device)
-        return replace(self, device=device)
+        """The same model with its networks on a device; this one's stay where they are."""
+        if device == self.device:
+            return self
+        encoder, projection, executor = (
+            deepcopy(module).to(device) for module in (self.encoder, self.projection, self.executor)
+        )
+        return replace(self, encoder=encoder, projection=projection, executor=executor, device=device)
 
 
 def components_fingerprint(latent_space: LatentSpace, encoder: nn.Module, text_encoder: str) -> str:

@@ -18,7 +18,10 @@ from omg_graph.planner.prompting import Language
 from omg_graph.planner.student import StudentPlanner
 
 GROUP = "omg_graph.planners"
-DISTILLED = "distilled"
+OWN = tuple(
+    EntryPoint(name, f"omg_graph.model.planners:{name}_planner", GROUP) for name in ("chat", "distilled")
+)
+"""Registered like any other, and there even if a checkout's metadata is older than it is."""
 
 
 class PlannerOptions(BaseModel):
@@ -46,8 +49,8 @@ PlannerFactory = Callable[[Model, PlannerOptions], Planner]
 
 
 def registered_planners() -> dict[str, EntryPoint]:
-    """The planners of every installed package, by name."""
-    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+    """The planners of every installed package, by name; no other one takes the name of our own."""
+    return {entry.name: entry for entry in (*entry_points(group=GROUP), *OWN)}
 
 
 def make_planner(name: str, model: Model, options: PlannerOptions | None = None) -> Planner:
@@ -59,8 +62,8 @@ def make_planner(name: str, model: Model, options: PlannerOptions | None = None)
     """
     known = registered_planners()
     if name not in known:
-        names = ", ".join(known) or f"none (install omg-graph anew: its {GROUP} aren't registered)"
-        raise ConfigError(f"a registered planner was expected, {name!r} came; there are {names}")
+        names = ", ".join(sorted(known))
+        raise ConfigError(f"one of the planners {names} was expected, {name!r} came: name one of them")
     try:
         factory: PlannerFactory = known[name].load()
     except (ImportError, AttributeError) as error:

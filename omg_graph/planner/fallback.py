@@ -75,6 +75,6 @@ class FallbackPlanner:
     def _marked(self, plans: list[CandidatePlan], why: NoValidPlanError) -> list[CandidatePlan]:
         origin = PlanOrigin(
             planner=f"{self._instead_name} (fallback)",
-            note=f"planner {self.name} gave no valid plan, since {why.reason}; {self._instead_name} did instead",
+            note=f"planner {self.name} gave no valid plan, since {why.reason}: {self._instead_name} did",
         )
         return [replace(plan, origin=origin) for plan in plans]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from omg_graph.encoders.observation import ObservationEncoder
+from omg_graph.errors import OmgError
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor, ExecutorInput
@@ -167,6 +168,11 @@ class ExecutorTrainer:
                     saved = time.monotonic()
                 if on_epoch is not None:
                     on_epoch(progress.epoch, epochs, checked["total"])
+        if not math.isfinite(progress.best_total):
+            raise OmgError(
+                "a finite loss on validation rows was expected, in no epoch was there one: look at the data "
+                "with omg data check, or lower optimiser.learning_rate"
+            )
         progress.load_best()
         self.executor.eval()
         return progress.history

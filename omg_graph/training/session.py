@@ -109,11 +109,14 @@ class TrainingSession:
         choice = self._choose(train)
         source = self.request.source or data.path.name
         self.notes += [*data.notes, note, choice.note]
+        valid_plans = _validation_plans(valid, choice, self.request.seed)
+        if not any(valid_plans):
+            self.notes.append("no validation row has a plan: psi and the planner train for all their epochs")
         self.run = RunData(
             train=train,
             valid=valid,
             choice=choice,
-            valid_plans=_validation_plans(valid, choice, self.request.seed),
+            valid_plans=valid_plans,
             config=self.config,
             seed=self.request.seed,
             text_encoder=CachedTextEncoder(encoder),
@@ -249,7 +252,10 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _validation_plans(valid: Split, choice: SchemaChoice, seed: int) -> tuple[Plan | None, ...]:
-    """The teacher's plans of validation rows; None where the schema came from clusters of training rows."""
+    """The teacher's plans of validation rows; None where they can't be told.
+
+    So it is for clusters, which are of training rows, and where the text of these rows can't be read.
+    """
     try:
         return choose_schema(valid, choice.schema, seed=seed).plans
     except OmgError:

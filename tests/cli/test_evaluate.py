@@ -82,7 +82,7 @@ def test_the_paper_beside(evaluate: Evaluate, tmp_path: Path) -> None:
         assert len(entry["paper"]) == 16
     page = (tmp_path / "out" / "table.md").read_text()
     assert "## Beside the paper: Table 1, CMU-MOSI" in page
-    assert "| paper: DiCMoR | 60.5 | 62.2 | 84.5 | 64.0 | 85.5 | 83.5 † | 85.7 † |" in page
+    assert "| paper: DiCMoR | 60.5 | 62.2 | 84.5 † | 64.0 | 85.5 | 83.5 † | 85.7 † |" in page
 
 
 def test_the_paper_beside_random_rates(evaluate: Evaluate) -> None:

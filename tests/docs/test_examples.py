@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,15 @@ def reader(
     tiny_settings: dict[str, Any],
     tiny_data_file: Path,
     monkeypatch: pytest.MonkeyPatch,
+    chat_server: Any,
 ) -> Callable[[Block, dict[str, Any]], None]:
-    """Somebody who tries out a block, in a folder with the repository's examples and data of their own."""
+    """Somebody who tries out a block, in a folder with the repository's examples and data of their own.
+
+    They have a chat provider too, on loopback, which answers everything with one plan.
+    """
+    chat_server.reply = lambda *_: '{"Entity": "story", "Action": "praises", "Sentiment": "positive"}'
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copy(tiny_data_file, tmp_path / "my_data.pkl")
     monkeypatch.chdir(tmp_path)
@@ -83,6 +91,7 @@ def reader(
         "sh": lambda block, _: run_commands(block, tiny_settings),
         "python": run_python,
         "yaml": lambda block, _: check_settings(block),
+        "toml": lambda block, _: check_toml(block),
     }
 
     def read(block: Block, names: dict[str, Any]) -> None:
@@ -99,6 +108,11 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
     padded = "\n" * block.line + block.content  # so that a traceback names the document's own line
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(padded, block.document, "exec", dont_inherit=True), names)
+
+
+def check_toml(block: Block) -> None:
+    """It can be read; what it registers is tried out in tests/model/test_planners.py."""
+    assert tomllib.loads(block.content)
 
 
 def check_settings(block: Block) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
 
 from omg_graph.encoders import text
 from omg_graph.encoders.text import (
@@ -63,6 +68,33 @@ def test_each_text_is_embedded_once() -> None:
     assert (cached.name, cached.width) == ("hashes", 5)
 
 
+class NotForTwo(CountingEncoder):
+    """As tokenizers are: it fails where a second thread comes before the first is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._busy = threading.Lock()
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("Already borrowed")
+        time.sleep(0.01)
+        rows = super().embed(texts)
+        self._busy.release()
+        return rows
+
+
+def test_threads_never_meet_in_the_encoder() -> None:
+    inner = NotForTwo()
+    cached = CachedTextEncoder(inner)
+    asked = [[f"text {number % 5}", f"text {number % 3}"] for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(cached.embed, asked))
+    assert sorted(inner.asked) == [f"text {number}" for number in range(5)]
+    for texts, rows in zip(asked, found, strict=True):
+        assert np.array_equal(rows, CountingEncoder().embed(texts))
+
+
 def test_remembered_texts_are_never_embedded() -> None:
     inner = CountingEncoder()
     cached = CachedTextEncoder(inner)
@@ -115,6 +147,25 @@ def test_a_file_s_hash(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert file_sha256(tmp_path / "abc") == digest
+
+
+def test_an_encoder_in_half_precision_is_loaded_beside_other_threads(
+    tiny_text_encoder: str, tmp_path: Path
+) -> None:
+    """While it is loaded, what others make keeps its type: transformers would change the default of all."""
+    folder = locate_text_encoder(tiny_text_encoder)
+    half = tmp_path / "half"
+    AutoModel.from_pretrained(folder, local_files_only=True).to(torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(half)
+    types = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = torch.set_default_dtype
+        patch.setattr(torch, "set_default_dtype", lambda given: (types.append(given), original(given))[1])
+        rows = SentenceEncoder(half, "half").embed(["some text"])
+    assert set(types) <= {torch.float32}
+    assert rows.dtype == np.float32
+    whole = SentenceEncoder(folder, tiny_text_encoder).embed(["some text"])
+    np.testing.assert_allclose(rows, whole, atol=0.05)
 
 
 @needs_minilm

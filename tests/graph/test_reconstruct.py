@@ -6,16 +6,19 @@ import itertools
 import json
 import operator
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from pydantic import ValidationError
 
 from omg_graph.errors import ConfigError, DataError
+from omg_graph.graph.api import reconstruct
 from omg_graph.graph.reconstruct import build_graph
 from omg_graph.graph.state import Settings
 from omg_graph.model.folder import load_model
@@ -190,6 +193,43 @@ def test_as_a_node_of_a_graph_that_shares_some_keys(model: Model, tiny_data_file
     assert [trajectory.id for trajectory in result["trajectories"]] == list(
         read_data_file(tiny_data_file).splits["test"].ids[:2]
     )
+
+
+@dataclass
+class User:
+    """Another graph's context, which has nothing to do with reconstruction."""
+
+    name: str
+
+
+def test_as_a_node_it_minds_settings_and_no_other_context(model: Model, tiny_data_file: Path) -> None:
+    def run(schema: type[Any], context: Any) -> Trajectory:
+        outer = StateGraph(Shared, context_schema=schema)
+        outer.add_node("reconstruct", build_graph(model))
+        outer.add_edge(START, "reconstruct")
+        outer.add_edge("reconstruct", END)
+        request: Shared = {"path": str(tiny_data_file), "split": "test", "limit": 1}
+        trajectory: Trajectory = outer.compile().invoke(request, context=context)["trajectories"][0]
+        return untimed(trajectory)
+
+    plain = run(Settings, Settings())
+    assert run(User, User("someone")) == run(dict, {"user": "someone"}) == plain
+    assert run(Settings, Settings(seed=3)).seed == 3
+
+
+def test_the_function_inside_a_node_leaves_no_checkpoints(model: Model, sample: dict[str, Any]) -> None:
+    def recover(case: Case) -> Case:
+        two = [sample, {**sample, "id": "another"}]
+        return {"found": ", ".join(t.id for t in reconstruct(model, two, settings=Settings(steps=1)))}
+
+    outer = StateGraph(Case)
+    outer.add_node("recover", recover)
+    outer.add_edge(START, "recover")
+    outer.add_edge("recover", END)
+    saver = InMemorySaver()
+    result = outer.compile(checkpointer=saver).invoke({}, {"configurable": {"thread_id": "one"}})
+    assert result["found"] == f"{sample['id']}, another"
+    assert set(saver.storage["one"]) == {""}
 
 
 def test_beside_a_checkpointer(

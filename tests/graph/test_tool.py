@@ -41,6 +41,7 @@ def folder(tiny_data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shutil.copy(tiny_data_file, root / "data" / "clips" / "ours.pkl")
     shutil.copy(tiny_data_file, root / "secret.pkl")
     (root / "data" / "link.pkl").symlink_to(root / "secret.pkl")
+    (root / "data" / "round.pkl").symlink_to("round.pkl")
     (root / "data-too").mkdir()
     shutil.copy(tiny_data_file, root / "data-too" / "secret.pkl")
     return root / "data"
@@ -155,6 +156,9 @@ def test_a_file_of_the_data_folder(tool: StructuredTool, folder: Path) -> None:
         "../data-too/secret.pkl",
         "{root}/secret.pkl",
         "a\0b",
+        "\ud800",
+        "round.pkl",
+        "long" * 2000,
     ],
 )
 def test_no_file_outside_the_data_folder(tool: StructuredTool, folder: Path, path: str) -> None:

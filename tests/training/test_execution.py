@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph.errors import OmgError
 from omg_graph.training.assembly import executor_trainer
 from omg_graph.training.graph import build_training_graph
 from omg_graph.training.session import TrainingRequest, TrainingSession
@@ -73,3 +74,14 @@ def test_one_process_trains_in_both_precisions_beside_a_host_that_accelerates(
         )
     assert host.mixed_precision == "bf16"
     assert host.device.type == "cpu"
+
+
+def test_a_run_that_diverges_leaves_no_model(
+    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    wild = tiny_settings | {"optimiser": {"epochs": 2, "batch_size": 32, "learning_rate": 1e30}}
+    with pytest.raises(OmgError, match="finite loss"):
+        build_training_graph().invoke(
+            {"data": str(tiny_data_file), "output": str(tmp_path / "model"), "overrides": wild}
+        )
+    assert not (tmp_path / "model").exists()

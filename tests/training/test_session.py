@@ -57,6 +57,12 @@ def test_what_a_pair_hides_is_what_it_is_asked_for(session: TrainingSession) -> 
         np.testing.assert_allclose(part[visible[:, column]].norm(dim=1), 1.0, rtol=1e-5)
 
 
+def test_a_planner_that_nothing_stops_early_is_told(tiny_model_folder: Path, tiny_plain_folder: Path) -> None:
+    told = "no validation row has a plan"
+    assert not any(told in remark for remark in read_manifest(tiny_model_folder).notes)
+    assert any(told in remark for remark in read_manifest(tiny_plain_folder).notes)
+
+
 def test_every_pattern_is_measured(tiny_model_folder: Path, tiny_views_folder: Path) -> None:
     clips, views = read_manifest(tiny_model_folder), read_manifest(tiny_views_folder)
     assert {tuple(row["observed"]) for row in clips.metrics["rows"]} == {

@@ -23,7 +23,7 @@ def section(comparison: Comparison) -> str:
         lines += [f"### {TITLES[metric]} beside the paper", "", *_table(comparison, metric), ""]
     if notes := comparison.notes():
         lines += ["### Cells to be careful with", ""]
-        lines += [f"- {plain(text)} ({_places(places)})" for text, places in notes.items()]
+        lines += [f"- {plain(text.removesuffix('.'))} ({_places(places)})" for text, places in notes.items()]
         lines.append("")
     return "\n".join(lines)
 
