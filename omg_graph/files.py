@@ -18,13 +18,13 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
     Where the block fails, nothing of it stays.
 
     Args:
-        target: the folder to make; the ones above it are made too.
+        target: the folder to make; the ones above it are made too. A link is followed, and stays.
         replace: whether a folder that is there already is replaced. If not, the rename fails.
 
     Raises:
         OSError: if the folder can't be written, or is there already and ``replace`` is False.
     """
-    target = target.absolute()
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
@@ -34,8 +34,8 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
                 Path(folder, name).chmod(0o664 & ~_umask())
                 _flush(Path(folder, name))
             _flush(Path(folder))
-        # What mkdtemp and safetensors make is for its owner alone; a result follows the user's own habit, but is
-        # never open to everyone's changes.
+        # What mkdtemp and safetensors make is for its owner alone; a result follows the user's own habit, but
+        # is never open to everyone's changes.
         made.chmod(0o775 & ~_umask())
         if replace and target.exists():
             _swap(made, target)

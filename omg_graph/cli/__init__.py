@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _shortage(error: Exception) -> str | None:
-    """What the machine refused, where that is all that is wrong: a disk that is full, memory that isn't there."""
+    """What the machine refused, where that is all that is wrong: a full disk, or memory that isn't there."""
     told = str(error)
     if isinstance(error, OSError):
         where = f"{str(error.filename)[:200]}: " if error.filename else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,6 +128,11 @@ def check_output(folder: Path) -> None:
     Raises:
         OmgError: if the folder is a file, or holds anything that a run didn't write.
     """
+    place = folder.resolve()
+    if place == Path.cwd():
+        raise OmgError(
+            f"--output {folder}: the folder you are in can't be replaced: name one inside it, or leave it"
+        )
     if folder.is_dir():
         others = sorted(path.name for path in folder.iterdir() if path.name not in OURS)
         if others:
@@ -136,3 +142,8 @@ def check_output(folder: Path) -> None:
             )
     elif folder.exists():
         raise OmgError(f"--output {folder}: a folder was expected, a file is there: choose another name")
+    above = next(parent for parent in place.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise OmgError(
+            f"--output {folder}: a place to write was expected, {above} can't be written to: choose another"
+        )

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class _Way:
 
     structured: bool
     log_probabilities: bool
+    seeded: bool
 
 
 @dataclass
@@ -119,6 +121,9 @@ class ChatPlanner:
         self._concurrency = concurrency
         self._cache = None if cache is None else AnswerCache(cache)
         self._identity = _identity(model)
+        # where a provider can be held to the schema to the letter, it is
+        strict = "strict" in signature(type(model).with_structured_output).parameters
+        self._strictly: dict[str, Any] = {"include_raw": True} | ({"strict": True} if strict else {})
         self._ways = self._ways_of(model)
         self._way = 0
         self._lock = threading.Lock()
@@ -267,14 +272,14 @@ class ChatPlanner:
     def _invoke(self, message: str, way: _Way, seed: int) -> Any:
         messages = [SystemMessage(self._system), HumanMessage(message)]
         changes: dict[str, Any] = {}
-        if "seed" in type(self._model).model_fields:
+        if way.seeded:
             changes["seed"] = seed % 2**31
         if way.log_probabilities:
             changes["logprobs"] = True
         model = self._model.model_copy(update=changes) if changes else self._model
         if not way.structured:
             return model.invoke(messages)
-        told = model.with_structured_output(self._format, include_raw=True).invoke(messages)
+        told = model.with_structured_output(self._format, **self._strictly).invoke(messages)
         return told.get("raw") if isinstance(told, Mapping) else told
 
     def _read(self, message: Any) -> Answer | Failure:
@@ -304,14 +309,16 @@ class ChatPlanner:
     def _ways_of(self, model: BaseChatModel) -> list[_Way]:
         """Ways to ask, the most telling first."""
         try:
-            model.with_structured_output(self._format, include_raw=True)
+            model.with_structured_output(self._format, **self._strictly)
             structured = [True, False]
         except (NotImplementedError, TypeError, ValueError):
             structured = [False]
         asked = type(model).model_fields.get("logprobs")
         switchable = asked is not None and asked.annotation in (bool, bool | None)
         wanted = [True, False] if switchable and getattr(model, "logprobs", None) is not False else [False]
-        return [_Way(way, told) for way in structured for told in wanted]
+        seeded = "seed" in type(model).model_fields
+        ways = [_Way(way, told, seeded) for way in structured for told in wanted]
+        return [*ways, _Way(False, False, False)] if seeded else ways
 
 
 def _identity(model: BaseChatModel) -> str:

@@ -75,6 +75,9 @@ class FallbackPlanner:
     def _marked(self, plans: list[CandidatePlan], why: NoValidPlanError) -> list[CandidatePlan]:
         origin = PlanOrigin(
             planner=f"{self._instead_name} (fallback)",
-            note=f"planner {self.name} gave no valid plan, since {why.reason}: {self._instead_name} did",
+            note=(
+                f"planner {self.name} gave no valid plan, since {why.reason}: planner {self._instead_name} "
+                "planned instead"
+            ),
         )
         return [replace(plan, origin=origin) for plan in plans]

@@ -111,6 +111,7 @@ def test_answers_with_log_probabilities(make: Make, chat_server: Any) -> None:
     request = chat_server.requests[0]
     assert request["_headers"]["authorization"] == f"Bearer {SECRET}"
     assert request["response_format"]["type"] == "json_schema"
+    assert request["response_format"]["json_schema"]["strict"] is True
     assert heard(request) == {"observed": ["text", "audio"], "missing": [], "transcript": "What a story!"}
     seeds = [request["seed"] for request in chat_server.requests]
     assert len(set(seeds)) == 2
@@ -137,6 +138,16 @@ def test_a_provider_that_takes_neither_schema_nor_log_probabilities(make: Make, 
     assert [plan.constraints for plan in plans] == [("story", "good")] * 3
     # what isn't taken is found out once
     assert len(chat_server.requests) == 3 + 3
+
+
+def test_a_provider_that_takes_nothing_but_messages(make: Make, chat_server: Any) -> None:
+    chat_server.reply = lambda request, _: (422, {}, {}) if "seed" in request else GOOD
+    (plans,) = make().propose(batch("x"), 2, seed=0)
+    assert [plan.constraints for plan in plans] == [("story", "good")] * 2
+    chat_server.reply = lambda *_: (400, {}, {"error": {"message": SECRET}})
+    with pytest.raises(PlannerError, match=r"does not take the request \(HTTP 400\)") as raised:
+        make().propose(batch("x"), 2, seed=0)
+    no_secret(raised.value)
 
 
 def test_malformed_answers_are_asked_for_again(make: Make, chat_server: Any) -> None:
