@@ -1,1 +1,1 @@
-"""Schemas and word lists that people edit; read them by importlib.resources, never import this."""
+"""Schemas, word lists and prompts that people edit; read them by importlib.resources, never import this."""

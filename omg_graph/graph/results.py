@@ -142,7 +142,7 @@ def check_output(folder: Path) -> None:
             )
     elif folder.exists():
         raise OmgError(f"--output {folder}: a folder was expected, a file is there: choose another name")
-    above = next(parent for parent in place.parents if parent.exists())
+    above = next((parent for parent in place.parents if parent.exists()), place)
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise OmgError(
             f"--output {folder}: a place to write was expected, {above} can't be written to: choose another"

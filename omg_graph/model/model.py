@@ -95,9 +95,9 @@ class Model:
         """The same model with its networks on a device; this one's stay where they are."""
         if device == self.device:
             return self
-        encoder, projection, executor = (
-            deepcopy(module).to(device) for module in (self.encoder, self.projection, self.executor)
-        )
+        encoder, projection, executor = deepcopy((self.encoder, self.projection, self.executor))
+        for module in (encoder, projection, executor):
+            module.to(device)
         return replace(self, encoder=encoder, projection=projection, executor=executor, device=device)
 
 

@@ -439,6 +439,16 @@ def test_a_folder_of_other_things_is_left_alone(refused: Callable[..., str], tmp
     assert "thesis.txt" in refused(output=mine)
     assert (mine / "thesis.txt").read_text() == "all of it"
     assert "a file is there" in refused(output=mine / "thesis.txt")
+    assert "can't be written to" in refused(output=mine / "thesis.txt" / "deeper")
+
+
+def test_the_folder_one_is_in_is_not_replaced(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    monkeypatch.chdir(mine)
+    assert "the folder you are in" in refused(output=Path())
 
 
 @pytest.fixture

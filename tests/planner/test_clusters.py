@@ -101,3 +101,26 @@ def test_sequences_are_averaged_over_true_frames_and_images_over_a_grid() -> Non
     assert vectors["s"].tolist() == [[3.0]]
     assert vectors["i"].shape == (1, 16)
     assert vectors["i"][0].tolist() == [5.0] + [1.0] * 15
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("acoustic features by librosa 2", "vision  of a camera", " odd\tname "),
+        ("a_rather_long_name_of_a_field_of_features", "another_rather_long_name_of_a_field", "third"),
+        ("x" * 300, "y" * 300, "z" * 300),
+    ],
+)
+def test_names_too_long_for_a_plan_are_cut(names: tuple[str, ...]) -> None:
+    random = np.random.default_rng(0)
+    features = {name: random.normal(size=(40, 3)).astype(np.float32) for name in names}
+    schema, plans = cluster_schema(features, {name: np.ones(40, dtype=bool) for name in names})
+    assert all(schema.violations(plan) == () for plan in plans)
+    assert len(set(schema.fields[0].values or ())) > 1
+
+
+def test_samples_that_repeat_each_other() -> None:
+    line = np.repeat(np.arange(10.0), 2)[:, None].repeat(2, axis=1).astype(np.float32)
+    features = {"a": line, "b": line}
+    schema, plans = cluster_schema(features, {name: np.ones(20, dtype=bool) for name in features})
+    assert all(schema.violations(plan) == () for plan in plans)

@@ -125,3 +125,22 @@ def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
         assert not report.usable
         assert not report.splits
     assert not check_data(tmp_path / "none.pkl").usable
+
+
+def test_splits_that_would_not_train_together_are_told(tmp_path: Path) -> None:
+    train = {"id": ["a", "b"], "x": np.ones((2, 3)), "s": np.ones((2, 4, 5))}
+    longer = {"id": ["c", "d"], "x": np.ones((2, 3)), "s": np.ones((2, 6, 5))}
+    report = check(tmp_path, {"train": train, "valid": longer})
+    assert "s: 6 frames, but 4 in 'train'" in said(report, "error")
+    report = check(tmp_path, {"train": train, "test": longer})
+    assert "s: 6 frames, but 4 in 'train'" in said(report, "warning")
+    assert report.usable
+    padded = longer | {"s_lengths": [4, 2]}
+    assert "frames" not in said(check(tmp_path, {"train": train, "valid": padded}), "error")
+    framed = {"id": ["c", "d"], "x": np.ones((2, 2, 3))}
+    assert "x: (3,) in 'train', but (2, 3)" in said(check(tmp_path, {"train": train, "valid": framed}), "error")
+
+
+def test_names_that_results_have_no_place_for(tmp_path: Path) -> None:
+    split = {"id": ["a", "b"], "x": np.ones((2, 3)), "x_std": np.ones((2, 3))}
+    assert "x_std" in said(check(tmp_path, {"train": split}), "error")

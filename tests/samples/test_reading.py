@@ -452,3 +452,29 @@ def test_mfeat(real: Path) -> None:
     assert train.labels is not None
     assert train.labels.class_names == tuple("0123456789")
     assert train.raw_text is None
+
+
+def test_half_a_letter_becomes_the_replacement_sign() -> None:
+    split = read_mapping(
+        {"id": ["a\ud800", "b"], "raw_text": ["\udc00x", "\ud83d\ude00"], "x\ud800": np.ones((2, 2))},
+        source="memory",
+    ).splits["data"]
+    assert split.ids == ("a\ufffd", "b")
+    assert split.raw_text == ("\ufffdx", "😀")
+    assert split.names == ("x\ufffd",)
+
+
+@pytest.mark.parametrize("length", [float("inf"), 10**30, -1, "3"])
+def test_lengths_that_are_none(length: Any) -> None:
+    with pytest.raises(DataError, match="s_lengths: a number from 0 to 3"):
+        read_mapping({"id": ["a"], "s": np.ones((1, 3, 2)), "s_lengths": [length]}, source="memory")
+
+
+def test_a_length_of_nan_means_missing() -> None:
+    content = {"id": ["a", "b"], "s": np.ones((2, 3, 2)), "s_lengths": [np.float32("nan"), 2]}
+    assert read_mapping(content, source="memory").splits["data"].observed["s"].tolist() == [False, True]
+
+
+def test_labels_beyond_single_precision() -> None:
+    with pytest.raises(DataError, match="rescale"):
+        read_mapping({"id": ["a"], "x": np.ones((1, 2)), "regression_labels": [1e300]}, source="memory")

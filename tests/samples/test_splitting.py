@@ -92,3 +92,16 @@ def test_rows_and_modalities_that_are_never_there_are_left_out() -> None:
     assert "left out" in note
     with pytest.raises(DataError, match="nothing is observed"):
         training_splits(data(train={"id": ["a", "b"], "y": np.full((2, 3), np.nan)}), 0)
+
+
+def test_what_is_left_out_is_told() -> None:
+    train = rows("a", 20) | {"z": np.full((20, 3), np.nan)}
+    fitted, chosen, note = training_splits(data(train=train, val=rows("b", 3)), 0)
+    assert "not read: val; a split to choose on is called 'valid'" in note
+    assert "z left out: no row of 'train' has it" in note
+    assert fitted.names == chosen.names == ("x",)
+
+
+def test_names_that_results_have_no_place_for_are_refused() -> None:
+    with pytest.raises(DataError, match="x_std"):
+        training_splits(data(train=rows("a", 20) | {"x_std": np.ones((20, 2))}), 0)

@@ -237,7 +237,7 @@ def test_what_a_row_misses_is_never_looked_at(
 
 
 @pytest.mark.parametrize(
-    "change", ["no labels", "some labels", "no text", "neither", "no valid", "one group"]
+    "change", ["no labels", "some labels", "unlabelled valid", "no text", "neither", "no valid", "one group"]
 )
 def test_less_data(
     change: str, content: dict[str, dict[str, Any]], save: Callable[[object], Path], train: Train
@@ -247,6 +247,8 @@ def test_less_data(
             del rows["regression_labels"]
         if change == "some labels":
             rows["regression_labels"][::2] = np.nan
+        if change == "unlabelled valid" and rows is content["valid"]:
+            del rows["regression_labels"]
         if change in ("no text", "neither"):
             del rows["raw_text"]
         if change == "one group":

@@ -62,3 +62,10 @@ def test_a_folder_that_no_run_began_is_told_from_one_that_was_killed_early(works
     file = workspace.folder / "file"
     file.write_text("mine")
     assert Workspace(file).is_foreign()
+
+
+def test_beside_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Workspace.beside(Path()).folder == tmp_path.with_name(tmp_path.name + ".training")
+    with pytest.raises(ModelError, match="--output"):
+        Workspace.beside(Path("/"))
