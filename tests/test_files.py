@@ -105,3 +105,13 @@ def test_what_a_folder_holds_can_be_read_by_whom_the_user_lets(tmp_path: Path) -
         private.write_text("as safetensors writes it")
         private.chmod(0o600)
     assert (tmp_path / "made" / "private").stat().st_mode == usual.stat().st_mode
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("disk", target_is_directory=True)
+    with whole_folder(link, replace=True) as made:
+        (made / "file").write_text("content")
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "file").read_text() == "content"

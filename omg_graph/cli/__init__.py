@@ -20,15 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from omg_graph.cli.app import build_command
-    from omg_graph.cli.runtime import Settings, flush, say, tolerate_encoding
+    from omg_graph.cli.runtime import Settings, flush, prompt_interrupt, say, tolerate_encoding
     from omg_graph.errors import OmgError
 
     settings = Settings()
     tolerate_encoding()
     try:
-        code = build_command(settings).main(
-            args=None if arguments is None else list(arguments), prog_name="omg", standalone_mode=False
-        )
+        with prompt_interrupt():
+            code = build_command(settings).main(
+                args=None if arguments is None else list(arguments), prog_name="omg", standalone_mode=False
+            )
     except KeyboardInterrupt:
         code = INTERRUPTED
     except typer.Abort:
@@ -37,8 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _trace(settings.debug)
         say(str(error))
         code = error.exit_code
-    except BrokenPipeError:
-        code = 1  # the reader of the output has gone
     except Exception as error:
         if hasattr(error, "format_message"):  # the common ground of typer's usage errors, old and new
             code = _usage(error)

@@ -33,10 +33,14 @@ def run(
     kb: Annotated[Path | None, typer.Option("--kb", help="Another knowledge base of the same model.")] = None,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = DEFAULT_OUTPUT,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    top_k: Annotated[int | None, typer.Option(min=1, help="Entries of evidence (K).")] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, help="Plans drawn for each sample.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, max=100_000, help="Entries of evidence (K).")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="Plans drawn for each sample.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Samples of what a missing modality may have been.")] = 1,
+    draws: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Samples of what a missing modality may have been.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Decides everything random, with each sample's id.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     keep_path: Annotated[

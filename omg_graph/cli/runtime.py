@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -69,6 +74,43 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def prompt_interrupt(patience: float = 2.0) -> Iterator[None]:
+    """See that an interrupt ends the process within ``patience`` seconds.
+
+    The first sign of it is the usual one. A graph then waits for the node under way, which may take hours in
+    a thread of its own; whatever is on disk by then is whole, as it is after a power cut.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    deadlines: list[threading.Timer] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        deadline = threading.Timer(patience, _end_now)
+        deadline.daemon = True
+        deadline.start()
+        deadlines.append(deadline)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for deadline in deadlines:
+            deadline.cancel()
+
+
+def _end_now() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h\n")  # a progress bar hides the cursor
+    say("interrupted")
+    sys.stderr.flush()
+    os._exit(130)
+
+
 def say(message: str) -> None:
     """One line on stderr that says what went wrong."""
     from omg_graph.samples.arrays import printable
@@ -77,7 +119,12 @@ def say(message: str) -> None:
 
 
 def tolerate_encoding() -> None:
-    """Let a terminal that has no sign for a letter show its code, and not end the program."""
+    """Let a terminal that has no sign for a letter show its code, and not end the program.
+
+    What is printed goes nowhere where a stream was closed before the start.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -93,6 +93,8 @@ def show_trajectory(
         _line(console, f"plan       {trajectory.plan.text}", "bold green")
         console.print()
         console.print(_plans(trajectory.plan))
+        if trajectory.plan.confidence is not None:
+            _line(console, f"confidence {trajectory.plan.confidence}")
     for name, entries in trajectory.evidence.items():
         console.print()
         console.print(_evidence(name, entries, trajectory.left_out.get(name, 0)))
@@ -179,8 +181,6 @@ def _plans(plan: Plan) -> Table:
 
     drawn = len(plan.candidates)
     title = f"chosen (✓) and rejected of {drawn} candidates: score = log p - {plan.semantic_weight:g} C_sem"
-    if plan.confidence is not None:
-        title += f", log p = {plan.confidence}"
     table = Table(title=cell(title), title_justify="left", title_style="")
     table.add_column("", no_wrap=True)
     table.add_column("plan")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -84,6 +86,8 @@ class Manifest(_Record):
     """Written last into a model folder: what it holds and where it came from."""
 
     format_version: int = FORMAT_VERSION
+    checksum: str = ""
+    """SHA-256 over everything else in the manifest."""
     fingerprint: str
     """SHA-256 over the hashes of all files: two models with the same one give the same results."""
     components: str
@@ -98,3 +102,12 @@ class Manifest(_Record):
     metrics: dict[str, Any] = {}
     training: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
+
+    def sealed(self) -> Manifest:
+        """The same manifest with its checksum."""
+        return self.model_copy(update={"checksum": self.expected_checksum()})
+
+    def expected_checksum(self) -> str:
+        """What ``checksum`` should be."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()

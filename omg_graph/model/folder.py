@@ -87,6 +87,7 @@ def save_model(model: Model, folder: Path) -> Manifest:
             ),
         }
     )
+    manifest = manifest.sealed()
     _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
@@ -119,6 +120,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} has format version {manifest.format_version}, this program reads {FORMAT_VERSION}: "
             "train the model again, or use the version that wrote it"
         )
+    if manifest.checksum != manifest.expected_checksum():
+        raise ModelError(f"{folder} is damaged: {MANIFEST} isn't what was saved; copy the model folder again")
     return manifest
 
 

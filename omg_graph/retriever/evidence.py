@@ -107,6 +107,7 @@ def weigh(
         KnowledgeBaseError: if a hit's similarity or value isn't finite, or its value has another width.
     """
     rows = len(ids)
+    k = max(1, min(k, max(map(len, hits), default=0)))  # memory for what there is, however much is asked for
     excluded = np.zeros(rows, dtype=np.int64) if left_out is None else left_out.astype(np.int64)
     chosen: list[list[Hit]] = []
     similarities = torch.full((rows, k), -math.inf)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -55,3 +57,22 @@ def test_threads_asked_for_win(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.set_num_threads(before)
     assert {os.environ[name] for name in THREAD_VARIABLES} == {"2"}
+
+
+BUSY = """
+import os, signal, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from omg_graph.cli.runtime import prompt_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with prompt_interrupt(patience=0.2):
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with ThreadPoolExecutor() as pool:
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_an_interrupt_waits_for_no_thread() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "omg: interrupted\n")

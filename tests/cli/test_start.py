@@ -118,3 +118,14 @@ THREADS = (
 def test_threads(arguments: list[str], environment: dict[str, str], expected: int) -> None:
     result = omg(*arguments, code=THREADS, **environment)
     assert result.stdout.strip() == str(expected), result.stderr
+
+
+def test_a_stream_that_was_closed_before_the_start_is_no_error() -> None:
+    closed = [sys.executable, "-c", "import os, sys; os.close(1); os.execv(sys.executable, sys.argv[1:])"]
+    done = subprocess.run(
+        [*closed, sys.executable, "-m", "omg_graph.cli", "doctor", "--help"],
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

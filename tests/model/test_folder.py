@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -30,10 +31,12 @@ def copied(tiny_model_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rewritten(copied: Path, model: Model) -> Callable[..., Path]:
-    """The model with other words in its manifest."""
+    """The model with other words in its manifest, sealed anew as whoever wrote them would have."""
 
     def change(**changes: Any) -> Path:
-        content = model.manifest.model_dump(mode="json") | changes
+        content = model.manifest.model_dump(mode="json", exclude={"checksum"}) | changes
+        sealed = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        content["checksum"] = sealed
         (copied / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
         return copied
 

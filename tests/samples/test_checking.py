@@ -138,7 +138,9 @@ def test_splits_that_would_not_train_together_are_told(tmp_path: Path) -> None:
     padded = longer | {"s_lengths": [4, 2]}
     assert "frames" not in said(check(tmp_path, {"train": train, "valid": padded}), "error")
     framed = {"id": ["c", "d"], "x": np.ones((2, 2, 3))}
-    assert "x: (3,) in 'train', but (2, 3)" in said(check(tmp_path, {"train": train, "valid": framed}), "error")
+    assert "x: (3,) in 'train', but (2, 3)" in said(
+        check(tmp_path, {"train": train, "valid": framed}), "error"
+    )
 
 
 def test_names_that_results_have_no_place_for(tmp_path: Path) -> None:

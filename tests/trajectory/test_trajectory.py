@@ -54,7 +54,7 @@ def made() -> Trajectory:
         },
         reconstruction={"a.b": ref},
         lengths={"a.b": 7},
-        errors={"a.b": ReconstructionError(nmse=0.5, mse=1e-9)},
+        errors={"a.b": ReconstructionError(nmse=0.5, squared_error=1.0, squared_deviation=2.0, mse=1e-9)},
         prediction=Prediction(value=-1.25, label="negative", probabilities={"negative": 1.0}),
         utility=utility(
             reconstruction_loss=0.5,
