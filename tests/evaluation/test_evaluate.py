@@ -21,7 +21,7 @@ from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.runner import METHOD, ModelRunner
 from omg_graph.evaluation.targets import choose_target
 from omg_graph.metrics.families import score
-from omg_graph.model.folder import load_model
+from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.model.model import Model
 from omg_graph.samples.conforming import conform
 from omg_graph.samples.dataset import Split
@@ -268,9 +268,8 @@ def test_a_folder_of_models_has_each_of_them_measured(
     several = tmp_path / "models"
     for seed in (0, 1):
         shutil.copytree(tiny_model_folder, several / f"seed{seed}")
-        manifest = json.loads((several / f"seed{seed}" / "manifest.json").read_text())
-        manifest["seed"] = seed
-        (several / f"seed{seed}" / "manifest.json").write_text(json.dumps(manifest))
+        manifest = read_manifest(tiny_model_folder).model_copy(update={"seed": seed}).sealed()
+        (several / f"seed{seed}" / "manifest.json").write_text(manifest.model_dump_json())
     request = EvaluationRequest(
         several, tiny_data_file, tmp_path / "out", patterns=[["text"]], draws=0, limit=5, floors=False
     )
