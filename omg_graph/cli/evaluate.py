@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omg_graph.cli.beside import show_beside_paper
-from omg_graph.cli.output import cell, note, print_json, stderr_console, stdout_console
+from omg_graph.cli.output import bars, cell, note, print_json, stdout_console
 
 if TYPE_CHECKING:
     from omg_graph.evaluation.evaluate import Evaluation, Progress
@@ -132,17 +132,7 @@ def _names(part: str) -> list[str]:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A bar on stderr for what is under way, if a terminal shows it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = stderr_console()
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = bars()
     tasks: dict[str, Any] = {}
 
     def told(what: str, done: int, of: int) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn
     from rich.text import Text
 
 PIPED_WIDTH = 120
@@ -57,22 +59,30 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-@contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[Progress]:
-    """A bar on stderr while the block runs, if a terminal shows it; moved on by (done, of)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def bars(*columns: ProgressColumn, transient: bool = False) -> RichProgress:
+    """Bars on stderr, if a terminal shows it: what, how far, ``columns``, and the time it takes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
 
     console = stderr_console()
-    bar = Progress(
+    return RichProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit, markup=False),
+        *columns,
         TimeElapsedColumn(),
         console=console,
-        transient=True,
+        transient=transient,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Progress]:
+    """A bar on stderr while the block runs, if a terminal shows it; moved on by (done, of)."""
+    from rich.progress import TextColumn
+
+    bar = bars(TextColumn(unit, markup=False), transient=True)
     with bar:
         task = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)

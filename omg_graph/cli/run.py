@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.cli.output import note, print_json, stderr_console, stdout_console
+from omg_graph.cli.output import bars, note, print_json, stdout_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,17 +154,7 @@ def run(
 @contextmanager
 def _progress(samples: int, draws: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Two bars on stderr: samples done, and the denoising of the batch under way."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = stderr_console()
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = bars()
     with bar:
         denoising = bar.add_task("denoising", total=None)
         done = bar.add_task("samples", total=samples)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.cli.output import cell, note, print_json, stderr_console, stdout_console
+from omg_graph.cli.output import bars, cell, note, print_json, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,18 +106,10 @@ class _Live:
     """A bar for each stage, with its loss; plain lines where no terminal shows them."""
 
     def __enter__(self) -> _Live:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TextColumn
 
         self.console = stderr_console()
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}", markup=False),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bar = bars(TextColumn("{task.fields[loss]}", markup=False))
         self.bar.start()
         self.tasks: dict[str, Any] = {}
         return self

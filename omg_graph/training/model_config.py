@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from torch import Tensor
 
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.executor.latents import LatentSpace
@@ -15,7 +18,7 @@ from omg_graph.training.targets import describe_target, task_head, usable_labels
 
 def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None) -> ModelConfig:
     """The configuration of the model that this run makes."""
-    settings, encoder = run.config, run.config.encoder
+    settings = run.config
     return ModelConfig(
         name=settings.name,
         synthetic=run.synthetic,
@@ -24,15 +27,9 @@ def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None)
         modalities=run.train.modalities,
         latent_widths=space.widths,
         autoencoder=settings.autoencoder.kind,
-        text_encoder=encoder.text_encoder,
+        text_encoder=settings.encoder.text_encoder,
         shared_width=run.text_encoder.width,
-        encoder=ObservationEncoderConfig(
-            widths=space.widths,
-            scales=_scales(run, space),
-            shared_width=run.text_encoder.width,
-            hidden=encoder.hidden,
-            dropout=encoder.dropout,
-        ),
+        encoder=encoder_config(run, space.encode(run.train)),
         executor=settings.executor,
         task=task_head(run.train, run.choice.schema, space, run.text_encoder.width),
         target=describe_target(run.train),
@@ -55,6 +52,12 @@ def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None)
     )
 
 
-def _scales(run: RunData, space: LatentSpace) -> dict[str, float]:
-    latents = space.encode(run.train)
-    return {name: max(float(value.square().mean().sqrt()), 1e-6) for name, value in latents.items()}
+def encoder_config(run: RunData, latents: Mapping[str, Tensor]) -> ObservationEncoderConfig:
+    """Psi's sizes, for the training rows' latents."""
+    return ObservationEncoderConfig(
+        widths={name: value.shape[1] for name, value in latents.items()},
+        scales={name: max(float(value.square().mean().sqrt()), 1e-6) for name, value in latents.items()},
+        shared_width=run.text_encoder.width,
+        hidden=run.config.encoder.hidden,
+        dropout=run.config.encoder.dropout,
+    )

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.encoders.observation import ObservationEncoder, ObservationEncoderConfig
+from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.samples.dataset import Split
 from omg_graph.seeding import seeded
 from omg_graph.training.fold_pairs import plan_pairs, plan_table
+from omg_graph.training.model_config import encoder_config
 from omg_graph.training.pairs import IntArray
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.run import RunData
@@ -93,15 +94,7 @@ def _reader(
 ) -> tuple[ObservationEncoder, StudentPlanner, dict[str, Any]]:
     """Psi and a student: of all rows, or of all but one fold, then for as many epochs as the first."""
     settings, seed = run.config.encoder, run.seed if fold is None else run.seed + 1000 + fold
-    widths = {name: value.shape[1] for name, value in rows.latents.items()}
-    scales = {name: max(float(value.square().mean().sqrt()), 1e-6) for name, value in rows.latents.items()}
-    config = ObservationEncoderConfig(
-        widths=widths,
-        scales=scales,
-        shared_width=run.text_encoder.width,
-        hidden=settings.hidden,
-        dropout=settings.dropout,
-    )
+    config = encoder_config(run, rows.latents)
     schema, plans = run.choice.schema, run.choice.plans
     if run.workspace.has(stage):
         tensors, facts = run.workspace.load(stage)

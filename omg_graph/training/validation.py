@@ -10,6 +10,7 @@ from torch import Tensor
 
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.metrics.families import score
+from omg_graph.metrics.features import normalised_squared_error
 from omg_graph.model import steps
 from omg_graph.model.model import Model
 from omg_graph.samples.dataset import BoolArray, Split
@@ -48,7 +49,8 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
     parts = [
         observed.take(np.arange(s, min(s + BATCH, len(observed)))) for s in range(0, len(observed), BATCH)
     ]
-    guesses: dict[str, list[Any]] = {name: [] for name in observed.names}
+    missing = names[~visible].tolist()
+    guesses: dict[str, list[Any]] = {name: [] for name in missing}
     outputs = []
     for part in parts:
         seen = steps.observe(model, part)
@@ -65,17 +67,17 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
             point = steps.point_estimates(model, part, seen, embedded, vectors)
         else:
             point = steps.execute(model, part, seen, embedded, vectors, seed=0)
-        for name in observed.names:
+        for name in missing:
             guesses[name].append(model.latent_space.decode(name, point.estimates[name]))
         if point.outputs is not None:
             outputs.append(point.outputs)
     errors = {
         name: _nmse(model.latent_space, name, np.concatenate(guesses[name]), truth, observed)
-        for name in names[~visible].tolist()
+        for name in missing
     }
     report: dict[str, Any] = {
         "observed": names[visible].tolist(),
-        "missing": names[~visible].tolist(),
+        "missing": missing,
         "n": len(observed),
         "missing_by_nature": round(float(1 - truth.mask().mean()), 4),
         "hidden": round(float((truth.mask() & ~observed.mask()).mean()), 4),
@@ -92,9 +94,10 @@ def _nmse(space: LatentSpace, name: str, guess: Any, truth: Split, observed: Spl
         return None
     standardiser, lengths = space.codecs[name].standardiser, truth.lengths.get(name)
     scored = standardiser.scored(len(truth), lengths) & wanted[:, None]
-    right = standardiser.standard(truth.arrays[name], lengths).astype(np.float64)
-    wrong = standardiser.standard(guess, lengths).astype(np.float64) - right
-    return round(float((wrong**2)[scored].sum() / max((right**2)[scored].sum(), 1e-12)), 4)
+    error = normalised_squared_error(
+        standardiser.standard(guess, lengths), standardiser.standard(truth.arrays[name], lengths), scored
+    ).value
+    return None if error is None else round(error, 4)
 
 
 def task_metrics(model: Model, outputs: Tensor, truth: Split) -> dict[str, Any]:
