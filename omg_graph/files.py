@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, and the folder that strangers may name files in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,56 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from omg_graph.errors import DataError, OmgError
+
+
+class DataFolder:
+    """The one folder whose files somebody may name who isn't the machine's own user.
+
+    Raises:
+        DataError: if it isn't there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        if not Path(folder).is_dir():
+            raise DataError(
+                f"{folder}: a folder of data was expected as data_folder, there is none: create it"
+            )
+        self.folder = Path(folder).resolve()
+
+    def find(self, path: str, what: str) -> Path:
+        """The place that a path means, links followed; relative ones start in the folder.
+
+        Args:
+            path: As it was given.
+            what: What it is called, for the message.
+
+        Raises:
+            DataError: if it doesn't lie in the folder; whether something is there isn't told.
+        """
+        # what no file can be called, or leads round in a circle, lies nowhere
+        with suppress(ValueError, OSError, RuntimeError):
+            found = (self.folder / path).resolve()
+            if found.is_relative_to(self.folder) and found != self.folder:
+                found.exists()  # raises where the name is too long
+                return found
+        raise DataError(
+            f"{what}: a file in the data folder was expected, {path[:100]!r} came: give a relative path"
+        )
+
+    @contextmanager
+    def unnamed(self) -> Iterator[None]:
+        """Keep from errors where the folder lies: that is its operator's business."""
+        try:
+            yield
+        except OmgError as error:
+            told = (
+                str(error).replace(f"{self.folder}{os.sep}", "").replace(str(self.folder), "the data folder")
+            )
+            raise type(error)(told) from None
 
 
 @contextmanager
@@ -37,13 +85,22 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
         # What mkdtemp and safetensors make is for its owner alone; a result follows the user's own habit, but
         # is never open to everyone's changes.
         made.chmod(0o775 & ~_umask())
-        if replace and target.exists():
-            _swap(made, target)
-        else:
-            made.rename(target)
-        _flush(target.parent)
+        move_whole(made, target, replace)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def move_whole(made: Path, target: Path, replace: bool) -> None:
+    """Have a finished folder take the place of ``target``, on the same file system, in one step.
+
+    Raises:
+        OSError: if it can't be moved, or something is there and ``replace`` is False.
+    """
+    if replace and target.exists():
+        _swap(made, target)
+    else:
+        made.rename(target)
+    _flush(target.parent)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

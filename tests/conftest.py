@@ -230,6 +230,18 @@ def tiny_model_folder(tiny_data_file: Path, train_tiny: Callable[..., Path]) -> 
 
 
 @pytest.fixture(scope="session")
+def tiny_folds_folder(tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_folder: Path) -> Path:
+    """Two folds of the clips with two seeds each, in one folder. Read it, never write."""
+    from omg_graph.training.session import TrainingRequest
+    from omg_graph.training.several import train_several
+
+    output = tiny_folder / "folds"
+    request = TrainingRequest(data=str(tiny_data_file), output=str(output), overrides=tiny_settings)
+    train_several(request, seeds=2, folds=2)
+    return output
+
+
+@pytest.fixture(scope="session")
 def tiny_views_file(tiny_folder: Path) -> Path:
     """Six vectors a sample, classes by name, no text; a fifth of the slots is missing."""
     from omg_graph.seeding import derived_seed

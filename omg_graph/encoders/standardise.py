@@ -27,7 +27,12 @@ class Standardiser:
 
     @classmethod
     def fit(
-        cls, spec: ModalitySpec, array: FloatArray, observed: BoolArray, lengths: IntArray | None = None
+        cls,
+        spec: ModalitySpec,
+        array: FloatArray,
+        observed: BoolArray,
+        lengths: IntArray | None = None,
+        lost: BoolArray | None = None,
     ) -> Standardiser:
         """Fit on the rows that are really there.
 
@@ -36,10 +41,11 @@ class Standardiser:
             array: (samples, *shape).
             observed: (samples,).
             lengths: (samples,), frames that count, for padded sequences.
+            lost: (samples, frames), frames that don't.
         """
         rows = array[observed].astype(np.float64)
         if spec.kind == "sequence":
-            rows = rows[frame_mask(spec, len(array), lengths)[observed]]
+            rows = rows[frame_mask(spec, len(array), lengths, lost)[observed]]
         mean = rows.mean(axis=0)
         spread = rows.std(axis=0)
         # relative to the mean, so that features in small units (volts, tesla) aren't taken for constants
@@ -47,17 +53,21 @@ class Standardiser:
         deviation = np.where(varies, spread, 1.0)
         return cls(spec, mean.astype(np.float32), deviation.astype(np.float32), varies)
 
-    def standard(self, array: FloatArray, lengths: IntArray | None = None) -> FloatArray:
-        """(samples, size): flattened standard units, padded frames at zero."""
+    def standard(
+        self, array: FloatArray, lengths: IntArray | None = None, lost: BoolArray | None = None
+    ) -> FloatArray:
+        """(samples, size): flattened standard units, padded and lost frames at zero."""
         standard = (array - self.mean) / self.deviation
         if self.spec.kind == "sequence":
-            standard = standard * frame_mask(self.spec, len(array), lengths)[..., None]
+            standard = standard * frame_mask(self.spec, len(array), lengths, lost)[..., None]
         flat: FloatArray = standard.reshape(len(array), -1).astype(np.float32)
         return flat
 
-    def apply(self, array: FloatArray, lengths: IntArray | None = None) -> FloatArray:
+    def apply(
+        self, array: FloatArray, lengths: IntArray | None = None, lost: BoolArray | None = None
+    ) -> FloatArray:
         """Like ``standard``, limited to ``CLIP`` deviations: what models see."""
-        limited: FloatArray = np.clip(self.standard(array, lengths), -CLIP, CLIP)
+        limited: FloatArray = np.clip(self.standard(array, lengths, lost), -CLIP, CLIP)
         return limited
 
     def invert(self, standard: FloatArray) -> FloatArray:
@@ -65,18 +75,24 @@ class Standardiser:
         shaped = standard.reshape(len(standard), *self.spec.shape)
         return np.asarray(shaped * self.deviation + self.mean, dtype=np.float32)
 
-    def scored(self, samples: int, lengths: IntArray | None = None) -> BoolArray:
-        """(samples, size): which flattened features count in a metric."""
+    def scored(
+        self, samples: int, lengths: IntArray | None = None, lost: BoolArray | None = None
+    ) -> BoolArray:
+        """(samples, size): which flattened features count in a metric; those of lost frames don't."""
         varies = np.broadcast_to(self.varies, self.spec.shape)
         mask = np.broadcast_to(varies, (samples, *self.spec.shape))
         if self.spec.kind == "sequence":
-            mask = mask & frame_mask(self.spec, samples, lengths)[..., None]
+            mask = mask & frame_mask(self.spec, samples, lengths, lost)[..., None]
         return np.ascontiguousarray(mask.reshape(samples, -1))
 
 
-def frame_mask(spec: ModalitySpec, samples: int, lengths: IntArray | None) -> BoolArray:
-    """(samples, frames): True for frames within the length."""
+def frame_mask(
+    spec: ModalitySpec, samples: int, lengths: IntArray | None, lost: BoolArray | None = None
+) -> BoolArray:
+    """(samples, frames): True for frames within the length that aren't lost."""
     frames = spec.shape[0]
     if lengths is None:
-        return np.ones((samples, frames), dtype=np.bool_)
-    return np.asarray(np.arange(frames)[None] < np.asarray(lengths)[:, None])
+        inside = np.ones((samples, frames), dtype=np.bool_)
+    else:
+        inside = np.asarray(np.arange(frames)[None] < np.asarray(lengths)[:, None])
+    return inside if lost is None else inside & ~lost

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from omg_graph.errors import EncoderError
+from omg_graph.telemetry import step
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -201,8 +202,9 @@ class CachedTextEncoder:
         if any(text not in self.table for text in texts):
             with self._busy:
                 new = [text for text in dict.fromkeys(texts) if text not in self.table]
-                for text, row in zip(new, self.encoder.embed(new) if new else (), strict=True):
-                    self.table[text] = row
+                with step("text_encoder.call", texts=len(texts), embedded_anew=len(new)):
+                    for text, row in zip(new, self.encoder.embed(new) if new else (), strict=True):
+                        self.table[text] = row
         if not texts:
             return np.zeros((0, self.width), np.float32)
         return np.stack([self.table[text] for text in texts])

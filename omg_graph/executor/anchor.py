@@ -1,95 +1,153 @@
-"""The anchor: what evidence and the Gaussian conditional already know, subtracted before diffusion."""
+"""The anchor: what evidence and closed-form conditionals already know, subtracted before diffusion."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-AnchorKind = Literal["none", "evidence", "gaussian", "mixture"]
+AnchorKind = Literal["none", "evidence", "gaussian", "kernel", "mixture"]
+PARTS = ("evidence", "gaussian", "kernel")
+"""What an anchor is put together from, in the order of its weights."""
+ENOUGH = 20
+"""Rows of an observed set that its own weights need."""
 
 
 class Anchor(nn.Module):
-    """A weighted sum of evidence and Gaussian conditional for each modality and number of observed ones.
+    """A weighted sum of evidence, Gaussian and kernel conditional, for each modality and observed set.
 
     The weights are fitted by non-negative least squares on cross-fitted predictions, down to zero: where
-    nothing can be known of a modality, the anchor is its training mean (zero in latent units).
+    nothing can be known of a modality, the anchor is its training mean (zero in latent units). An observed
+    set that was not fitted takes the weights of the one most like it.
     """
 
-    def __init__(self, names: tuple[str, ...], kind: AnchorKind = "mixture") -> None:
+    def __init__(self, names: tuple[str, ...], kind: AnchorKind = "mixture", patterns: int = 0) -> None:
         super().__init__()
         self.names = names
         self.kind = kind
-        self.register_buffer("weights", torch.zeros(len(names), len(names), 2))
+        self.register_buffer("patterns", torch.zeros(patterns, len(names), dtype=torch.bool))
+        self.register_buffer("weights", torch.zeros(len(names), patterns, len(PARTS)))
+        self.register_buffer("spreads", torch.ones(len(names), patterns))
+        self.patterns: Tensor
+        """Observed sets, (patterns, modalities)."""
         self.weights: Tensor
+        """(modalities, patterns, parts)."""
+        self.spreads: Tensor
+        """Deviation of what the anchor leaves, (modalities, patterns), in latent units."""
+
+    def uses(self, part: str) -> bool:
+        """Whether a part may have any weight."""
+        return self.kind in (part, "mixture")
 
     def forward(
         self,
         name: str,
-        evidence: Float[Tensor, "batch latent"],
-        gaussian: Float[Tensor, "batch latent"],
+        parts: Float[Tensor, "batch latent part"],
         observed: Bool[Tensor, "batch modality"],
     ) -> Float[Tensor, "batch latent"]:
-        """The anchor of one modality, in latent units."""
-        if self.kind == "none":
-            return torch.zeros_like(evidence)
-        weights = self.weights[self.names.index(name)][_count(observed, len(self.names))]
-        return weights[:, :1] * evidence + weights[:, 1:] * gaussian
+        """The anchor of one modality, in latent units.
+
+        Args:
+            name: The modality.
+            parts: What each of ``PARTS`` predicts; parts that aren't used may hold anything finite.
+            observed: What is observed.
+        """
+        if not len(self.patterns):
+            return torch.zeros_like(parts[..., 0])
+        weights = self.weights[self.names.index(name)][self._nearest(name, observed)]
+        return (parts * weights.unsqueeze(1)).sum(dim=-1)
+
+    def spread(self, name: str, observed: Bool[Tensor, "batch modality"]) -> Float[Tensor, " batch"]:
+        """Deviation of what the anchor leaves of one modality, in latent units."""
+        if not len(self.patterns):
+            return torch.ones(len(observed), device=observed.device)
+        return self.spreads[self.names.index(name)][self._nearest(name, observed)]
 
     def fit(
         self,
         name: str,
         target: Float[Tensor, "batch latent"],
-        evidence: Float[Tensor, "batch latent"],
-        gaussian: Float[Tensor, "batch latent"],
+        parts: Float[Tensor, "batch latent part"],
         observed: Bool[Tensor, "batch modality"],
+        patterns: Bool[Tensor, "pattern modality"],
     ) -> None:
         """Fit one modality's weights on predictions that did not see their targets.
 
-        Counts of observed modalities that never occur take the weights fitted over all rows.
+        Args:
+            name: The modality.
+            target: Its latents.
+            parts: What each of ``PARTS`` predicts of them.
+            observed: What is observed.
+            patterns: Observed sets to fit, the same for all modalities; one with fewer than ``ENOUGH`` rows
+                takes the weights fitted over all rows.
         """
-        if self.kind == "none":
-            return
-        use = torch.tensor([self.kind != "gaussian", self.kind != "evidence"])
-        parts = torch.stack([evidence, gaussian], dim=-1) * use
-        counts = _count(observed, len(self.names))
-        overall = nonnegative_least_squares(parts.reshape(-1, 2), target.reshape(-1))
+        if len(self.patterns) != len(patterns):
+            self.patterns = patterns.clone()
+            self.weights = torch.zeros(len(self.names), len(patterns), len(PARTS))
+            self.spreads = torch.ones(len(self.names), len(patterns))
+        parts = parts * torch.tensor([self.uses(part) for part in PARTS])
         row = self.names.index(name)
-        for count in range(len(self.names)):
-            rows = counts == count
-            if int(rows.sum()) >= 20:
-                fitted = nonnegative_least_squares(parts[rows].reshape(-1, 2), target[rows].reshape(-1))
-            else:
-                fitted = overall
-            self.weights[row, count] = fitted
+        overall = self._fitted(parts, target)
+        for column, pattern in enumerate(patterns):
+            rows = (observed == pattern).all(dim=1)
+            enough = int(rows.sum()) >= ENOUGH
+            self.weights[row, column] = self._fitted(parts[rows], target[rows]) if enough else overall
+            of_pattern = rows if enough else torch.ones_like(rows)
+            left = target[of_pattern] - parts[of_pattern] @ self.weights[row, column]
+            self.spreads[row, column] = left.square().mean().sqrt().clamp(min=1e-6)
+
+    def _fitted(self, parts: Tensor, target: Tensor) -> Tensor:
+        if self.kind == "none":
+            return torch.zeros(len(PARTS))
+        return nonnegative_least_squares(parts.flatten(0, 1), target.reshape(-1))
+
+    def _nearest(self, name: str, observed: Tensor) -> Tensor:
+        """The fitted observed set that is most like each row's, and doesn't hold the modality itself."""
+        holds = self.patterns[:, self.names.index(name)].long() * len(self.names)
+        alike = (observed.unsqueeze(1) == self.patterns).sum(dim=2) - holds
+        return alike.argmax(dim=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        load_sizes(self, ("patterns", "weights", "spreads"), state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _count(observed: Tensor, names: int) -> Tensor:
-    return (observed.sum(dim=1) - 1).clamp(min=0, max=names - 1)
+def load_sizes(module: nn.Module, names: Sequence[str], state_dict: dict[str, Any], prefix: str) -> None:
+    """Give buffers whose sizes were found in training the sizes that are about to be loaded."""
+    for name in names:
+        loaded, current = state_dict.get(prefix + name), getattr(module, name)
+        if isinstance(loaded, Tensor) and loaded.ndim == current.ndim:
+            setattr(module, name, torch.empty_like(loaded, device=current.device))
 
 
 def nonnegative_least_squares(
-    parts: Float[Tensor, "row two"], target: Float[Tensor, " row"]
-) -> Float[Tensor, " two"]:
-    """The two non-negative weights that minimise |parts w - target|^2.
+    parts: Float[Tensor, "row part"], target: Float[Tensor, " row"]
+) -> Float[Tensor, " part"]:
+    """The non-negative weights that minimise |parts w - target|^2.
 
     Exact: the best feasible solution among all subsets of weights that may differ from zero.
     """
     a, b = parts.double(), target.double()
     gram, moment = a.T @ a, a.T @ b
-    best, best_loss = torch.zeros(2, dtype=torch.float64), 0.0
-    for active in ([0], [1], [0, 1]):
-        block = gram[active][:, active]
-        if float(torch.linalg.matrix_norm(block)) < 1e-12:
-            continue
-        solved = torch.linalg.lstsq(block, moment[active].unsqueeze(1), driver="gelsd").solution.squeeze(1)
-        if (solved < 0).any():
-            continue
-        candidate = torch.zeros(2, dtype=torch.float64)
-        candidate[active] = solved
-        loss = float(candidate @ gram @ candidate - 2 * candidate @ moment)
-        if loss < best_loss:
-            best, best_loss = candidate, loss
+    count = parts.shape[1]
+    best, best_loss = torch.zeros(count, dtype=torch.float64), 0.0
+    for size in range(1, count + 1):
+        for subset in combinations(range(count), size):
+            active = list(subset)
+            block = gram[active][:, active]
+            if float(torch.linalg.matrix_norm(block)) < 1e-12:
+                continue
+            right = moment[active].unsqueeze(1)
+            solved = torch.linalg.lstsq(block, right, driver="gelsd").solution.squeeze(1)
+            if (solved < 0).any():
+                continue
+            candidate = torch.zeros(count, dtype=torch.float64)
+            candidate[active] = solved
+            loss = float(candidate @ gram @ candidate - 2 * candidate @ moment)
+            if loss < best_loss:
+                best, best_loss = candidate, loss
     return best.float()

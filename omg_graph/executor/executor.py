@@ -13,13 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omg_graph.encoders.per_modality import PerModality
-from omg_graph.executor.anchor import Anchor, AnchorKind
+from omg_graph.executor.anchor import PARTS, Anchor, AnchorKind
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import Prediction, SamplerName
 from omg_graph.executor.gaussian import GaussianConditional
+from omg_graph.executor.kernel import KernelConditional
 from omg_graph.executor.sampling import DenoisingPath, StepCallback, denoise
 from omg_graph.executor.task import TaskHead, TaskHeadConfig
 from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.seeding import generator
+
+SIMILAR = 32
+"""Kept rows among which a sample's first draws take residuals to start from."""
 
 PointEstimate = Literal["mean", "sample"]
 
@@ -41,9 +46,13 @@ class ExecutorConfig(BaseModel):
     layers: int = Field(default=4, ge=2)
     shallow_layers: tuple[int, ...] = (0, 1)
     deep_layers: tuple[int, ...] = (2, 3)
+    joint_layers: tuple[int, ...] = ()
+    """Layers that plan and evidence enter side by side, through the same weights."""
     heads: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     observed_slots: bool = True
+    observation: bool = True
+    """Whether the denoiser is told u_X."""
 
     @model_validator(mode="after")
     def _layers_fit(self) -> ExecutorConfig:
@@ -51,10 +60,11 @@ class ExecutorConfig(BaseModel):
             raise ValueError(
                 f"width must be even and a multiple of heads; {self.width} and {self.heads} came"
             )
-        outside = [layer for layer in self.shallow_layers + self.deep_layers if not 0 <= layer < self.layers]
+        injected = self.shallow_layers + self.deep_layers + self.joint_layers
+        outside = [layer for layer in injected if not 0 <= layer < self.layers]
         if outside:
             raise ValueError(
-                f"shallow and deep layers are numbered from 0 to {self.layers - 1}; {outside} came"
+                f"shallow, deep and joint layers are numbered from 0 to {self.layers - 1}; {outside} came"
             )
         if self.sample_steps > self.train_steps:
             raise ValueError(
@@ -76,6 +86,10 @@ class ExecutorInput:
     """g of the whole plan first, then of each constraint."""
     evidence: dict[str, Float[Tensor, "batch _"]]
     """E (Eq. 8); zeros where a modality is observed or nothing was found."""
+    groups: tuple[str, ...]
+    """Like ids: the kernel conditional leaves out kept rows of the same group."""
+    reading: Float[Tensor, "batch reading"] | None = None
+    """What the label reader says of each sample, where there is one."""
 
 
 class Executor(nn.Module):
@@ -99,19 +113,25 @@ class Executor(nn.Module):
             heads=config.heads,
             dropout=config.dropout,
             observed_slots=config.observed_slots,
+            joint_layers=config.joint_layers,
         )
         self.gaussian = GaussianConditional(widths)
+        self.kernel = KernelConditional(widths)
         self.anchor = Anchor(self.names, config.anchor)
         self.alignment = PerModality(
             {name: nn.Linear(width, low_level_size(self.specs[name])) for name, width in widths.items()}
         )
         """A of Eq. 14: evidence to low-level features."""
         self.register_buffer("residual_scale", torch.ones(len(widths)))
-        self.register_buffer("trust", torch.ones(len(widths)))
+        self.register_buffer("trust", torch.ones(len(widths), len(widths)))
+        self.register_buffer("start", torch.tensor(1.0))
         self.residual_scale: Tensor
         """Deviation of what the anchor leaves, for each modality: diffusion works on unit residuals."""
         self.trust: Tensor
-        """How much of the network's mean estimate to add to the anchor, fitted on validation rows."""
+        """How much of the network's mean estimate to add to the anchor, fitted on validation rows:
+        (modalities, observed modalities - 1)."""
+        self.start: Tensor
+        """Where draws start, of T: at 1 from noise, below from the noised residual of a row alike."""
         self.task: TaskHead | None = None
 
     def add_task(self, config: TaskHeadConfig) -> None:
@@ -122,19 +142,22 @@ class Executor(nn.Module):
         """The anchor of every modality, in latent units; zero where it is observed."""
         out = {}
         for column, name in enumerate(self.names):
-            evidence = batch.evidence[name]
-            gaussian = (
-                self.gaussian.predict(name, batch.latents, batch.observed)
-                if self.config.anchor in ("gaussian", "mixture")
-                else torch.zeros_like(evidence)
-            )
             missing = ~batch.observed[:, column : column + 1]
-            out[name] = self.anchor(name, evidence, gaussian, batch.observed) * missing
+            parts = torch.stack([self._anchor_part(part, name, batch) for part in PARTS], dim=-1)
+            out[name] = self.anchor(name, parts, batch.observed) * missing
         return out
+
+    def _anchor_part(self, part: str, name: str, batch: ExecutorInput) -> Float[Tensor, "batch latent"]:
+        if part == "evidence" or not self.anchor.uses(part):
+            return batch.evidence[name]
+        if part == "gaussian":
+            return self.gaussian.predict(name, batch.latents, batch.observed)
+        return self.kernel.predict(name, batch.latents, batch.observed, batch.ids, batch.groups)
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
         """What steers the denoiser."""
-        return Conditions(batch.observation, batch.plan, batch.evidence, dict(anchors), batch.observed)
+        told = batch.observation if self.config.observation else torch.zeros_like(batch.observation)
+        return Conditions(told, batch.plan, batch.evidence, dict(anchors), batch.observed)
 
     def latent_estimate(
         self, name: str, residual: Tensor, anchor: Tensor, trust: Tensor | float = 1.0
@@ -157,8 +180,11 @@ class Executor(nn.Module):
     def estimate(self, batch: ExecutorInput, conditions: Conditions) -> dict[str, Float[Tensor, "batch _"]]:
         """The point estimate of every modality's latents: the conditional mean."""
         residuals = self.mean_residuals(batch, conditions)
+        count = (batch.observed.sum(dim=1) - 1).clamp(min=0)
         return {
-            name: self.latent_estimate(name, residuals[name], conditions.anchor[name], self.trust[column])
+            name: self.latent_estimate(
+                name, residuals[name], conditions.anchor[name], self.trust[column, count].unsqueeze(1)
+            )
             for column, name in enumerate(self.names)
         }
 
@@ -190,7 +216,36 @@ class Executor(nn.Module):
             train_steps=self.config.train_steps,
             prediction=self.config.prediction,
             on_step=on_step,
+            start=float(self.start),
+            residuals=self._similar_residuals(batch, seed, draw) if float(self.start) < 1 else None,
         )
+
+    def _similar_residuals(
+        self, batch: ExecutorInput, seed: int, draw: int
+    ) -> dict[str, Float[Tensor, "batch _"]]:
+        """Residuals of kept rows that are like each sample, another row for each draw, in residual units.
+
+        Draws go through the ``SIMILAR`` nearest rows in an order of (seed, id), then through the next ones;
+        all missing modalities of a draw come from rows of one rank. That is mostly one row: not where their
+        kernels have other lengths, or where rows lack one of them.
+        """
+        block, place = divmod(draw, SIMILAR)
+        ranks = torch.tensor(
+            [
+                block * SIMILAR
+                + int(torch.randperm(SIMILAR, generator=generator(seed, i, "similar", block))[place])
+                for i in batch.ids
+            ],
+            device=batch.observed.device,
+        )
+        out = {}
+        for column, name in enumerate(self.names):
+            left = self.kernel.neighbour_residuals(
+                name, batch.latents, batch.observed, batch.ids, batch.groups, ranks
+            )
+            spread = self.anchor.spread(name, batch.observed) / self.residual_scale[column]
+            out[name] = left * spread.unsqueeze(1)
+        return out
 
     def fill(
         self, batch: ExecutorInput, estimates: Mapping[str, Float[Tensor, "batch _"]]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from omg_graph.encoders.standardise import Standardiser
 from omg_graph.executor.autoencoder import Autoencoder
+from omg_graph.executor.frames import FrameFiller
 from omg_graph.samples.dataset import FloatArray, ModalitySpec, Split
 
 
@@ -23,6 +24,9 @@ class ModalityCodec:
     autoencoder: Autoencoder
     scale: float
     """Root mean square of the latents on the training rows."""
+    filler: FrameFiller | None = None
+    """What fills lost frames of a sequence; None in a model made without one, whose frames are interpolated.
+    """
 
     @property
     def spec(self) -> ModalitySpec:
@@ -70,10 +74,14 @@ class LatentSpace:
         return {name: codec.standardiser.mean for name, codec in self.codecs.items()}
 
     def standard(self, split: Split) -> dict[str, FloatArray]:
-        """Modality to (samples, size) in standard units; rows that miss it are zero."""
+        """Modality to (samples, size) in standard units, lost frames filled; rows that miss it are zero."""
         out = {}
         for name, codec in self.codecs.items():
-            rows = codec.standardiser.apply(split.arrays[name], split.lengths.get(name))
+            gaps, lengths = split.gaps(name), split.lengths.get(name)
+            rows = codec.standardiser.apply(split.arrays[name], lengths, gaps)
+            if gaps is not None:
+                # of its own frames alone: another modality's may be what is to be told from this one
+                rows = (codec.filler or FrameFiller.interpolating(codec.spec)).fill(rows, gaps, lengths)
             out[name] = rows * split.observed[name][:, None]
         return out
 
@@ -85,6 +93,30 @@ class LatentSpace:
                 latent = self.codecs[name].autoencoder.encode(torch.from_numpy(features))
             latents[name] = latent.clone() * torch.from_numpy(split.observed[name])[:, None]
         return latents
+
+    def fill_frames(self, split: Split) -> dict[str, FloatArray]:
+        """Sequences with their lost frames filled, from what else of the sample is observed.
+
+        Returns:
+            Modality to (samples, frames, features) in the input's units, for modalities with lost frames;
+            every number that was there is the same, bit by bit.
+        """
+        out = {}
+        latents: dict[str, Tensor] | None = None
+        for name, codec in self.codecs.items():
+            gaps, lengths = split.gaps(name), split.lengths.get(name)
+            if gaps is None:
+                continue
+            filler, prior = codec.filler or FrameFiller.interpolating(codec.spec), None
+            if filler.names:
+                latents = self.encode(split) if latents is None else latents
+                others = {other: latents[other].numpy() for other in filler.names}
+                seen = np.stack([split.observed[other] for other in filler.names], axis=1)
+                prior = filler.prior(others, seen)
+            rows = codec.standardiser.apply(split.arrays[name], lengths, gaps)
+            filled = codec.standardiser.invert(filler.fill(rows, gaps, lengths, prior))
+            out[name] = np.where(gaps[..., None], filled, split.arrays[name])
+        return out
 
     def decode(self, name: str, latents: Float[Tensor, "sample latent"]) -> FloatArray:
         """(samples, *shape) in the input's units."""

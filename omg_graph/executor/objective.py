@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +18,7 @@ from omg_graph.executor.executor import Executor, ExecutorInput, low_level_featu
 
 Decode = Callable[[str, Tensor], Tensor]
 """(modality, latents) to standardised features, differentiable: the autoencoder's decoder."""
+TaskState = Literal["estimate", "noisy"]
 EmbedReconstruction = Callable[[str, Tensor], Tensor]
 """(modality, latents) to the shared space: psi's branch for that modality."""
 
@@ -34,6 +36,8 @@ class ObjectiveWeights(BaseModel):
     """lambda_task of Eq. 18."""
     mean_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of the batch that trains the mean estimate instead of the denoising of a noisy state."""
+    task_state: TaskState = "estimate"
+    """What L_task classifies: the estimate of Eq. 16, or the ``noisy`` state itself."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,12 @@ def objective(
     noising: Noising,
     decode: Decode,
     embed: EmbedReconstruction,
+    task_state: TaskState = "estimate",
 ) -> Losses:
     """Every term of the objective for one batch.
 
     The one-step estimates of noisy rows (Eq. 16) count in L_plan, L_evi and L_task by their signal level
-    abar: near T they say nothing of the clean latent yet.
+    abar: near T they say nothing of the clean latent yet. ``task_state`` names what L_task classifies.
     """
     prediction = executor.config.prediction
     clean, noisy = {}, {}
@@ -125,6 +130,7 @@ def objective(
     weight = torch.where(certain, torch.ones_like(noising.time), noising.signal.squeeze(1))
     denoising, mean, plan, evidence = [], [], [], []
     estimates: dict[str, Tensor] = {}
+    states: dict[str, Tensor] = {}
     for column, name in enumerate(executor.names):
         known = targets.known[:, column]
         target = regression_target(clean[name], noising.noise[name], noising.signal, prediction)
@@ -133,6 +139,7 @@ def objective(
         one_step = clean_estimate(noisy[name], outputs[name], noising.signal, prediction)
         residual = torch.where(mean_rows, outputs[name], one_step)
         estimates[name] = executor.latent_estimate(name, residual, conditions.anchor[name])
+        states[name] = executor.latent_estimate(name, noisy[name], conditions.anchor[name])
         plan.append(
             _mean(weight * plan_consistency(embed(name, estimates[name]), conditions.plan[:, 0]), known)
         )
@@ -144,8 +151,15 @@ def objective(
         _average(mean),
         _average(plan),
         _average(evidence),
-        task_loss(executor, batch, estimates, targets, weight),
+        task_loss(executor, batch, TASK_STATES[task_state](estimates, states), targets, weight),
     )
+
+
+TASK_STATES: Mapping[TaskState, Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]] = {
+    "estimate": lambda estimates, _states: estimates,
+    "noisy": lambda _estimates, states: states,
+}
+"""What L_task classifies, of the estimates of Eq. 16 and the noisy states, both in latent units."""
 
 
 def plan_consistency(

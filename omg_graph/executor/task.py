@@ -14,6 +14,9 @@ from torch.nn import functional as F
 SLOT_NORM = 4.0
 """Typical length of a slot in the head's input."""
 
+READING_NORM = 400.0
+"""The label reader's estimate is learned from first: its few weights move logits so much faster."""
+
 TargetKind = Literal["degrees", "classes", "number"]
 
 
@@ -35,6 +38,8 @@ class TaskHeadConfig(BaseModel):
     hidden: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     regression_weight: float = 0.5
+    reading: int = Field(default=0, ge=0)
+    """Numbers that the label reader gives the head; 0 without one."""
 
     @property
     def outputs(self) -> int:
@@ -45,7 +50,8 @@ class TaskHeadConfig(BaseModel):
 class TaskHead(nn.Module):
     """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
 
-    The perceptron's last layer starts at zero: where data are few, what is linear is learned first.
+    The perceptron's last layer starts at zero: where data are few, what is linear is learned first. A label
+    reader's estimate, where there is one, is added by a linear map of its own.
     """
 
     def __init__(self, config: TaskHeadConfig) -> None:
@@ -64,13 +70,23 @@ class TaskHead(nn.Module):
         )
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        self.reading = nn.Linear(config.reading, config.outputs, bias=False) if config.reading else None
+        if self.reading is not None:
+            nn.init.zeros_(self.reading.weight)
 
     def forward(
         self,
         observation: Float[Tensor, "batch shared"],
         latents: Mapping[str, Float[Tensor, "batch _"]],
+        reading: Float[Tensor, "batch reading"] | None = None,
     ) -> Float[Tensor, "batch output"]:
-        """Logits over the names, or the standardised number."""
+        """Logits over the names, or the standardised number.
+
+        Args:
+            observation: u_X.
+            latents: One slot for each modality.
+            reading: The label reader's estimate; None while the executor itself is trained.
+        """
         config = self.config
         # each slot at about SLOT_NORM, whatever its width; u_X has length one
         slots = [
@@ -79,6 +95,8 @@ class TaskHead(nn.Module):
         ]
         fused = torch.cat([observation, *slots], dim=-1)
         logits: Tensor = self.linear(self.dropout(fused)) + self.perceptron(fused)
+        if self.reading is not None and reading is not None:
+            logits = logits + self.reading(READING_NORM * reading)
         return logits
 
     def probabilities(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
@@ -107,20 +125,47 @@ class TaskHead(nn.Module):
             scaled = (safe - self.config.target_mean) / self.config.target_deviation
             cost = (outputs[:, 0] - scaled).square()
         else:
-            cost = F.cross_entropy(outputs, self.class_index(safe), reduction="none", label_smoothing=0.02)
+            named = self.class_index(safe)
+            cost = F.cross_entropy(outputs, named, reduction="none", label_smoothing=0.02)
             if self.config.kind == "degrees":
                 error = (self.value(outputs) - safe) / self.config.target_deviation
                 cost = cost + self.config.regression_weight * error.square()
         return torch.where(known, cost, torch.zeros_like(cost))
 
     def class_index(self, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """The nearest degree's index, or the class index that the target is.
+        """Which of the names each label is."""
+        return class_index(self.config, target)
 
-        Half-way between two degrees it is the one an even number of steps from the middle, as in ACC7.
-        """
-        if self.config.kind == "classes":
-            return target.long()
-        degrees = torch.tensor(self.config.degrees, dtype=target.dtype, device=target.device)
-        steps = torch.arange(len(degrees), device=target.device) - (len(degrees) - 1) // 2
-        distance = (target[:, None] - degrees[None]).abs() + 1e-5 * (steps % 2)
-        return distance.argmin(dim=1)
+
+def class_index(config: TaskHeadConfig, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """The nearest degree's index, or the class index that the target is.
+
+    Half-way between two degrees it is the one an even number of steps from the middle, as in ACC7.
+    """
+    if config.kind == "classes":
+        return target.long()
+    degrees = torch.tensor(config.degrees, dtype=target.dtype, device=target.device)
+    steps = torch.arange(len(degrees), device=target.device) - (len(degrees) - 1) // 2
+    distance = (target[:, None] - degrees[None]).abs() + 1e-5 * (steps % 2)
+    return distance.argmin(dim=1)
+
+
+def label_width(config: TaskHeadConfig) -> int:
+    """Columns that a label makes for regression on it."""
+    return len(config.names) + (config.kind != "classes")
+
+
+def label_columns(config: TaskHeadConfig, target: Float[Tensor, " batch"]) -> Float[Tensor, "batch column"]:
+    """Labels as columns to regress on, centred: the standardised number, and one for each name.
+
+    Rows whose label is NaN are zero.
+    """
+    known = ~target.isnan()
+    safe = torch.where(known, target, torch.full_like(target, config.target_mean))
+    columns = []
+    if config.kind != "classes":
+        columns.append(((safe - config.target_mean) / config.target_deviation).unsqueeze(1))
+    if config.names:
+        named = F.one_hot(class_index(config, safe), len(config.names)).float()
+        columns.append(named - named[known].mean(dim=0))
+    return torch.cat(columns, dim=1) * known.unsqueeze(1)

@@ -47,9 +47,13 @@ def expected_calibration_error(truth: ClassIndexes, probabilities: Numbers, bins
         return None
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == truth
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    gap = np.bincount(bins_of(confidence, bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(truth))
+
+
+def bins_of(confidence: Numbers, bins: int = BINS) -> ClassIndexes:
+    """(samples,): the bin of each confidence, of equal widths over (0, 1], the right border included."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def negative_log_likelihood(truth: ClassIndexes, probabilities: Numbers) -> float | None:

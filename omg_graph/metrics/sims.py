@@ -44,5 +44,9 @@ def sims_scores(truth: npt.ArrayLike, value: npt.ArrayLike) -> Scores:
 
 
 def sims_classes(values: Numbers, classes: int) -> ClassIndexes:
-    """(samples,): which of 2, 3 or 5 ordered classes each value falls into."""
-    return np.searchsorted(np.array(CUT_POINTS[classes]), values, side="left").astype(np.int64)
+    """(samples,): which of 2, 3 or 5 ordered classes each value falls into.
+
+    In single precision, as MMSA has it: a label of 0.1 is on the border, however its digits were kept.
+    """
+    borders = np.array(CUT_POINTS[classes], np.float32)
+    return np.searchsorted(borders, values.astype(np.float32), side="left").astype(np.int64)

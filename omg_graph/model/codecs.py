@@ -9,6 +9,7 @@ from torch import Tensor
 
 from omg_graph.encoders.standardise import Standardiser
 from omg_graph.executor.autoencoder import AutoencoderKind, build_autoencoder
+from omg_graph.executor.frames import FrameFiller
 from omg_graph.executor.latents import LatentSpace, ModalityCodec
 from omg_graph.samples.dataset import ModalitySpec
 
@@ -24,6 +25,8 @@ def codec_tensors(space: LatentSpace) -> dict[str, Tensor]:
         tensors[f"{number}/width"] = torch.tensor(codec.width)
         for key, value in codec.autoencoder.state_dict().items():
             tensors[f"{number}/autoencoder/{key}"] = value
+        if codec.filler is not None:
+            tensors |= {f"{number}/frames/{key}": value for key, value in codec.filler.tensors().items()}
     return tensors
 
 
@@ -45,5 +48,10 @@ def codecs_from_tensors(
             tensors[f"{number}/varies"].numpy(),
         )
         autoencoder.eval().requires_grad_(False)
-        codecs[spec.name] = ModalityCodec(standardiser, autoencoder, float(tensors[f"{number}/scale"]))
+        prefix = f"{number}/frames/"
+        kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        others = [other.name for other in specs if other.name != spec.name]
+        filler = FrameFiller.of_tensors(spec, kept, others) if kept else None
+        scale = float(tensors[f"{number}/scale"])
+        codecs[spec.name] = ModalityCodec(standardiser, autoencoder, scale, filler)
     return LatentSpace(codecs)

@@ -13,11 +13,14 @@ from omg_graph.executor.autoencoder import AutoencoderKind
 from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.executor.task import TaskHeadConfig
 from omg_graph.metrics.families import MetricFamily
+from omg_graph.model.conditions import PlanConditionName, QueryPlanName
+from omg_graph.retriever.attention import AggregationName
 from omg_graph.samples.dataset import ModalitySpec
 from omg_graph.trajectory.utility import UtilityWeights
 
 FORMAT_VERSION = 1
 QueryKind = Literal["corrected", "raw", "literal"]
+EvidenceSourceName = Literal["entries", "none"]
 
 
 class _Record(BaseModel):
@@ -33,6 +36,8 @@ class PlanningSettings(_Record):
     """lambda_s of Eq. 5."""
     schema_penalty: float = 0.1
     """gamma of Eq. 5."""
+    condition: PlanConditionName = "plan"
+    """What stands for c_S."""
 
 
 class RetrievalSettings(_Record):
@@ -43,6 +48,11 @@ class RetrievalSettings(_Record):
     query: QueryKind = "corrected"
     query_kept: bool = False
     """Whether the learned correction helped on validation rows, and so is in use."""
+    query_plan: QueryPlanName = "plan"
+    """Whose plan turns the query."""
+    aggregation: AggregationName = "attention"
+    source: EvidenceSourceName = "entries"
+    """``none``: nothing is ever looked up."""
 
 
 class Target(_Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,7 @@ from omg_graph.encoders.text import (
     file_sha256,
     locate_text_encoder,
 )
+from omg_graph.encoders.words import WordEncoder
 from omg_graph.errors import KnowledgeBaseError, ModelError
 from omg_graph.executor.denoiser import Denoiser
 from omg_graph.executor.diffusion import make_scheduler
@@ -29,9 +31,11 @@ from omg_graph.executor.executor import Executor
 from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
 from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
+from omg_graph.model.reader import LabelReader
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
+from omg_graph.telemetry import step
 
 MANIFEST = "manifest.json"
 CONFIG = "model.json"
@@ -39,12 +43,16 @@ CODECS = "codecs.safetensors"
 ENCODER = "observation_encoder.safetensors"
 PROJECTION = "query_projection.safetensors"
 EXECUTOR = "executor.safetensors"
+READER = "label_reader.safetensors"
+WORDS = "words.json"
 DENOISER = "denoiser"
 SCHEDULER = "scheduler"
 PLANNER = "planner"
 KNOWLEDGE_BASE = "knowledge_base"
 TEXT_TABLE = "plan_texts.safetensors"
 TEXT_LIST = "plan_texts.json"
+_log = logging.getLogger(__name__)
+
 REQUIRED = (CONFIG, CODECS, ENCODER, EXECUTOR)
 
 
@@ -66,6 +74,9 @@ def save_model(model: Model, folder: Path) -> Manifest:
     make_scheduler(config.sampler, config.train_steps, config.prediction).save_pretrained(folder / SCHEDULER)
     rest = {k: v for k, v in model.executor.state_dict().items() if not k.startswith("denoiser.")}
     _save_weights(rest, folder / EXECUTOR)
+    if model.reader is not None:
+        _save_weights(model.reader.kernel.state_dict(), folder / READER)
+        _write_json(folder / WORDS, model.reader.words.model_dump(mode="json"))
     model.planner.save(folder / PLANNER)
     model.knowledge_base.save(folder / KNOWLEDGE_BASE)
     texts = sorted(model.text_encoder.table)
@@ -155,9 +166,12 @@ def load_model(folder: str | Path | None = None, text_encoder: str | Path | None
     """
     folder = default_model_folder() if folder is None else Path(folder)
     manifest = read_manifest(folder)
-    verify(folder, manifest)
     try:
-        return _load(folder, manifest, text_encoder)
+        with step("model", files=len(manifest.files)):
+            verify(folder, manifest)
+            model = _load(folder, manifest, text_encoder)
+        _log.info("model %s, fingerprint %s, from %s", model.config.name, manifest.fingerprint[:12], folder)
+        return model
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder} can't be loaded ({reason}): train the model again") from error
@@ -175,6 +189,11 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
     missing, unexpected = executor.load_state_dict(load_file(folder / EXECUTOR), strict=False)
     if unexpected or any(not name.startswith("denoiser.") for name in missing):
         raise ValueError(f"{EXECUTOR} doesn't fit {CONFIG}")
+    reader = None
+    if config.task is not None and config.task.reading:
+        words = WordEncoder.model_validate_json((folder / WORDS).read_text(encoding="utf-8"))
+        reader = LabelReader.untrained(config.latent_widths, config.task, words)
+        reader.kernel.load_state_dict(load_file(folder / READER))
     projection = build_projection(config)
     projection.load_state_dict(load_file(folder / PROJECTION))
     planner = StudentPlanner.load(folder / PLANNER)
@@ -199,6 +218,7 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
         planner=planner,
         projection=projection,
         executor=executor,
+        reader=reader,
         knowledge_base=kb,
     )
 

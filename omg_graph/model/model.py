@@ -19,12 +19,13 @@ from omg_graph.errors import DeviceError
 from omg_graph.executor.executor import Executor
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.model.config import Manifest, ModelConfig
+from omg_graph.model.reader import LabelReader
 from omg_graph.planner.interface import Planner
 from omg_graph.planner.schema import Schema
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import View, side_by_side
-from omg_graph.retriever.retriever import ChromaRetriever, Retriever
+from omg_graph.retriever.retriever import ChromaRetriever, NoRetriever, Retriever
 
 PSI_VIEW = "psi"
 
@@ -46,6 +47,8 @@ class Model:
     projection: nn.Module
     executor: Executor
     knowledge_base: KnowledgeBase
+    reader: LabelReader | None = None
+    """What the task head reads beside u_X and slots."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     custom_retriever: Retriever | None = None
 
@@ -59,8 +62,11 @@ class Model:
 
     @cached_property
     def _own_retriever(self) -> Retriever:
+        settings = self.config.retrieval
+        if settings.source == "none":
+            return NoRetriever(self.latent_space.widths)
         index = ChromaIndex.open(self.knowledge_base)
-        return ChromaRetriever(self.knowledge_base, index, self.config.retrieval.temperature)
+        return ChromaRetriever(self.knowledge_base, index, settings.temperature, settings.aggregation)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,9 +102,14 @@ class Model:
         if device == self.device:
             return self
         encoder, projection, executor = deepcopy((self.encoder, self.projection, self.executor))
+        reader = self.reader
+        if reader is not None:
+            reader = replace(reader, kernel=deepcopy(reader.kernel).to(device))
         for module in (encoder, projection, executor):
             module.to(device)
-        return replace(self, encoder=encoder, projection=projection, executor=executor, device=device)
+        return replace(
+            self, encoder=encoder, projection=projection, executor=executor, reader=reader, device=device
+        )
 
 
 def components_fingerprint(latent_space: LatentSpace, encoder: nn.Module, text_encoder: str) -> str:
@@ -109,6 +120,8 @@ def components_fingerprint(latent_space: LatentSpace, encoder: nn.Module, text_e
         for array in (codec.standardiser.mean, codec.standardiser.deviation):
             digest.update(np.ascontiguousarray(array).tobytes())
         _add_weights(digest, name, codec.autoencoder)
+        for tensor in () if codec.filler is None else codec.filler.tensors().values():
+            digest.update(tensor.numpy().tobytes())
     _add_weights(digest, "psi", encoder)
     return digest.hexdigest()
 

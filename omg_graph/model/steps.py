@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import ExecutorInput
-from omg_graph.executor.sampling import DenoisingPath
+from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
+from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
 from omg_graph.planner.interface import CandidatePlan, PlannerInput
 from omg_graph.planner.rerank import Reranking, score_candidates
@@ -21,9 +23,10 @@ from omg_graph.planner.student import StudentPlanner
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.retriever.keys import build_keys
 from omg_graph.samples.dataset import FloatArray, Split
+from omg_graph.telemetry import step
 
-StepCallback = Callable[[int, int, int], None]
-"""(draw from 0, step from 1, steps)."""
+StepCallback = Callable[[int, int, int, dict[str, DenoisingPath]], None]
+"""(draw from 0, step from 1, steps, the draw's paths so far)."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +41,49 @@ class Observation:
 
 def observe(model: Model, split: Split) -> Observation:
     """u_X = psi(X), and the latents of what is observed."""
-    latents = {name: value.to(model.device) for name, value in model.latent_space.encode(split).items()}
-    observed = torch.from_numpy(split.mask()).to(model.device)
+    latents, observed = encode(model, split)
     with torch.inference_mode():
         embedding = model.encoder(latents, observed).cpu().numpy()
     return Observation(latents, observed, embedding)
 
 
-def propose(
-    model: Model, split: Split, embedding: FloatArray, candidates: int, seed: int
-) -> list[list[CandidatePlan]]:
-    """Omega(X): candidate plans for every sample."""
+def encode(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor]:
+    """Latents of what is observed, zeros elsewhere, and which that is: (samples, modalities)."""
+    latents = {name: value.to(model.device) for name, value in model.latent_space.encode(split).items()}
+    return latents, torch.from_numpy(split.mask()).to(model.device)
+
+
+def planner_input(split: Split, embedding: FloatArray) -> PlannerInput:
+    """What a planner is shown of samples: u_X, transcripts, and the names of what is observed."""
     texts = split.raw_text or (None,) * len(split)
     observed = tuple(
         tuple(name for name, there in zip(split.names, row, strict=True) if there) for row in split.mask()
     )
-    inputs = PlannerInput(split.ids, embedding, tuple(texts), split.names, observed)
-    if isinstance(model.planner, StudentPlanner):
-        greedy = model.config.planning.include_greedy
-        return model.planner.propose(inputs, candidates, seed, include_greedy=greedy)
-    return model.planner.propose(inputs, candidates, seed)
+    return PlannerInput(split.ids, embedding, tuple(texts), split.names, observed)
+
+
+def propose(
+    model: Model, split: Split, embedding: FloatArray, candidates: int, seed: int, *, heat: float = 0.0
+) -> list[list[CandidatePlan]]:
+    """Omega(X): candidate plans for every sample.
+
+    Args:
+        model: Whose planner is asked.
+        split: The samples.
+        embedding: u_X, (samples, shared).
+        candidates: How many for each of them.
+        seed: With the id it decides what is drawn.
+        heat: By how much the distilled planner's temperature is above 1 where a person wants other plans
+            than the likely ones; the greedy plan is then left out. Log-probabilities are the same.
+    """
+    inputs = planner_input(split, embedding)
+    with step("planner.call", level=logging.DEBUG, samples=len(split), candidates=candidates):
+        if isinstance(model.planner, StudentPlanner):
+            greedy = model.config.planning.include_greedy and not heat
+            return model.planner.propose(
+                inputs, candidates, seed, include_greedy=greedy, temperature=1.0 + heat
+            )
+        return model.planner.propose(inputs, candidates, seed)
 
 
 def rerank(
@@ -87,11 +113,20 @@ def rerank(
     return chosen
 
 
-def embed_plans(model: Model, plans: Sequence[Plan]) -> FloatArray:
-    """c_S: (samples, constraints + 1, shared), the whole plan first, then each constraint (Eq. 4)."""
+def embed_plans(model: Model, plans: Sequence[Plan], ids: Sequence[str]) -> FloatArray:
+    """c_S: (samples, constraints + 1, shared), the whole plan first, then each constraint (Eq. 4).
+
+    Args:
+        model: The model, which may take something else for c_S.
+        plans: The chosen plans.
+        ids: Their samples' ids.
+    """
     texts = [text for plan in plans for text in plan_texts(model, plan)]
-    rows = model.text_encoder.embed(texts)
-    return rows.reshape(len(plans), -1, model.config.shared_width)
+    rows = model.text_encoder.embed(texts).reshape(len(plans), -1, model.config.shared_width)
+    condition: FloatArray = PLAN_CONDITIONS[model.config.planning.condition](
+        torch.from_numpy(rows), ids
+    ).numpy()
+    return condition
 
 
 def plan_texts(model: Model, plan: Plan) -> tuple[str, ...]:
@@ -114,18 +149,21 @@ def retrieve(
     targets = {name: rows for name, rows in targets.items() if rows.any()}
     if not targets:
         return {}
-    query, has_view = build_query(model, observation, plan_embeddings[:, 0])
-    return model.retriever.retrieve(
-        query,
-        has_view,
-        plan_embeddings[:, 0],
-        ids=split.ids,
-        groups=split.groups,
-        targets=targets,
-        k=top_k,
-        allow_own_group=allow_own_group,
-        plan_texts=[model.schema.text(plan) for plan in plans],
-    )
+    turned = query_plan(model.config.retrieval.query_plan, model.schema, model.text_encoder)
+    asked = turned(torch.from_numpy(plan_embeddings[:, 0]), split.ids).numpy()
+    query, has_view = build_query(model, observation, asked)
+    with step("retriever.query", level=logging.DEBUG, queries=len(split), top_k=top_k):
+        return model.retriever.retrieve(
+            query,
+            has_view,
+            plan_embeddings[:, 0],
+            ids=split.ids,
+            groups=split.groups,
+            targets=targets,
+            k=top_k,
+            allow_own_group=allow_own_group,
+            plan_texts=[model.schema.text(plan) for plan in plans],
+        )
 
 
 def build_query(
@@ -167,8 +205,14 @@ class Execution:
     paths: dict[str, DenoisingPath]
     """The path of draw 0, in residual units."""
     anchors: dict[str, Tensor]
-    outputs: Tensor | None
+    outputs: Tensor | None = None
     """What the task head says, (samples, outputs); None without one."""
+    path_costs: Tensor | None = None
+    """C_path of every draw, (draws, samples), averaged over missing modalities; where draws are ranked."""
+    outputs_without: Tensor | None = None
+    """The same with zeros, the training mean of latents, in place of what was estimated."""
+    outputs_anchor: Tensor | None = None
+    """The same with the anchor in place of the estimate."""
 
 
 def execute(
@@ -196,19 +240,44 @@ def execute(
         steps: Denoising steps; the model's own if None.
         on_step: Told of every step.
     """
+    batch = executor_input(model, split, observation, plan_embeddings, evidence)
+    return predict(model, batch, denoise(model, batch, seed=seed, draws=draws, steps=steps, on_step=on_step))
+
+
+def denoise(
+    model: Model,
+    batch: ExecutorInput,
+    *,
+    seed: int,
+    draws: int = 1,
+    steps: int | None = None,
+    rank: bool = False,
+    on_step: StepCallback | None = None,
+) -> Execution:
+    """The point estimate, and draws with the path of the first (Eqs. 10-13, 16); the label comes after.
+
+    With ``rank`` and several draws, the path kept is that of each sample's draw with the least C_path, and
+    that draw is the point estimate (Eq. 2): within one plan the other terms of the utility are the same.
+    """
     executor, device = model.executor, model.device
-    batch = _executor_input(model, split, observation, plan_embeddings, evidence)
     conditions, estimates = _estimates(model, batch)
     paths: dict[str, DenoisingPath] = {}
+    costs: list[Tensor] = []
     samples: dict[str, list[Tensor]] = {name: [] for name in executor.names}
-    if not bool(observation.observed.all()):
+    if not bool(batch.observed.all()):
         for draw in range(draws):
 
-            def told(step: int, of: int, draw: int = draw) -> None:
+            def told(number: int, of: int, made: dict[str, DenoisingPath], draw: int = draw) -> None:
                 if on_step is not None:
-                    on_step(draw, step, of)
+                    on_step(draw, number, of, made)
 
-            made = executor.draw(batch, conditions, seed=seed, draw=draw, steps=steps, on_step=told)
+            with step("executor.draw", level=logging.DEBUG, samples=len(batch.ids)) as drawing:
+                made = executor.draw(batch, conditions, seed=seed, draw=draw, steps=steps, on_step=told)
+                drawing.count(draw=draw, steps=max(len(path.timesteps) for path in made.values()))
+            if rank:
+                costs.append(path_costs(made, batch.observed))
+            if costs[1:]:
+                paths = chosen_paths(paths, made, costs[-1] < torch.stack(costs[:-1]).amin(dim=0))
             paths = paths or made
             for name in executor.names:
                 final = made[name].states[-1].to(device)
@@ -216,7 +285,22 @@ def execute(
     stacked = {name: torch.stack(rows) for name, rows in samples.items() if rows}
     if executor.config.point_estimate == "sample" and stacked:
         estimates = {name: rows[0] for name, rows in stacked.items()}
-    return Execution(estimates, stacked, paths, conditions.anchor, _outputs(model, batch, estimates))
+    ranked = torch.stack(costs) if costs else None
+    if ranked is not None and draws > 1:
+        best, rows = ranked.argmin(dim=0).to(device), torch.arange(len(batch.ids), device=device)
+        estimates = {name: drawn[best, rows] for name, drawn in stacked.items()}
+    return Execution(estimates, stacked, paths, conditions.anchor, path_costs=ranked)
+
+
+def predict(model: Model, batch: ExecutorInput, execution: Execution) -> Execution:
+    """The label, with what was estimated and without (Eq. 17)."""
+    nothing = {name: torch.zeros_like(latents) for name, latents in batch.latents.items()}
+    return replace(
+        execution,
+        outputs=_outputs(model, batch, execution.estimates),
+        outputs_without=_outputs(model, batch, nothing),
+        outputs_anchor=_outputs(model, batch, execution.anchors),
+    )
 
 
 def point_estimates(
@@ -227,18 +311,26 @@ def point_estimates(
     evidence: Mapping[str, FloatArray],
 ) -> Execution:
     """Like ``execute`` with no sample drawn: the mean estimate and the label alone."""
-    batch = _executor_input(model, split, observation, plan_embeddings, evidence)
+    batch = executor_input(model, split, observation, plan_embeddings, evidence)
     conditions, estimates = _estimates(model, batch)
-    return Execution(estimates, {}, {}, conditions.anchor, _outputs(model, batch, estimates))
+    return Execution(
+        estimates,
+        {},
+        {},
+        conditions.anchor,
+        _outputs(model, batch, estimates),
+        outputs_anchor=_outputs(model, batch, conditions.anchor),
+    )
 
 
-def _executor_input(
+def executor_input(
     model: Model,
     split: Split,
     observation: Observation,
     plan_embeddings: FloatArray,
     evidence: Mapping[str, FloatArray],
 ) -> ExecutorInput:
+    """A batch as the executor sees it."""
     device = model.device
     return ExecutorInput(
         ids=split.ids,
@@ -252,6 +344,12 @@ def _executor_input(
             else torch.zeros(len(split), width, device=device)
             for name, width in model.executor.widths.items()
         },
+        groups=split.groups,
+        reading=None
+        if model.reader is None
+        else model.reader.read(
+            observation.latents, observation.observed, split.raw_text, split.ids, split.groups
+        ),
     )
 
 
@@ -266,5 +364,6 @@ def _outputs(model: Model, batch: ExecutorInput, estimates: Mapping[str, Tensor]
     if model.executor.task is None:
         return None
     with torch.inference_mode():
-        outputs: Tensor = model.executor.task(batch.observation, model.executor.fill(batch, estimates))
+        slots = model.executor.fill(batch, estimates)
+        outputs: Tensor = model.executor.task(batch.observation, slots, batch.reading)
     return outputs

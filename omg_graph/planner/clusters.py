@@ -51,19 +51,29 @@ def feature_vectors(split: Split) -> dict[str, FloatArray]:
     A sequence is averaged over the frames that are there, an image over a coarse grid for each channel.
     """
     return {
-        spec.name: _vectors(spec, split.arrays[spec.name], split.lengths.get(spec.name))
+        spec.name: _vectors(
+            spec, split.arrays[spec.name], split.lengths.get(spec.name), split.lost.get(spec.name)
+        )
         for spec in split.modalities
     }
 
 
-def _vectors(spec: ModalitySpec, array: FloatArray, lengths: npt.NDArray[np.int64] | None) -> FloatArray:
+def _vectors(
+    spec: ModalitySpec,
+    array: FloatArray,
+    lengths: npt.NDArray[np.int64] | None,
+    lost: BoolArray | None,
+) -> FloatArray:
     if spec.kind == "vector":
         return array
     if spec.kind == "sequence":
         frames = array.shape[1]
         there = np.full(len(array), frames) if lengths is None else np.clip(lengths, 1, frames)
-        kept = np.arange(frames)[None, :, None] < there[:, None, None]
-        return np.asarray((array * kept).sum(axis=1) / there[:, None], dtype=np.float32)
+        kept = np.arange(frames)[None] < there[:, None]
+        if lost is not None:
+            kept &= ~lost
+        counts = np.maximum(kept.sum(axis=1), 1)
+        return np.asarray((array * kept[..., None]).sum(axis=1) / counts[:, None], dtype=np.float32)
     channels = array.reshape(len(array), -1, *array.shape[-2:])
     cells = [
         cell.mean(axis=(-2, -1))

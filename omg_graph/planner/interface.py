@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from omg_graph.errors import PlanError
-from omg_graph.planner.schema import Schema
+from omg_graph.planner.schema import Plan, Schema
 from omg_graph.trajectory.trajectory import PlanOrigin
 
 
@@ -79,4 +79,13 @@ class Planner(Protocol):
 
     def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
         """``candidates`` plans for each sample; what is drawn depends on (seed, id, candidate) alone."""
+        ...
+
+
+@runtime_checkable
+class RescoringPlanner(Protocol):
+    """A planner that can say how probable a plan is that it didn't draw, such as one that a person wrote."""
+
+    def rescore(self, observations: PlannerInput, plans: Sequence[Plan]) -> list[CandidatePlan | None]:
+        """One plan for each sample, with its log-probabilities; None where it has none to give."""
         ...

@@ -205,6 +205,28 @@ class StudentPlanner(nn.Module):
             for row in range(0, len(plans), candidates)
         ]
 
+    def rescore(self, observations: PlannerInput, plans: Sequence[Plan]) -> list[CandidatePlan | None]:
+        """One plan for each sample, scored by teacher forcing; None where it has words unknown to the model.
+
+        The log-probabilities are those that a drawn plan with the same words has.
+
+        Raises:
+            PlanError: if a plan violates the schema.
+        """
+        known = [row for row, plan in enumerate(plans) if self.vocabulary.knows(plan)]
+        scored: list[CandidatePlan | None] = [None] * len(plans)
+        if not known:
+            return scored
+        device = self.projection.weight.device
+        embeddings = torch.as_tensor(observations.embeddings[known], dtype=torch.float32, device=device)
+        with torch.inference_mode():
+            log_probabilities = self.score(embeddings, [plans[row] for row in known]).tolist()
+        for row, values in zip(known, log_probabilities, strict=True):
+            levels = self.vocabulary.encode(plans[row]).levels
+            tokens = tuple(levels.count(level) for level in range(len(self.schema.fields)))
+            scored[row] = CandidatePlan(plans[row], tuple(values), tokens)
+        return scored
+
     def _decode(
         self, embeddings: npt.NDArray[np.float32], noise: Tensor, candidates: int
     ) -> list[DecodedPlan]:

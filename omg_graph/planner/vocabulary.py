@@ -82,6 +82,10 @@ class Vocabulary:
         """The tokens of a value, without its terminator; words that aren't known become one token."""
         return tuple(self._words.get(word, 1) for word in value.split())
 
+    def knows(self, plan: Sequence[str]) -> bool:
+        """Whether every word of a plan is one of these."""
+        return all(word in self._words for value in plan for word in value.split())
+
     def text_of(self, tokens: Sequence[int]) -> str:
         """The value that tokens spell."""
         return " ".join(self.tokens[token] for token in tokens)

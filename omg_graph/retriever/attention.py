@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -67,6 +68,20 @@ def attention_weights(similarities: Float[Tensor, "batch k"], temperature: float
     # A finite floor instead of -inf: the softmax of nothing but -inf is NaN, forward and backward.
     logits = torch.where(found, similarities / temperature, torch.finfo(similarities.dtype).min)
     return torch.softmax(logits, dim=1) * found
+
+
+def mean_weights(similarities: Float[Tensor, "batch k"], temperature: float) -> Float[Tensor, "batch k"]:  # noqa: ARG001
+    """The same weight for every entry found, 1/K: mean pooling in place of Eq. 8's attention."""
+    found = (similarities > -torch.inf).to(similarities.dtype)
+    return found / found.sum(dim=1, keepdim=True).clamp(min=1.0)
+
+
+AggregationName = Literal["attention", "mean"]
+AGGREGATIONS: Mapping[AggregationName, Callable[[Tensor, float], Tensor]] = {
+    "attention": attention_weights,
+    "mean": mean_weights,
+}
+"""How the entries found are weighed: (similarities, temperature) to weights."""
 
 
 def sparse_attention(

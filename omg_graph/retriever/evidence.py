@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from omg_graph.errors import KnowledgeBaseError
-from omg_graph.retriever.attention import aggregate, attention_weights, evidence_alignment_cost
+from omg_graph.retriever.attention import AGGREGATIONS, AggregationName, aggregate, evidence_alignment_cost
 from omg_graph.retriever.keys import BoolArray, FloatArray
 
 IntArray = npt.NDArray[np.int64]
@@ -66,6 +66,8 @@ class Evidence:
     """(samples,): entries left out because they are the sample itself or of its group."""
     requested: BoolArray
     """(samples,): whether evidence for this modality was asked for."""
+    nearest: FloatArray | None = None
+    """The value of the heaviest entry, (samples, latent width); zeros where there is no entry."""
 
     @property
     def found(self) -> BoolArray:
@@ -85,6 +87,7 @@ def weigh(
     temperature: float = DEFAULT_TEMPERATURE,
     allow_own_group: bool = False,
     left_out: IntArray | None = None,
+    aggregation: AggregationName = "attention",
 ) -> Evidence:
     """Turn what a search found into evidence: the k most similar hits of each sample, by Eqs. 8 and 9.
 
@@ -102,6 +105,7 @@ def weigh(
         temperature: kappa of Eq. 8.
         allow_own_group: whether entries of the sample's own group (never itself) may serve.
         left_out: (samples,): how many own entries the search has left out already.
+        aggregation: how entries are weighed.
 
     Raises:
         KnowledgeBaseError: if a hit's similarity or value isn't finite, or its value has another width.
@@ -127,7 +131,7 @@ def weigh(
             similarities[row, : len(best)] = torch.tensor([hit.similarity for hit in best])
             values[row, : len(best)] = torch.from_numpy(np.stack([hit.value for hit in best]))
             embeddings[row, : len(best)] = torch.from_numpy(np.stack([hit.text_embedding for hit in best]))
-    weights = attention_weights(similarities, temperature)
+    weights = AGGREGATIONS[aggregation](similarities, temperature)
     plans = torch.from_numpy(np.ascontiguousarray(plan_embeddings, dtype=np.float32))
     return Evidence(
         entries=tuple(
@@ -141,6 +145,7 @@ def weigh(
         alignment_cost=evidence_alignment_cost(weights, plans, embeddings).numpy(),
         excluded=excluded,
         requested=np.asarray(requested, dtype=np.bool_),
+        nearest=values[:, 0].numpy(),
     )
 
 

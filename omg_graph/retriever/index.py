@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -24,6 +25,9 @@ from chromadb.config import Settings
 from omg_graph.files import whole_folder
 from omg_graph.retriever.entries import IntArray, KnowledgeBase
 from omg_graph.retriever.keys import BoolArray, FloatArray
+from omg_graph.telemetry import step
+
+_log = logging.getLogger(__name__)
 
 LAYOUT = 1
 MARKER = "index.json"
@@ -97,6 +101,7 @@ class ChromaIndex:
             client, opened = _cached(kb, partitions, root / "chroma")
         except (OSError, _UnusableIndexError) as error:
             why = f"the cache folder {root} can't be used ({error})"
+            _log.warning("%s", why)
             try:
                 client, opened = _in_memory(kb, partitions)
             except ValueError as clash:  # the host program has a client in memory with other settings
@@ -251,8 +256,11 @@ def _probe(collection: Any, kb: KnowledgeBase, partition: Partition) -> None:
 def _cached(kb: KnowledgeBase, partitions: tuple[Partition, ...], root: Path) -> Opened:
     folder = root / f"{kb.fingerprint[:32]}-{LAYOUT}-{chromadb.__version__}"
     for _ in range(ATTEMPTS):
-        if not folder.exists():
-            _build(kb, partitions, folder)
+        there = folder.exists()
+        if not there:
+            with step("index.build", entries=len(kb), collections=len(_indexed(partitions))):
+                _build(kb, partitions, folder)
+        _log.info("index %s: %s", "reused" if there else "built", folder)
         try:
             return _open(kb, partitions, folder)
         except _UnusableIndexError as error:

@@ -11,13 +11,17 @@ from torch.nn import functional
 
 from omg_graph.seeding import generator
 
+SCALE_SPEED = 10.0
+"""A view has one scale, the correction thousands of weights: at the same rate it would hardly move."""
+
 
 class QueryProjection(nn.Module):
-    """A learned correction to the raw query: q = raw + tanh(W_q [u_X + c_S side by side] + b_q) (Eq. 7).
+    """A learned correction to the raw query: q = s raw + tanh(W_q [u_X + c_S side by side] + b_q) (Eq. 7).
 
-    It starts at zero, where the query is the raw one exactly; tanh has slope 1 there, so that training can
-    leave it in either direction. The correction of each view is scaled to a length below one, that of the
-    raw view it corrects, and reaches the views that the sample misses too: there the plan speaks alone.
+    s scales each view, since not all of them tell alike who is alike. It starts at one and the rest at zero,
+    where the query is the raw one exactly; tanh has slope 1 there, so that training can leave it in either
+    direction. The correction of each view is scaled to a length below one, that of the raw view it
+    corrects, and reaches the views that the sample misses too: there the plan speaks alone.
     """
 
     scale: Tensor
@@ -27,7 +31,11 @@ class QueryProjection(nn.Module):
         self.projection = _linear(observation_width + plan_width, sum(view_widths))
         nn.init.zeros_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
+        self.view_scales = nn.Parameter(torch.zeros(len(view_widths)))
         lengths = [torch.full((width,), width**-0.5) for width in view_widths]
+        owners = torch.arange(len(view_widths)).repeat_interleave(torch.tensor(list(view_widths)))
+        self.register_buffer("owners", owners, persistent=False)
+        self.owners: Tensor
         self.register_buffer("scale", torch.cat(lengths), persistent=False)
 
     def correction(
@@ -46,7 +54,8 @@ class QueryProjection(nn.Module):
         plan_embedding: Float[Tensor, "batch plan"],
     ) -> Float[Tensor, "batch width"]:
         """The corrected query, to be compared with keys of the same views."""
-        return raw_query + self.correction(observation_embedding, plan_embedding)
+        scales = torch.exp(SCALE_SPEED * self.view_scales)[self.owners]
+        return scales * raw_query + self.correction(observation_embedding, plan_embedding)
 
 
 class LiteralQueryProjection(nn.Module):

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from omg_graph.errors import KnowledgeBaseError
+from omg_graph.retriever.attention import AggregationName
 from omg_graph.retriever.entries import IntArray, KnowledgeBase
 from omg_graph.retriever.evidence import DEFAULT_TEMPERATURE, Evidence, Hit, weigh
 from omg_graph.retriever.exclusion import NOBODY, OwnEntries
@@ -56,7 +57,11 @@ class ChromaRetriever:
     name = "chroma"
 
     def __init__(
-        self, kb: KnowledgeBase, index: ChromaIndex, temperature: float = DEFAULT_TEMPERATURE
+        self,
+        kb: KnowledgeBase,
+        index: ChromaIndex,
+        temperature: float = DEFAULT_TEMPERATURE,
+        aggregation: AggregationName = "attention",
     ) -> None:
         if index.kb.fingerprint != kb.fingerprint:
             raise KnowledgeBaseError(
@@ -66,6 +71,7 @@ class ChromaRetriever:
         self.kb = kb
         self.index = index
         self.temperature = temperature
+        self.aggregation = aggregation
         self._own = OwnEntries(kb.ids, kb.groups)
         groups = int(self._own.entry_groups.max()) + 1
         self._group_sizes: dict[str, IntArray] = {
@@ -129,6 +135,7 @@ class ChromaRetriever:
                 temperature=self.temperature,
                 allow_own_group=allow_own_group,
                 left_out=self._left_out(name, queries),
+                aggregation=self.aggregation,
             )
             for name, asked in targets.items()
         }
@@ -181,3 +188,41 @@ class ChromaRetriever:
                 f"knowledge base {kb.name}: queries and view flags of shapes {expected} were expected, "
                 f"{query.shape} and {query_has_view.shape} came; make them with build_keys"
             )
+
+
+class NoRetriever:
+    """Nothing is looked up, ever: what a model is used with that was trained without evidence."""
+
+    name = "none"
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        self.widths = widths
+        """Modality to the width of its values."""
+
+    def retrieve(
+        self,
+        query: FloatArray,  # noqa: ARG002
+        query_has_view: BoolArray,  # noqa: ARG002
+        plan_embeddings: FloatArray,
+        *,
+        ids: Sequence[str],
+        groups: Sequence[str],
+        targets: Mapping[str, BoolArray],
+        k: int,
+        allow_own_group: bool = False,
+        plan_texts: Sequence[str] = (),  # noqa: ARG002
+    ) -> dict[str, Evidence]:
+        """See ``Retriever.retrieve``; no sample gets an entry, and E is zero."""
+        return {
+            name: weigh(
+                [()] * len(ids),
+                plan_embeddings=plan_embeddings,
+                ids=ids,
+                groups=groups,
+                requested=asked,
+                value_width=self.widths[name],
+                k=k,
+                allow_own_group=allow_own_group,
+            )
+            for name, asked in targets.items()
+        }

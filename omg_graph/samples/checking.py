@@ -48,8 +48,12 @@ class ModalityReport(_Report):
     zero_rows: int
     """Rows of nothing but zeros: not missing, but perhaps meant to be."""
     nonfinite_rows: int
-    """Rows that are there and hold NaN or infinity."""
+    """Rows that are there and hold NaN or infinity, lost frames left out."""
     nonfinite_values: int
+    lost_frames: int = 0
+    """Wholly NaN frames of sequences that are there otherwise: they can be filled."""
+    lost_rows: int = 0
+    """Sequences with at least one of them."""
     constant_features: int
     shortest: int | None
     """Frames of the shortest row that is there, for padded sequences, as for longest."""
@@ -233,7 +237,9 @@ def _modality_report(column: Column, observed: BoolArray) -> ModalityReport:
     values = column.values[finite].astype(np.float64)
     within = tuple(range(1, column.values.ndim))
     broken = np.where(observed, column.broken(), 0)
-    zero = observed & ~np.any(there & (column.values != 0), axis=within)
+    found = column.lost()
+    lost = np.zeros((len(observed), 1), bool) if found is None else found & observed[:, None]
+    zero = observed & ~np.any(there & ~((column.values == 0) | np.isnan(column.values)), axis=within)
     lengths = column.lengths[observed] if column.lengths is not None else None
     padded = lengths is not None and len(lengths) > 0
     return ModalityReport(
@@ -248,6 +254,8 @@ def _modality_report(column: Column, observed: BoolArray) -> ModalityReport:
         zero_rows=int(zero.sum()),
         nonfinite_rows=int((broken > 0).sum()),
         nonfinite_values=int(broken.sum()),
+        lost_frames=int(lost.sum()),
+        lost_rows=int(lost.any(axis=1).sum()),
         constant_features=_constant(column, finite),
         shortest=int(lengths.min()) if padded and lengths is not None else None,
         longest=int(lengths.max()) if padded and lengths is not None else None,
@@ -314,6 +322,12 @@ def _split_findings(raw: RawSplit, report: SplitReport, fill: FillNonfinite | No
                 f"{name}: {modality.nonfinite_values} numbers in {modality.nonfinite_rows} rows are not "
                 f"finite, first in {raw.ids[row]!r}: {remedy}",
             )
+        if modality.lost_frames:
+            add(
+                "note",
+                f"{name}: {modality.lost_frames} frames in {modality.lost_rows} rows are lost (wholly NaN): "
+                f"they are filled{_trailing(raw.columns[name])}",
+            )
         if modality.zero_rows:
             add(
                 "warning",
@@ -333,6 +347,16 @@ def _split_findings(raw: RawSplit, report: SplitReport, fill: FillNonfinite | No
     if raw.ignored:
         add("note", f"no modalities, left out: {', '.join(raw.ignored)}")
     return findings
+
+
+def _trailing(column: Column) -> str:
+    """A word on rows that end in lost frames where nothing tells lengths: that may well be padding."""
+    lost = column.lost()
+    if lost is None or column.lengths is not None or not lost[:, -1].any():
+        return ""
+    return (
+        f"; {int(lost[:, -1].sum())} rows end in such frames: give {column.name}_lengths if that is padding"
+    )
 
 
 def _across_splits(raws: Sequence[RawSplit], splits: Sequence[SplitReport]) -> list[Finding]:

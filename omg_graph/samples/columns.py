@@ -55,9 +55,21 @@ class Column:
         absent: BoolArray = ~np.any(there & ~np.isnan(self.values), axis=axes)
         return absent
 
+    def lost(self) -> BoolArray | None:
+        """(samples, frames): wholly NaN frames of rows that are there; None where no frame is lost."""
+        # a look at one feature spares whole files the rest
+        if self.kind != "sequence" or not np.isnan(self.values[..., 0]).any():
+            return None
+        lost: BoolArray = np.all(np.isnan(self.values) & self.frames_given(), axis=2)
+        lost &= ~self.absent()[:, None]
+        return lost if lost.any() else None
+
     def broken(self) -> IntArray:
-        """(samples,): how many numbers of a row that is there are not finite."""
+        """(samples,): how many numbers of a row that is there are not finite, lost frames left out."""
         wrong = self.frames_given() & ~np.isfinite(self.values)
+        lost = self.lost()
+        if lost is not None:
+            wrong &= ~lost[:, :, None]
         counts: IntArray = wrong.sum(axis=tuple(range(1, wrong.ndim)), dtype=np.int64)
         counts[self.absent()] = 0
         return counts
@@ -185,7 +197,9 @@ def _row(row: object, label: str) -> npt.NDArray[np.generic]:
     try:
         if all(item is None or isinstance(item, (int, float, np.number, np.bool_)) for item in row):
             return np.array(row, dtype=np.float64)
-        return np.stack([_row(item, label) for item in row])
+        parts = {place: _row(item, label) for place, item in enumerate(row) if item is not None}
+        nothing = np.full_like(next(iter(parts.values())), np.nan, dtype=np.float64)
+        return np.stack([parts.get(place, nothing) for place in range(len(row))])
     except (ValueError, OverflowError) as error:
         raise DataError(f"{label}: an array of numbers was expected: {str(error)[:80]}") from None
 
@@ -223,6 +237,7 @@ class SettledColumn:
     array: FloatArray
     observed: BoolArray
     lengths: IntArray | None
+    lost: BoolArray | None = None
 
 
 def settle(
@@ -236,6 +251,8 @@ def settle(
 ) -> SettledColumn:
     """What is observed of a column: missing rows and padding zeroed, lone non-finite numbers filled if asked.
 
+    Lost frames of a sequence are zeroed too and told apart; no ``fill`` touches them.
+
     Args:
         column: as read.
         flags: (samples,), False where the file says that the modality is not observed.
@@ -245,7 +262,7 @@ def settle(
         where: the split, for messages.
 
     Raises:
-        DataError: if a row is partly non-finite and ``fill`` is None.
+        DataError: if a row, or a frame of a sequence, is partly non-finite and ``fill`` is None.
     """
     observed = ~column.absent()
     if flags is not None:
@@ -253,19 +270,25 @@ def settle(
     broken = column.broken() * observed
     if broken.any() and fill is None:
         row = int(np.flatnonzero(broken)[0])
+        frames = ", or make the whole frame NaN if it is lost" if column.kind == "sequence" else ""
         raise DataError(
             f"{where}: modality {column.name!r}: finite numbers were expected, "
             f"{int(broken[row])} of {int(np.prod(column.shape))} in row {ids[row]!r} are not "
-            f"({int((broken > 0).sum())} such rows): give --fill-nonfinite zero or mean, or make the row None"
+            f"({int((broken > 0).sum())} such rows): give --fill-nonfinite zero or mean, or make the row "
+            f"None{frames}"
         )
+    lost = column.lost()
     array = column.values.copy()
     if broken.any():
         wrong = ~np.isfinite(array)
         filling = np.zeros(column.shape, np.float32) if means is None or fill == "zero" else means
         array[wrong] = np.broadcast_to(filling, array.shape)[wrong]
     array[~np.broadcast_to(_beside(observed, array), array.shape) | ~column.frames_given()] = 0.0
+    if lost is not None:
+        lost &= observed[:, None]
+        array[lost] = 0.0
     lengths = None if column.lengths is None else np.where(observed, column.lengths, 0)
-    return SettledColumn(array, observed, lengths)
+    return SettledColumn(array, observed, lengths, lost)
 
 
 def _beside(rows: BoolArray, array: FloatArray) -> BoolArray:

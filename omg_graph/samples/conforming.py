@@ -38,6 +38,7 @@ def conform(
     arrays: dict[str, FloatArray] = {}
     observed: dict[str, BoolArray] = {}
     lengths: dict[str, IntArray] = {}
+    lost: dict[str, BoolArray] = {}
     for spec in specs:
         if spec.name not in split.arrays:
             arrays[spec.name] = np.zeros((len(split), *spec.shape), np.float32)
@@ -49,10 +50,20 @@ def conform(
         observed[spec.name] = split.observed[spec.name]
         if fitted.lengths is not None:
             lengths[spec.name] = fitted.lengths
+        if spec.name in split.lost:
+            lost[spec.name] = _fitted_gaps(split.lost[spec.name], spec, label)
     unknown = [name for name in split.names if name not in arrays]
     if unknown:
         notes.append(f"{', '.join(unknown)} left out: the model doesn't know them")
-    result = replace(split, modalities=tuple(specs), arrays=arrays, observed=observed, lengths=lengths)
+    result = replace(
+        split,
+        modalities=tuple(specs),
+        arrays=arrays,
+        observed=observed,
+        lengths=lengths,
+        lost=lost,
+        unimodal={name: values for name, values in split.unimodal.items() if name in arrays},
+    )
     empty = np.flatnonzero(~result.mask().any(axis=1))
     if len(empty) and empty_rows == "refuse":
         raise DataError(
@@ -103,6 +114,19 @@ def _cut(array: FloatArray, lengths: IntArray | None, spec: ModalitySpec) -> _Fi
     if lengths is None or array.shape[2] != spec.shape[1] or lengths.max(initial=0) > frames:
         return None
     return _Fitted(array[:, :frames], lengths)
+
+
+def _fitted_gaps(lost: BoolArray, spec: ModalitySpec, label: str) -> BoolArray:
+    """The lost frames, for as many frames as the model has."""
+    if spec.kind != "sequence":
+        raise DataError(
+            f"{label}: modality {spec.name!r}: {_times(spec.shape)} finite numbers a sample were expected, "
+            "as the model knows no frames of it, some NaN came: give these, or make the row None"
+        )
+    fitted = np.zeros((len(lost), spec.shape[0]), bool)
+    frames = min(lost.shape[1], spec.shape[0])
+    fitted[:, :frames] = lost[:, :frames]
+    return fitted
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -63,8 +63,13 @@ class Split:
     """Modality name to (samples,)."""
     lengths: dict[str, IntArray] = field(default_factory=dict)
     """Frames that are really there, (samples,), for padded sequences only."""
+    lost: dict[str, BoolArray] = field(default_factory=dict)
+    """Frames within the length that the data don't hold, (samples, frames), for sequences with such gaps
+    only; zeros in ``arrays``."""
     raw_text: tuple[str | None, ...] | None = None
     labels: Labels | None = None
+    unimodal: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """Modality to (samples,): the target as annotators saw it with that modality alone, NaN where unknown."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,13 +94,21 @@ class Split:
             arrays={name: array[index] for name, array in self.arrays.items()},
             observed={name: rows_[index] for name, rows_ in self.observed.items()},
             lengths={name: rows_[index] for name, rows_ in self.lengths.items()},
+            lost={name: rows_[index] for name, rows_ in self.lost.items()},
             raw_text=None if self.raw_text is None else tuple(self.raw_text[i] for i in index),
             labels=None if labels is None else replace(labels, values=labels.values[index]),
+            unimodal={name: values[index] for name, values in self.unimodal.items()},
         )
+
+    def gaps(self, name: str) -> BoolArray | None:
+        """(samples, frames): the lost frames of rows that are observed otherwise; None where none is."""
+        lost = self.lost.get(name)
+        there = None if lost is None else lost & self.observed[name][:, None]
+        return there if there is not None and there.any() else None
 
     def without_labels(self) -> Split:
         """The same samples with nothing that a model should not see."""
-        return replace(self, labels=None)
+        return replace(self, labels=None, unimodal={})
 
     def hide(self, missing: BoolArray) -> Split:
         """A copy in which the marked slots are missing, the transcript hidden with the text.

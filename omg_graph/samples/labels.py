@@ -15,6 +15,10 @@ LabelValue = str | int | float | bool | None
 
 _PREFERRED = ("regression_labels", "classification_labels", "labels", "label")
 
+_UNIMODAL = {"T": "text", "A": "audio", "V": "vision"}
+"""What follows the target's name in the fields of labels that annotators gave with one modality in sight:
+CH-SIMS has ``regression_labels_T`` and so on."""
+
 MAX_LABEL = float(np.finfo(np.float32).max)
 """Models reckon in single precision."""
 
@@ -47,6 +51,24 @@ def choose_label(
     raise DataError(
         f"one target was expected, the file has several: give --label with one of {', '.join(names)}"
     )
+
+
+def unimodal_fields(fields: Mapping[str, object], target: str, modalities: Sequence[str]) -> dict[str, str]:
+    """Modality to the field of the labels that were given with it alone in sight.
+
+    ``<target>_T``, ``_A`` and ``_V`` belong to text, audio and vision, ``<target>_<name>`` to any modality.
+
+    Args:
+        fields: Of a split.
+        target: The target's field.
+        modalities: Of the split.
+    """
+    found = {}
+    for letter, name in [*_UNIMODAL.items(), *((name, name) for name in modalities)]:
+        field = f"{target}_{letter}"
+        if name in modalities and fields.get(field) is not None:
+            found[name] = field
+    return found
 
 
 def label_values(value: object, rows: int, *, single: bool, label: str) -> list[LabelValue]:
@@ -93,10 +115,10 @@ def make_labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[s
         DataError: if a regression is asked of names.
     """
     known = [value for values in splits.values() for value in values if value is not None]
-    regression = "regression" in name.lower()
+    numeric = "regression" in name.lower()
     classes = "class" in name.lower() or all(isinstance(value, (str, int)) for value in known)
-    if regression or not classes or not known:
-        return {split: _regression(name, values) for split, values in splits.items()}
+    if numeric or not classes or not known:
+        return {split: regression(name, values) for split, values in splits.items()}
     names = {_class_name(value) for value in known}
     ordered = tuple(sorted(names, key=int) if all(_is_whole(text) for text in names) else sorted(names))
     index = {text: float(position) for position, text in enumerate(ordered)}
@@ -111,7 +133,12 @@ def make_labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[s
     }
 
 
-def _regression(name: str, values: Sequence[LabelValue]) -> Labels:
+def regression(name: str, values: Sequence[LabelValue]) -> Labels:
+    """Numbers as labels, NaN where there is none.
+
+    Raises:
+        DataError: if a value is a name, or beyond single precision.
+    """
     numbers: list[float] = []
     for value in values:
         if isinstance(value, str):

@@ -8,7 +8,7 @@ from unicodedata import category
 from omg_graph.errors import DataError
 
 IDS = "ids"
-SUFFIXES = ("_reconstructed", "_draws", "_std", "_lengths")
+SUFFIXES = ("_reconstructed", "_filled", "_draws", "_std", "_lengths")
 """What follows a modality's name in the names of the other arrays of ``reconstruction.npz``."""
 
 

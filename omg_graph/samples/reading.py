@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from omg_graph.errors import DataError
 from omg_graph.samples.arrays import printable
 from omg_graph.samples.columns import FillNonfinite, SettledColumn, is_reserved, settle
 from omg_graph.samples.dataset import TEXT_MODALITY, FloatArray, Labels, ModalitySpec, Split
-from omg_graph.samples.labels import choose_label, label_values, make_labels
+from omg_graph.samples.labels import choose_label, label_values, make_labels, regression, unimodal_fields
 from omg_graph.samples.layout import Layout, find_layout, nested
 from omg_graph.samples.npz import read_npz
 from omg_graph.samples.raw import RawSplit, modality_candidates, read_raw_split
 from omg_graph.samples.unpickling import read_pickle
+
+UnimodalLabels = dict[str, npt.NDArray[np.float64]]
+"""Modality to (samples,), NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ def read_data_file(
         modalities: the fields to read as modalities; every numeric array when None.
         label: the target's field; ``regression_labels`` or the only one when None.
         fill_nonfinite: what takes the place of NaN and infinity in rows that are partly there: 0, or the
-            feature's mean over ``train`` (over the split itself where there is no ``train``).
+            feature's mean over ``train`` (over the split itself where there is no ``train``). Wholly NaN
+            frames of a sequence are lost frames, whatever this says.
         with_labels: whether to read labels at all.
         specs: modalities of the model that will read it; they tell one sample from rows where nothing else
             does.
@@ -188,7 +193,7 @@ def settled_columns(
     """What is observed of each modality of a split.
 
     Raises:
-        DataError: if a row is partly non-finite and nothing says how to fill it.
+        DataError: if a row, or a frame of a sequence, is partly non-finite and nothing says how to fill it.
     """
     settled = {}
     for name, column in raw.columns.items():
@@ -214,6 +219,23 @@ def read_labels(layout: Layout, splits: Sequence[RawSplit], name: str) -> dict[s
         if layout.splits[raw.name].get(name) is not None
     }
     return make_labels(name, values)
+
+
+def read_unimodal(layout: Layout, splits: Sequence[RawSplit], target: Labels) -> dict[str, UnimodalLabels]:
+    """Labels that were given with one modality in sight, split by split; none beside a target of classes.
+
+    Raises:
+        DataError: if there isn't one number for each sample.
+    """
+    found: dict[str, UnimodalLabels] = {}
+    if target.kind != "regression":
+        return found
+    for raw in splits:
+        fields = layout.splits[raw.name]
+        for name, field in unimodal_fields(fields, target.name, list(raw.columns)).items():
+            values = label_values(fields[field], raw.rows, single=layout.single, label=f"{raw.name}: {field}")
+            found.setdefault(raw.name, {})[name] = regression(field, values).values
+    return found
 
 
 def _check_names(layout: Layout, modalities: Sequence[str]) -> None:
@@ -254,8 +276,15 @@ def _data_file(
             f"the fields {', '.join(names[:12])} came"
         )
     labels = read_labels(layout, raws, target) if target is not None else {}
+    unimodal = read_unimodal(layout, raws, next(iter(labels.values()))) if labels else {}
     means = fill_means(raws) | dict(feature_means or {})
-    splits = {raw.name: _split(raw, settled_columns(raw, fill_nonfinite, means), labels) for raw in raws}
+    splits = {
+        raw.name: replace(
+            _split(raw, settled_columns(raw, fill_nonfinite, means), labels),
+            unimodal=unimodal.get(raw.name, {}),
+        )
+        for raw in raws
+    }
     notes = (*([note] if note else []), *_notes(raws))
     return DataFile(path, sha256, splits, layout.single, notes, layout.flat)
 
@@ -286,6 +315,7 @@ def _split(raw: RawSplit, columns: Mapping[str, SettledColumn], labels: Mapping[
         arrays={name: column.array for name, column in columns.items()},
         observed={name: column.observed for name, column in columns.items()},
         lengths={name: column.lengths for name, column in columns.items() if column.lengths is not None},
+        lost={name: column.lost for name, column in columns.items() if column.lost is not None},
         raw_text=raw_text,
         labels=labels.get(raw.name),
     )
@@ -310,8 +340,12 @@ def _content_digest(splits: Mapping[str, Split]) -> str:
     for name, split in splits.items():
         labels = None if split.labels is None else split.labels.values.tolist()
         digest.update(repr((name, split.ids, split.groups, split.raw_text, labels)).encode())
+        for modality, values in split.unimodal.items():
+            digest.update(repr((modality, values.tolist())).encode())
         for spec in split.modalities:
             digest.update(spec.model_dump_json().encode())
             digest.update(np.ascontiguousarray(split.arrays[spec.name]).tobytes())
             digest.update(split.observed[spec.name].tobytes())
+            if spec.name in split.lost:
+                digest.update(split.lost[spec.name].tobytes())
     return digest.hexdigest()

@@ -11,9 +11,12 @@ from omg_graph.errors import DataError
 from omg_graph.samples.conforming import conform
 from omg_graph.samples.dataset import Split
 from omg_graph.samples.naming import check_names
+from omg_graph.samples.pooling import pooled
 from omg_graph.samples.reading import DataFile
 from omg_graph.seeding import derived_seed
 
+ALL = "all"
+"""What is asked for to have every row of a file."""
 HELD_OUT = 0.1
 """The share of the training rows that stands in for a missing ``valid``."""
 
@@ -21,10 +24,14 @@ HELD_OUT = 0.1
 def choose_split(data: DataFile, requested: str | None) -> tuple[Split, str]:
     """The split to reconstruct, and a note on which one it is: the only one, else ``test``, else ``valid``.
 
+    ``all`` are all of them as one, unless a split has that name.
+
     Raises:
         DataError: if the requested split isn't there, or none of these is.
     """
     splits = data.splits
+    if requested == ALL and ALL not in splits:
+        return pooled(list(splits.values()), str(data.path), ALL), f"all rows: {', '.join(splits)}"
     if requested is not None:
         if requested not in splits:
             raise DataError(
@@ -103,6 +110,8 @@ def _only(split: Split, names: Collection[str]) -> Split:
         arrays={name: array for name, array in split.arrays.items() if name in names},
         observed={name: rows for name, rows in split.observed.items() if name in names},
         lengths={name: rows for name, rows in split.lengths.items() if name in names},
+        lost={name: rows for name, rows in split.lost.items() if name in names},
+        unimodal={name: values for name, values in split.unimodal.items() if name in names},
     )
 
 

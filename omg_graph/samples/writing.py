@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from omg_graph.errors import DataError
-from omg_graph.samples.dataset import Split
+from omg_graph.samples.dataset import FloatArray, Split
 
 
 def save_sample(path: Path, sample: Split) -> None:
@@ -26,7 +26,7 @@ def save_sample(path: Path, sample: Split) -> None:
         content["raw_text"] = sample.raw_text[0]
     for name in sample.names:
         there = bool(sample.observed[name][0])
-        content[name] = np.ascontiguousarray(sample.arrays[name][0]) if there else None
+        content[name] = _with_gaps(sample, name) if there else None
         if there and name in sample.lengths:
             content[f"{name}_lengths"] = int(sample.lengths[name][0])
     labels = sample.labels
@@ -35,3 +35,11 @@ def save_sample(path: Path, sample: Split) -> None:
         content[labels.name] = labels.class_names[int(value)] if labels.kind == "classes" else value
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content, protocol=4))
+
+
+def _with_gaps(sample: Split, name: str) -> FloatArray:
+    """The sample's array, lost frames NaN."""
+    array = np.array(sample.arrays[name][0])
+    if name in sample.lost:
+        array[sample.lost[name][0]] = np.nan
+    return array

@@ -14,12 +14,14 @@ from omg_graph.model.config import Manifest
 from omg_graph.model.folder import machine, versions
 from omg_graph.model.model import Model
 from omg_graph.seeding import seeded
+from omg_graph.training.calibration import calibrate
 from omg_graph.training.execution import ExecutorTrainer, fit_trust
 from omg_graph.training.model_config import model_config
 from omg_graph.training.prediction import fit_task
 from omg_graph.training.preparation import Prepared, fit_anchor
 from omg_graph.training.readers import Understanding
 from omg_graph.training.run import RunData
+from omg_graph.training.starting import fit_start
 from omg_graph.training.workspace import weights_of
 
 
@@ -33,6 +35,7 @@ def executor_trainer(
         if config.task is not None:
             executor.add_task(config.task)
     executor.gaussian = prepared.gaussian
+    executor.kernel = prepared.kernel
     # on the CPU, where the pairs are; the trainer then moves the executor to its device, anchor and all
     fit_anchor(executor, prepared)
     return ExecutorTrainer(
@@ -61,9 +64,11 @@ def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:
     if not run.workspace.has("executor"):
         history = trainer.train(run.config.optimiser.epochs, run.workspace, on_epoch=run.told("executor"))
         trust = fit_trust(trainer)
+        starts = fit_start(trainer)
         refit = None
         if run.config.task.refit:
             refit = fit_task(trainer, run.config.task, run.seed, run.told("task head"))
+        temperature = calibrate(trainer) if run.config.task.calibrate else None
         tensors = {
             f"{part}.{key}": value
             for part, module in modules.items()
@@ -72,7 +77,13 @@ def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:
         run.workspace.save(
             "executor",
             tensors,
-            {"history": history, "trust": trust, "task": None if refit is None else vars(refit)},
+            {
+                "history": history,
+                "trust": trust,
+                "starts": starts,
+                "task": None if refit is None else vars(refit),
+                "temperature": temperature,
+            },
         )
     tensors, facts = run.workspace.load("executor")
     for part, module in modules.items():
@@ -108,6 +119,8 @@ def assemble(
         planner=read.student,
         projection=prepared.source.projection,
         executor=executor,
+        reader=prepared.reader,
+        device=run.device,
         knowledge_base=prepared.source.kb,
     ).to(torch.device("cpu"))
 

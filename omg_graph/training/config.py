@@ -14,6 +14,9 @@ from omg_graph.errors import ConfigError
 from omg_graph.executor.autoencoder import AutoencoderKind
 from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.executor.objective import ObjectiveWeights
+from omg_graph.model.conditions import PlanConditionName, QueryPlanName
+from omg_graph.model.config import EvidenceSourceName
+from omg_graph.retriever.attention import AggregationName
 
 
 class Settings(BaseModel):
@@ -45,6 +48,8 @@ class EncoderSettings(Settings):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     batch_size: int = Field(default=64, ge=2)
+    unimodal_weight: float = Field(default=0.0, ge=0)
+    """Weight of telling each modality's own label, where the data have such labels (CH-SIMS)."""
 
 
 class PlannerSettings(Settings):
@@ -69,6 +74,8 @@ class PlannerSettings(Settings):
     """Cross-fitting: plans and u_X of a training row come from models that never saw its group."""
     patterns: int = Field(default=24, ge=1)
     """Missing patterns prepared for each training row, at most; all of them where there are fewer."""
+    condition: PlanConditionName = "plan"
+    """What stands for c_S: the plan, ``noise`` of its scale, or ``none``."""
 
 
 class RetrieverSettings(Settings):
@@ -78,6 +85,10 @@ class RetrieverSettings(Settings):
     temperature: float = Field(default=0.07, gt=0)
     query: Literal["corrected", "raw", "literal"] = "corrected"
     """``corrected``: Eq. 7 as a learned correction to the raw query; ``literal``: Eq. 7 as printed."""
+    keep: Literal["validated", "always"] = "validated"
+    """Whether a correction stays that doesn't help validation rows."""
+    query_plan: QueryPlanName = "plan"
+    """Whose plan turns the query: the sample's own, a ``random`` one, or ``none``."""
     epochs: int = Field(default=8, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
     batch_size: int = Field(default=128, ge=2)
@@ -87,6 +98,17 @@ class RetrieverSettings(Settings):
     """Entries among which training picks the top K anew as the query moves."""
     entries: int | None = Field(default=None, ge=1)
     """Training rows in the knowledge base at most, drawn by the seed; all of them by default."""
+    aggregation: AggregationName = "attention"
+    """How entries are weighed: Eq. 8's attention, or their ``mean``."""
+    source: EvidenceSourceName = "entries"
+    """Where evidence comes from; ``none`` looks nothing up."""
+
+
+class AnchorSettings(Settings):
+    """What is fitted in closed form before the executor trains."""
+
+    rows: int = Field(default=2000, ge=2)
+    """Training rows that the kernel conditional keeps at most, drawn by the seed; costs grow cubically."""
 
 
 class OptimiserSettings(Settings):
@@ -110,6 +132,11 @@ class TaskSettings(Settings):
 
     refit: bool = True
     """Off: the head that was trained jointly stays, the literal Eq. 18."""
+    reading: Literal["words", "features", "none"] = "words"
+    """What a refitted head reads beside u_X and slots: a closed-form estimate of the label from features and
+    ``words``, from ``features`` alone, or ``none``."""
+    calibrate: bool = True
+    """Whether a temperature is fitted on validation rows."""
     epochs: int = Field(default=60, ge=1)
     patience: int = Field(default=12, ge=1)
     batch_size: int = Field(default=64, ge=2)
@@ -121,10 +148,13 @@ class TrainingConfig(Settings):
     """Everything that decides what a training run makes, besides data and seed."""
 
     name: str = "default"
+    missing_rate: float | None = Field(default=None, ge=0, le=1)
+    """Draw each batch's patterns so that this share of slots is missing; every pattern alike if None."""
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     encoder: EncoderSettings = EncoderSettings()
     planner: PlannerSettings = PlannerSettings()
     retriever: RetrieverSettings = RetrieverSettings()
+    anchor: AnchorSettings = AnchorSettings()
     executor: ExecutorConfig = ExecutorConfig()
     objective: ObjectiveWeights = ObjectiveWeights()
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -152,7 +182,7 @@ PAPER: dict[str, Any] = {
     },
     "objective": {"mean_share": 0.0},
     "optimiser": {"learning_rate": 2e-3, "batch_size": 32, "average": 0.0},
-    "task": {"refit": False},
+    "task": {"refit": False, "calibrate": False},
 }
 """The literal reading of the paper and of its Appendix A, as changes to the defaults."""
 
@@ -190,6 +220,11 @@ def recipes() -> dict[str, dict[str, Any]]:
         if entry.name.endswith(".yaml")
     }
     return dict(sorted(found.items()))
+
+
+def is_named(source: str | Path | None) -> bool:
+    """Whether a configuration goes by a name, and isn't a file."""
+    return _named(str(source or "default")) is not None
 
 
 def _named(name: str) -> dict[str, Any] | None:

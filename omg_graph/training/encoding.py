@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from omg_graph.encoders.standardise import Standardiser
 from omg_graph.errors import DataError
 from omg_graph.executor.autoencoder import Autoencoder, PrincipalComponents, VariationalAutoencoder
+from omg_graph.executor.frame_fitting import couple, fit_frame_filler
+from omg_graph.executor.frames import FrameFiller
 from omg_graph.executor.latents import LatentSpace, ModalityCodec
 from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
-from omg_graph.samples.dataset import Split
+from omg_graph.samples.dataset import FloatArray, ModalitySpec, Split
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.config import AutoencoderSettings
 from omg_graph.training.fitting import FitSettings, fit
@@ -31,9 +36,13 @@ def fit_latent_space(split: Split, settings: AutoencoderSettings, seed: int) -> 
                 f"modality {spec.name} is there in {int(observed.sum())} of {len(split)} training rows, at "
                 "least 2 are needed: leave it out with --modalities"
             )
-        lengths = split.lengths.get(spec.name)
-        standardiser = Standardiser.fit(spec, split.arrays[spec.name], observed, lengths)
-        features = torch.from_numpy(standardiser.apply(split.arrays[spec.name], lengths)[observed])
+        lengths, gaps = split.lengths.get(spec.name), split.gaps(spec.name)
+        standardiser = Standardiser.fit(spec, split.arrays[spec.name], observed, lengths, gaps)
+        standard = standardiser.apply(split.arrays[spec.name], lengths, gaps)
+        filler = _frame_filler(split, spec, standard, seed)
+        if filler is not None and gaps is not None:
+            standard = filler.fill(standard, gaps, lengths)
+        features = torch.from_numpy(standard[observed])
         autoencoder: Autoencoder
         if settings.kind == "pca":
             autoencoder = PrincipalComponents.fit(features, settings.variance, settings.max_width)
@@ -42,7 +51,50 @@ def fit_latent_space(split: Split, settings: AutoencoderSettings, seed: int) -> 
         with torch.inference_mode():
             latents = autoencoder.encode(features)
         scale = float(latents.square().mean().sqrt())
-        codecs[spec.name] = ModalityCodec(standardiser, autoencoder.eval(), max(scale, 1e-6))
+        codecs[spec.name] = ModalityCodec(standardiser, autoencoder.eval(), max(scale, 1e-6), filler)
+    return _coupled(LatentSpace(codecs), split, seed)
+
+
+def _frame_filler(split: Split, spec: ModalitySpec, standard: FloatArray, seed: int) -> FrameFiller | None:
+    """What fills the lost frames of a sequence, whether any is lost in training or not."""
+    if spec.kind != "sequence" or spec.shape[0] == 1:
+        return None
+    rows = np.flatnonzero(split.observed[spec.name])
+    gaps, lengths = split.gaps(spec.name), split.lengths.get(spec.name)
+    return fit_frame_filler(
+        spec,
+        standard[rows],
+        None if gaps is None else gaps[rows],
+        None if lengths is None else lengths[rows],
+        [split.groups[row] for row in rows],
+        seed,
+    )
+
+
+def _coupled(space: LatentSpace, split: Split, seed: int) -> LatentSpace:
+    """The same space, its frame fillers told what other modalities say of a sequence."""
+    if all(codec.filler is None for codec in space.codecs.values()):
+        return space
+    latents = {name: value.numpy() for name, value in space.encode(split).items()}
+    codecs = {}
+    for name, codec in space.codecs.items():
+        codecs[name] = codec
+        if codec.filler is None:
+            continue
+        rows = np.flatnonzero(split.observed[name])
+        gaps, lengths = split.gaps(name), split.lengths.get(name)
+        others = [other for other in space.names if other != name]
+        filler = couple(
+            codec.filler,
+            codec.standardiser.apply(split.arrays[name], lengths, gaps)[rows],
+            None if gaps is None else gaps[rows],
+            None if lengths is None else lengths[rows],
+            {other: latents[other][rows] for other in others},
+            split.mask()[rows][:, np.array([other != name for other in split.names], bool)],
+            [split.groups[row] for row in rows],
+            seed,
+        )
+        codecs[name] = replace(codec, filler=filler)
     return LatentSpace(codecs)
 
 
@@ -70,6 +122,19 @@ def _fit_variational(
         purpose=f"vae {name}",
     )
     return model
+
+
+def frame_filling(space: LatentSpace) -> dict[str, dict[str, float]]:
+    """How well lost frames of each sequence are filled, for the manifest: held-out errors, 1 for the mean."""
+    return {
+        name: {
+            "factors": filler.components.shape[1],
+            "error": round(filler.error, 4),
+            "interpolation": round(filler.interpolation_error, 4),
+        }
+        for name, codec in space.codecs.items()
+        if (filler := codec.filler) is not None and not math.isnan(filler.error)
+    }
 
 
 def latent_space(run: RunData) -> LatentSpace:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omg_graph.model.conditions import QueryPlan, own_plan
 from omg_graph.retriever.attention import (
+    AGGREGATIONS,
     aggregate,
-    attention_weights,
     evidence_alignment_cost,
     exact_search,
 )
@@ -30,6 +31,7 @@ class EvidenceSource:
     kb: KnowledgeBase
     projection: nn.Module
     settings: RetrieverSettings
+    query_plan: QueryPlan = own_plan
 
     def __post_init__(self) -> None:
         self.keys = torch.from_numpy(self.kb.keys)
@@ -45,7 +47,8 @@ class EvidenceSource:
         if self.settings.query == "raw":
             return raw, has_view
         index = torch.from_numpy(pairs)
-        plan = plan_table[data.plan_index[index], 0]
+        ids = [data.ids[row] for row in data.pool.rows[pairs]]
+        plan = self.query_plan(data.plans(pairs, plan_table)[:, 0], ids)
         if self.settings.query == "literal":
             raw = raw.new_zeros(len(pairs), self.kb.key_width)
             has_view = torch.ones(len(pairs), 1, dtype=torch.bool)
@@ -97,7 +100,7 @@ class EvidenceSource:
         """
         query, has_view = self.query(data, pairs, plan_table)
         index = torch.from_numpy(pairs)
-        plan = plan_table[data.plan_index[index], 0]
+        plan = data.plans(pairs, plan_table)[:, 0]
         evidence: dict[str, Tensor] = {}
         costs: list[Tensor] = []
         weighed: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -117,10 +120,24 @@ class EvidenceSource:
         similarity = (query.unsqueeze(1) * self.keys[entries]).sum(dim=-1) / shared
         similarity = torch.where(shortlist >= 0, similarity, -torch.inf)
         best = similarity.topk(min(self.settings.top_k, similarity.shape[1]), dim=1)
-        weights = attention_weights(best.values, self.settings.temperature)
+        weights = AGGREGATIONS[self.settings.aggregation](best.values, self.settings.temperature)
         chosen = entries.gather(1, best.indices)
         cost = evidence_alignment_cost(weights, plan, self.text_embeddings[chosen])
         return chosen, weights, cost
+
+
+class NoEvidence(EvidenceSource):
+    """Nothing is ever found: E is zero, C_evi too, and the query has nothing to learn from."""
+
+    def _search(
+        self,
+        data: PairData,  # noqa: ARG002
+        pairs: IntArray,
+        plan_table: Tensor,  # noqa: ARG002
+        has: Tensor,  # noqa: ARG002
+        fitted: bool,  # noqa: ARG002
+    ) -> Tensor:
+        return torch.full((len(pairs), self.settings.shortlist), -1)
 
 
 @dataclass(frozen=True)
@@ -163,6 +180,8 @@ def fit_projection(
 ) -> ProjectionFit:
     """Metric learning of Eq. 7 with Eq. 9; a correction that doesn't help validation rows is set to zero."""
     settings = source.settings
+    # equal weights carry no gradient: the query is learned under Eq. 8's, however evidence is pooled later
+    source = replace(source, settings=settings.model_copy(update={"aggregation": "attention"}))
 
     def loss(batch: IntArray, _epoch: int) -> Tensor:
         error, cost = evidence_error(source, training, batch, plan_table)
@@ -174,7 +193,7 @@ def fit_projection(
     with torch.no_grad():
         before = validate()
     initial = {name: value.clone() for name, value in source.projection.state_dict().items()}
-    if settings.epochs == 0 or settings.query == "raw":
+    if settings.epochs == 0 or settings.query == "raw" or settings.source == "none":
         return ProjectionFit(False, before, before)
     report = fit(
         source.projection,
@@ -187,7 +206,7 @@ def fit_projection(
         on_epoch=on_epoch,
     )
     after = float(report.validation_loss if report.validation_loss is not None else before)
-    kept = settings.query == "literal" or after < before
+    kept = settings.query == "literal" or settings.keep == "always" or after < before
     if not kept:
         source.projection.load_state_dict(initial)
     return ProjectionFit(kept, before, after)

@@ -10,7 +10,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -100,14 +99,13 @@ class ExecutorTrainer:
             noising,
             self.decode,
             self.encoder.embed_one,
+            self.weights.task_state,
         )
 
     def _anchors(self, data: PairData, pairs: IntArray, evidence: dict[str, Tensor]) -> dict[str, Tensor]:
-        index, visible = torch.from_numpy(pairs), data.visible(pairs).to(self.device)
+        visible = data.visible(pairs).to(self.device)
         return {
-            name: self.executor.anchor(
-                name, evidence[name].detach(), data.gaussian[name][index].to(self.device), visible
-            )
+            name: self.executor.anchor(name, data.anchor_parts(name, pairs, evidence[name].detach()), visible)
             * ~visible[:, column : column + 1]
             for column, name in enumerate(data.names)
         }
@@ -330,27 +328,29 @@ class _Swapped:
                 parameter.copy_(weights[name])
 
 
-def fit_trust(trainer: ExecutorTrainer) -> dict[str, float]:
-    """How much of the network's mean estimate to add for each modality, from 0 to 1, on validation pairs.
+def fit_trust(trainer: ExecutorTrainer) -> dict[str, list[float]]:
+    """How much of the network's mean estimate to add, from 0 to 1, on validation pairs.
 
-    Least squares through the origin: zero where the network knows nothing that the anchor doesn't.
+    Least squares through the origin for each modality and number of observed ones: zero where the network
+    knows nothing that the anchor doesn't, or was not met on those pairs.
     """
     executor, data = trainer.executor, trainer.validation
-    products = np.zeros((len(executor.names), 2))
+    executor.eval()
+    modalities = len(executor.names)
+    products = torch.zeros(2, modalities, modalities, dtype=torch.float64, device=trainer.device)
     with torch.no_grad():
         for start in range(0, len(trainer.checked), CHECK_BLOCK):
             pairs = trainer.checked[start : start + CHECK_BLOCK]
             batch, conditions = trainer.inputs(data, pairs)
             residuals = executor.mean_residuals(batch, conditions)
             targets = data.targets(pairs, trainer.device)
+            count = (batch.observed.sum(dim=1) - 1).clamp(min=0)
             for column, name in enumerate(executor.names):
-                rows = targets.known[:, column]
-                truth = (targets.latents[name] - conditions.anchor[name])[rows]
-                guess = executor.latent_estimate(
-                    name, residuals[name], torch.zeros_like(conditions.anchor[name])
-                )
-                guess = guess[rows]
-                products[column] += [float((truth * guess).sum()), float(guess.square().sum())]
-    trust = np.clip(products[:, 0] / np.maximum(products[:, 1], 1e-12), 0.0, 1.0)
-    executor.trust.copy_(torch.from_numpy(trust.astype(np.float32)))
+                anchor, rows = conditions.anchor[name], targets.known[:, column]
+                truth = targets.latents[name] - anchor
+                guess = executor.latent_estimate(name, residuals[name], torch.zeros_like(anchor))
+                for place, terms in enumerate((truth * guess, guess.square())):
+                    products[place, column].index_add_(0, count[rows], terms.sum(dim=1)[rows].double())
+    trust = (products[0] / products[1].clamp(min=1e-12)).clamp(0.0, 1.0)
+    executor.trust.copy_(trust)
     return dict(zip(executor.names, trust.tolist(), strict=True))

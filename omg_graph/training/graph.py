@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from langgraph.config import get_stream_writer
@@ -10,8 +11,14 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
-from omg_graph.graph.strict import refuse_unknown_input
+from omg_graph.files import DataFolder
+from omg_graph.graph.strict import confined, refuse_unknown_input
+from omg_graph.planner.schema_files import schema_names
+from omg_graph.training.config import is_named
 from omg_graph.training.session import TrainingRequest, TrainingSession
+
+PATHS = ("data", "output", "config", "schema_file", "text_encoder", "shared_stages")
+"""What of a request names a file or folder."""
 
 STAGES = ("prepare", "autoencoders", "planner", "executor", "knowledge_base", "validate", "save")
 
@@ -20,9 +27,9 @@ class TrainingOutput(BaseModel):
     """What a finished run says."""
 
     model: str = Field(default="", description="The model folder.")
-    fingerprint: str = ""
+    fingerprint: str = Field(default="", description="SHA-256 over the model's files.")
     metrics: dict[str, Any] = Field(default={}, description="On validation rows, for each missing pattern.")
-    notes: list[str] = []
+    notes: list[str] = Field(default=[], description="What was decided or left out.")
     seconds: dict[str, float] = Field(default={}, description="Seconds each stage took.")
 
 
@@ -30,17 +37,30 @@ class TrainingState(TrainingRequest, TrainingOutput):
     """Request and result."""
 
 
-def build_training_graph(*, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
+def build_training_graph(
+    *, checkpointer: Any = None, data_folder: str | Path | None = None
+) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Compile the training graph.
 
     Input is a ``TrainingRequest`` as JSON; the model that it makes loads in ``build_graph`` with no
     further step. Stages are kept on disk, so a run that was killed goes on with ``resume`` to the same
     weights as an uninterrupted one.
+
+    Args:
+        checkpointer: A LangGraph checkpointer, or None.
+        data_folder: The one folder that every path may lie in, for graphs that strangers call; any if None.
+
+    Raises:
+        DataError: if the data folder isn't there.
     """
     sessions: dict[str, TrainingSession] = {}
+    folder = None if data_folder is None else DataFolder(data_folder)
 
     def session_of(state: TrainingState, stage: str) -> tuple[str, TrainingSession]:
         request = TrainingRequest(**{n: getattr(state, n) for n in TrainingRequest.model_fields})
+        # what goes by a name comes with the package
+        named = {"config": is_named(request.config), "schema_file": request.schema_file in schema_names()}
+        request = confined(request, folder, [name for name in PATHS if not named.get(name)])
         key = request.model_dump_json()
         # a run begins with a session of its own, whatever became of an earlier one
         if key not in sessions or stage == STAGES[0]:
@@ -62,7 +82,7 @@ def build_training_graph(*, checkpointer: Any = None) -> CompiledStateGraph[Any,
             del sessions[key]
             finished = session.finished()
             return {
-                "model": session.request.output,
+                "model": state.output,
                 "fingerprint": finished.manifest.fingerprint,
                 "metrics": session.metrics,
                 "notes": list(session.notes),
@@ -86,7 +106,7 @@ def build_training_graph(*, checkpointer: Any = None) -> CompiledStateGraph[Any,
 
 def _catch_up(session: TrainingSession, stage: str) -> None:
     """Go through earlier stages again where the process that ran them is gone; they are kept on disk."""
-    if stage != STAGES[0] and not hasattr(session, "run"):
+    if stage != STAGES[0] and not (hasattr(session, "run") or session.finished_before):
         session.request = session.request.model_copy(update={"resume": True})
         for earlier in STAGES[: STAGES.index(stage)]:
             session.stage(earlier, getattr(session, earlier))

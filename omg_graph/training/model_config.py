@@ -9,6 +9,7 @@ from torch import Tensor
 
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.executor.latents import LatentSpace
+from omg_graph.executor.task import TaskHeadConfig, label_width
 from omg_graph.metrics.families import choose_family
 from omg_graph.model.config import ModelConfig, PlanningSettings, RetrievalSettings
 from omg_graph.training.evidence import ProjectionFit
@@ -31,7 +32,7 @@ def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None)
         shared_width=run.text_encoder.width,
         encoder=encoder_config(run, space.encode(run.train)),
         executor=settings.executor,
-        task=task_head(run.train, run.choice.schema, space, run.text_encoder.width),
+        task=_task(run, space),
         target=describe_target(run.train),
         metrics=choose_family(usable_labels(run.train)),
         planning=PlanningSettings(
@@ -39,12 +40,16 @@ def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None)
             include_greedy=settings.planner.include_greedy,
             semantic_weight=settings.planner.semantic_weight,
             schema_penalty=settings.planner.schema_penalty,
+            condition=settings.planner.condition,
         ),
         retrieval=RetrievalSettings(
             top_k=settings.retriever.top_k,
             temperature=settings.retriever.temperature,
             query=settings.retriever.query,
             query_kept=report.kept if report is not None else False,
+            query_plan=settings.retriever.query_plan,
+            aggregation=settings.retriever.aggregation,
+            source=settings.retriever.source,
         ),
         median_lengths={
             name: int(np.median(rows[run.train.observed[name]])) for name, rows in run.train.lengths.items()
@@ -61,3 +66,10 @@ def encoder_config(run: RunData, latents: Mapping[str, Tensor]) -> ObservationEn
         hidden=run.config.encoder.hidden,
         dropout=run.config.encoder.dropout,
     )
+
+
+def _task(run: RunData, space: LatentSpace) -> TaskHeadConfig | None:
+    task, settings = task_head(run.train, run.choice.schema, space, run.text_encoder.width), run.config.task
+    if task is None or not settings.refit or settings.reading == "none":
+        return task
+    return task.model_copy(update={"reading": label_width(task)})

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.objective import Targets
+from omg_graph.model.conditions import PlanCondition, planned
 from omg_graph.training.patterns import PatternPool
 
 IntArray = npt.NDArray[np.int64]
@@ -39,8 +40,14 @@ class PairData:
     """(pairs,): the chosen plan, as a row of the plan table."""
     gaussian: dict[str, Tensor]
     """Modality to (pairs, latent): the Gaussian conditional."""
+    kernel: dict[str, Tensor]
+    """Modality to (pairs, latent): the kernel conditional."""
     shortlist: dict[str, Tensor]
     """Modality to (pairs, S): candidate entries for evidence, best first, -1 where there are none."""
+    reading: Tensor | None = None
+    """(pairs, columns): what the label reader says, where there is one."""
+    condition: PlanCondition = planned
+    """What stands for c_S."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,6 +66,19 @@ class PairData:
         """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
         visible = self.visible(pairs)
         return self.keys[self.rows(pairs)] * visible[:, self.view_of_column], visible
+
+    def plans(self, pairs: IntArray, plan_table: Tensor) -> Tensor:
+        """c_S of each pair, (batch, constraints + 1, shared): what steers, and what L_plan asks for."""
+        rows = plan_table[self.plan_index[torch.from_numpy(pairs)]]
+        # what is drawn for a pair is drawn anew with every batch: else the network would know it by its noise
+        batch = int(pairs[0]) if len(pairs) else 0
+        return self.condition(rows, [f"{batch} {pair}" for pair in pairs.tolist()])
+
+    def anchor_parts(self, name: str, pairs: IntArray, evidence: Tensor) -> Tensor:
+        """What the anchor of one modality is put together from, (batch, latent, parts)."""
+        index = torch.from_numpy(pairs)
+        closed = (part[name][index].to(evidence.device) for part in (self.gaussian, self.kernel))
+        return torch.stack([evidence, *closed], dim=-1)
 
     def targets(self, pairs: IntArray, device: torch.device) -> Targets:
         """The truth of what each pair hides."""
@@ -84,8 +104,10 @@ class PairData:
             latents,
             visible.to(device),
             self.observation[index].to(device),
-            plan_table[self.plan_index[index]].to(device),
+            self.plans(pairs, plan_table).to(device),
             {name: value.to(device) for name, value in evidence.items()},
+            tuple(self.groups[row] for row in self.pool.rows[pairs]),
+            None if self.reading is None else self.reading[index].to(device),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 import numpy as np
@@ -12,6 +12,7 @@ from omg_graph.samples.dataset import BoolArray
 from omg_graph.seeding import derived_seed
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class PatternPool:
     """(pairs, modalities)."""
     starts: IntArray
     """(rows + 1,): where each row's pairs begin."""
+    chances: FloatArray | None = None
+    """(pairs,): how often each is drawn among its row's pairs; all alike if None."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -32,8 +35,47 @@ class PatternPool:
         """One pair for each row, in random order: the epoch's samples with patterns drawn anew."""
         random = np.random.default_rng(derived_seed(seed, "pairs", epoch))
         counts = np.diff(self.starts)
-        pairs = self.starts[:-1] + (random.random(len(counts)) * counts).astype(np.int64)
+        if self.chances is None:
+            pairs = self.starts[:-1] + (random.random(len(counts)) * counts).astype(np.int64)
+        else:
+            reached = np.cumsum(self.chances)  # by a whole number more with each row
+            drawn = np.arange(len(counts)) + random.random(len(counts))
+            pairs = np.clip(
+                np.searchsorted(reached, drawn, side="right"), self.starts[:-1], self.starts[1:] - 1
+            )
         return np.asarray(random.permutation(pairs), dtype=np.int64)
+
+    @property
+    def missing_rate(self) -> float:
+        """The share of all slots that is missing from what is drawn, on average; by nature included."""
+        chances = self._evenly() if self.chances is None else self.chances
+        rows, modalities = len(self.starts) - 1, self.visible.shape[1]
+        return float(1.0 - chances @ self.visible.sum(axis=1) / (rows * modalities))
+
+    def at_rate(self, rate: float) -> PatternPool:
+        """The same pairs, drawn so that a share of all slots is missing, on average.
+
+        A row's patterns are drawn in proportion to q^hidden (1 - q)^visible, as if every slot were dropped by
+        itself and nobody left empty. Beyond what can be reached (what is missing by nature, one modality
+        left to everyone) the nearest is taken: ``missing_rate`` says which.
+        """
+        hidden = (~self.visible).sum(axis=1).astype(np.float64)
+        low, high = -60.0, 60.0
+        for _ in range(80):
+            middle = (low + high) / 2
+            tilted = replace(self, chances=self._shares(middle * hidden))
+            low, high = (middle, high) if tilted.missing_rate < rate else (low, middle)
+        return tilted
+
+    def _evenly(self) -> FloatArray:
+        return self._shares(np.zeros(len(self)))
+
+    def _shares(self, logits: FloatArray) -> FloatArray:
+        """Softmax of each row's pairs."""
+        first = self.starts[:-1]
+        counts = np.diff(self.starts)
+        weights = np.exp(logits - np.repeat(np.maximum.reduceat(logits, first), counts))
+        return np.asarray(weights / np.repeat(np.add.reduceat(weights, first), counts), np.float64)
 
     def spaced(self, pairs: IntArray, wanted: int) -> IntArray:
         """About ``wanted`` of these pairs, evenly spaced.

@@ -13,6 +13,10 @@ from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.pairs import IntArray, PairData
 
+BESIDE_READING = 0.1
+"""Of the learning rate, where the head reads an estimate of the label. At the full rate u_X and slots are
+learned by heart: on CMU-MOSI's training rows, five folds by video, ACC2 is then .730, and .751 with this."""
+
 
 def fit_task(
     trainer: ExecutorTrainer, settings: TaskSettings, seed: int, on_epoch: EpochCallback | None = None
@@ -37,11 +41,15 @@ def fit_task(
     checked = _labelled_pairs(trainer.validation)
     validation = _filled(trainer, trainer.validation, checked)
 
+    # beside an estimate that took all of it into account already, the rest has only corrections to make
+    rate = settings.learning_rate * (BESIDE_READING if trainer.training.reading is not None else 1.0)
+
     def loss_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
         index = torch.from_numpy(pairs)
         outputs = head(
             data.observation[index].to(trainer.device),
             {name: value[torch.from_numpy(places)] for name, value in filled.items()},
+            None if data.reading is None else data.reading[index].to(trainer.device),
         )
         label = _labels(data)[data.rows(pairs)].to(trainer.device)
         return head.loss(outputs, label).mean()
@@ -58,7 +66,7 @@ def fit_task(
         head,
         lambda batch, _epoch: loss_of(trainer.training, training, batch, batch),
         examples,
-        FitSettings.of(settings),
+        FitSettings.of(settings.model_copy(update={"learning_rate": rate})),
         seed=seed,
         purpose="task head",
         validate=validate if len(checked) else None,

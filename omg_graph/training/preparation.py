@@ -9,27 +9,37 @@ import torch
 from torch import Tensor
 
 from omg_graph.encoders.observation import ObservationEncoder
+from omg_graph.encoders.words import WordEncoder
 from omg_graph.executor.executor import Executor
 from omg_graph.executor.gaussian import GaussianConditional
+from omg_graph.executor.kernel import KernelConditional
 from omg_graph.executor.latents import LatentSpace
+from omg_graph.model.conditions import PLAN_CONDITIONS, PlanCondition, query_plan
+from omg_graph.model.config import EvidenceSourceName
 from omg_graph.model.entries import make_entries
 from omg_graph.model.folder import build_projection
 from omg_graph.model.model import components_fingerprint
+from omg_graph.model.reader import LabelReader
 from omg_graph.planner.schema import Plan
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.samples.dataset import Split
 from omg_graph.seeding import derived_seed
-from omg_graph.training.evidence import EvidenceSource, ProjectionFit, fit_projection
+from omg_graph.training.evidence import EvidenceSource, NoEvidence, ProjectionFit, fit_projection
 from omg_graph.training.fold_pairs import fit_gaussian, gaussian_pairs, plan_table
+from omg_graph.training.kernel_pairs import fit_kernel, kernel_pairs
 from omg_graph.training.model_config import model_config
 from omg_graph.training.pairs import IntArray, PairData, chosen_pairs
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.readers import Understanding
+from omg_graph.training.reading import fit_reader, reading_pairs
 from omg_graph.training.run import RunData
 from omg_graph.training.targets import label_tensor
 
 ANCHOR_SAMPLE = 20_000
 CHECKED_TURNS = 3
+MOST_PATTERNS = 256
+"""Observed sets with anchor weights of their own, the commonest."""
+SOURCES: dict[EvidenceSourceName, type[EvidenceSource]] = {"entries": EvidenceSource, "none": NoEvidence}
 
 
 @dataclass
@@ -42,6 +52,8 @@ class Prepared:
     plan_table: Tensor
     source: EvidenceSource
     gaussian: GaussianConditional
+    kernel: KernelConditional
+    reader: LabelReader | None
     projection: ProjectionFit
     plans: list[Plan]
 
@@ -73,6 +85,9 @@ def _pair_data(
     observation: Tensor,
     plan_index: IntArray,
     gaussian: dict[str, Tensor],
+    kernel: dict[str, Tensor],
+    reading: Tensor | None,
+    condition: PlanCondition,
 ) -> PairData:
     """Pairs of one split, their shortlist still empty."""
     latents = space.encode(split)
@@ -94,7 +109,10 @@ def _pair_data(
         observation=observation,
         plan_index=torch.from_numpy(plan_index),
         gaussian=gaussian,
+        kernel=kernel,
         shortlist={},
+        reading=reading,
+        condition=condition,
     )
 
 
@@ -111,15 +129,52 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
     valid_known = torch.from_numpy(run.valid.mask())
     valid_gaussian = gaussian_pairs(gaussian, space.encode(run.valid), valid_known, None, run.valid_pool)
     run.progress("Gaussian conditional", 1, 1, None)
-    training = _pair_data(run.train, space, run.train_pool, read.training, index[:count], train_gaussian)
-    validation = _pair_data(run.valid, space, run.valid_pool, read.validation, index[count:], valid_gaussian)
-    source = EvidenceSource(kb, build_projection(model_config(run, space, None)), run.config.retriever)
+    kernel = _kernel(run, latents, gaussian)
+    train_kernel = kernel_pairs(kernel, latents, run.train, run.train_pool)
+    valid_kernel = kernel_pairs(kernel, space.encode(run.valid), run.valid, run.valid_pool)
+    run.progress("kernel conditional", 1, 1, None)
+    reader = _reader(run, space, latents, gaussian)
+    train_reading = valid_reading = None
+    if reader is not None:
+        train_reading = reading_pairs(reader, latents, run.train, run.train_pool)
+        valid_reading = reading_pairs(reader, space.encode(run.valid), run.valid, run.valid_pool)
+        run.progress("label reader", 1, 1, None)
+    condition = PLAN_CONDITIONS[run.config.planner.condition]
+    training = _pair_data(
+        run.train,
+        space,
+        run.train_pool,
+        read.training,
+        index[:count],
+        train_gaussian,
+        train_kernel,
+        train_reading,
+        condition,
+    )
+    validation = _pair_data(
+        run.valid,
+        space,
+        run.valid_pool,
+        read.validation,
+        index[count:],
+        valid_gaussian,
+        valid_kernel,
+        valid_reading,
+        condition,
+    )
+    settings = run.config.retriever
+    source = SOURCES[settings.source](
+        kb,
+        build_projection(model_config(run, space, None)),
+        settings,
+        query_plan(settings.query_plan, run.choice.schema, run.text_encoder),
+    )
     checked = chosen_pairs(validation, run.seed, CHECKED_TURNS)
     for data in (training, validation):
         data.shortlist.update(source.shortlist(data, table, fitted=False))
     run.progress("evidence", 1, 1, None)
     report = _projection(run, source, training, validation, table, checked)
-    return Prepared(training, validation, checked, table, source, gaussian, report, distinct)
+    return Prepared(training, validation, checked, table, source, gaussian, kernel, reader, report, distinct)
 
 
 def _gaussian(run: RunData, latents: dict[str, Tensor], known: Tensor) -> GaussianConditional:
@@ -129,6 +184,42 @@ def _gaussian(run: RunData, latents: dict[str, Tensor], known: Tensor) -> Gaussi
     model = GaussianConditional({name: value.shape[1] for name, value in latents.items()})
     model.load_state_dict(run.workspace.load("gaussian")[0])
     return model
+
+
+def _kernel(run: RunData, latents: dict[str, Tensor], gaussian: GaussianConditional) -> KernelConditional:
+    model = KernelConditional({name: value.shape[1] for name, value in latents.items()})
+    if run.config.executor.anchor not in ("kernel", "mixture"):
+        return model
+    if not run.workspace.has("kernel"):
+        fitted = fit_kernel(latents, run.train, gaussian, run.train_pool, run.config.anchor.rows, run.seed)
+        run.workspace.save("kernel", fitted.state_dict(), {})
+    model.load_state_dict(run.workspace.load("kernel")[0])
+    return model
+
+
+def _reader(
+    run: RunData, space: LatentSpace, latents: dict[str, Tensor], gaussian: GaussianConditional
+) -> LabelReader | None:
+    task = model_config(run, space, None).task
+    if task is None or not task.reading:
+        return None
+    if not run.workspace.has("label-reader"):
+        words = run.config.task.reading == "words"
+        fitted = fit_reader(
+            latents,
+            run.train,
+            gaussian,
+            task,
+            run.train_pool,
+            words=words,
+            rows=run.config.anchor.rows,
+            seed=run.seed,
+        )
+        run.workspace.save("label-reader", fitted.kernel.state_dict(), fitted.words.model_dump(mode="json"))
+    tensors, facts = run.workspace.load("label-reader")
+    reader = LabelReader.untrained(space.widths, task, WordEncoder.model_validate(facts))
+    reader.kernel.load_state_dict(tensors)
+    return reader
 
 
 def _projection(
@@ -167,7 +258,8 @@ def fit_anchor(executor: Executor, prepared: Prepared) -> None:
     with torch.no_grad():
         found = [source.evidence(data, block, prepared.plan_table)[0] for block in blocks]
     rows, visible = data.rows(pairs), data.visible(pairs)
-    index = torch.from_numpy(pairs)
+    shown, counts = np.unique(data.pool.visible, axis=0, return_counts=True)
+    patterns = torch.from_numpy(shown[np.argsort(-counts, kind="stable")[:MOST_PATTERNS]])
     scales = []
     for column, (name, truth) in enumerate(data.latents.items()):
         wanted = data.known[rows, column] & ~visible[:, column]
@@ -175,8 +267,8 @@ def fit_anchor(executor: Executor, prepared: Prepared) -> None:
             scales.append(1.0)
             continue
         evidence = torch.cat([block[name] for block in found])[wanted]
-        gaussian, target = data.gaussian[name][index][wanted], truth[rows][wanted]
-        executor.anchor.fit(name, target, evidence, gaussian, visible[wanted])
-        left = target - executor.anchor(name, evidence, gaussian, visible[wanted])
+        parts, target = data.anchor_parts(name, pairs[wanted.numpy()], evidence), truth[rows][wanted]
+        executor.anchor.fit(name, target, parts, visible[wanted], patterns)
+        left = target - executor.anchor(name, parts, visible[wanted])
         scales.append(max(float(left.square().mean().sqrt()), 1e-6))
     executor.residual_scale.copy_(torch.tensor(scales))

@@ -81,7 +81,19 @@ def _planned(
     for row, text in enumerate(texts):
         if text is not None:
             rows[row], ids[row] = embedded[places[text]], places[text]
-    return PlannedRows(space.encode(split), pool, plans, rows, ids)
+    return PlannedRows(space.encode(split), pool, plans, rows, ids, _unimodal(run, split))
+
+
+def _unimodal(run: RunData, split: Split) -> dict[str, torch.Tensor]:
+    """Labels of one modality each, in standard units of the training rows, NaN where a row misses it."""
+    told = {}
+    for name, values in split.unimodal.items():
+        known = run.train.unimodal.get(name, np.zeros(0))
+        known = known[np.isfinite(known)]
+        if len(known) and known.std() > 0:
+            standard = (values - known.mean()) / known.std()
+            told[name] = torch.from_numpy(np.where(split.observed[name], standard, np.nan)).float()
+    return told
 
 
 def _reader(

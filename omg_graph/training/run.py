@@ -53,6 +53,9 @@ class RunData:
         limit = self.config.planner.patterns
         self.train_pool = pattern_pool(self.train.mask(), self.train.ids, limit, self.seed)
         self.valid_pool = pattern_pool(self.valid.mask(), self.valid.ids, limit, self.seed)
+        if self.config.missing_rate is not None:
+            self.train_pool = self.train_pool.at_rate(self.config.missing_rate)
+            self.valid_pool = self.valid_pool.at_rate(self.config.missing_rate)
 
     def told(self, what: str) -> Callable[[int, int, float], None]:
         """A callback for a fit that reports under one name."""

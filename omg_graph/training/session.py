@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from omg_graph.encoders.text import CachedTextEncoder, SentenceEncoder, locate_t
 from omg_graph.errors import ConfigError, ModelError, OmgError
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.files import whole_folder
-from omg_graph.model.folder import MANIFEST, load_model, save_model
+from omg_graph.model.folder import MANIFEST, load_model, read_manifest, save_model
 from omg_graph.model.model import Model, choose_device
 from omg_graph.planner.choosing import AnnotatorName, SchemaChoice, choose_schema
 from omg_graph.planner.schema import Plan
@@ -28,11 +27,13 @@ from omg_graph.samples.reading import DataFile, read_data_file
 from omg_graph.samples.splitting import training_splits
 from omg_graph.training.assembly import assemble, executor_trainer, first_manifest, train_executor
 from omg_graph.training.config import TrainingConfig, load_config
-from omg_graph.training.encoding import latent_space
+from omg_graph.training.encoding import frame_filling, latent_space
 from omg_graph.training.execution import ExecutorTrainer
+from omg_graph.training.folds import fold_of
 from omg_graph.training.preparation import Prepared, prepare_pairs, training_entries
 from omg_graph.training.readers import Understanding, understand
 from omg_graph.training.run import Progress, RunData
+from omg_graph.training.sharing import SharedStages
 from omg_graph.training.validation import validate
 from omg_graph.training.workspace import IDENTITY, Workspace
 
@@ -42,19 +43,30 @@ class TrainingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    data: str = Field(description="A pickle or .npz with a split 'train', and 'valid' to choose on.")
+    data: str = Field(
+        description="A pickle or .npz with a split 'train', and 'valid' to choose on.", examples=["clips.pkl"]
+    )
     output: str = Field(description="The model folder to make.")
     config: str | None = Field(default=None, description="'default', 'paper', or a YAML file.")
     overrides: dict[str, Any] = Field(default={}, description="Settings on top, nested as in the YAML.")
-    seed: int = 0
-    device: str = "auto"
-    modalities: list[str] | None = None
-    label: str | None = None
-    fill_nonfinite: FillNonfinite | None = None
+    seed: int = Field(default=0, description="Decides everything random.", examples=[0])
+    device: str = Field(default="auto", description="auto, cpu or cuda.", examples=["cpu"])
+    modalities: list[str] | None = Field(default=None, description="Those to use; all of the file if empty.")
+    label: str | None = Field(default=None, description="The field to predict; the usual one if empty.")
+    fill_nonfinite: FillNonfinite | None = Field(
+        default=None, description="What takes the place of single non-finite numbers: zero or mean."
+    )
     schema_file: str | None = Field(default=None, description="A schema of the user's own.")
     text_encoder: str | None = Field(default=None, description="Folder of the text encoder's weights.")
-    resume: bool = False
-    overwrite: bool = False
+    folds: int | None = Field(
+        default=None, ge=2, description="Cross-validate: 'train' and 'valid' together, in so many folds."
+    )
+    fold: int = Field(default=0, ge=0, description="Which of them is held out, from 0.")
+    shared_stages: str | None = Field(
+        default=None, description="A folder for finished stages that runs of other settings can use too."
+    )
+    resume: bool = Field(default=False, description="Go on with a run that was cut off.")
+    overwrite: bool = Field(default=False, description="Replace a model that lies at output.")
     synthetic: bool = Field(default=False, description="The data are simulated: the model says so.")
     source: str | None = Field(
         default=None, description="What evidence calls the data; the file's name if left out."
@@ -73,15 +85,20 @@ class TrainingSession:
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    own_stages: frozenset[str] = frozenset()
+    """Stages that this run makes in a way of its own, which its settings don't tell: they aren't shared."""
 
     def __post_init__(self) -> None:
+        self.finished_before = False
         self.output = Path(self.request.output)
         self.workspace = Workspace.beside(self.output)
         self.config: TrainingConfig = load_config(self.request.config, self.request.overrides)
         self.device = choose_device(self.request.device)
 
     def stage(self, name: str, work: Callable[[], Any]) -> None:
-        """Run one stage and note its time."""
+        """Run one stage and note its time; there is nothing to run where the model is finished already."""
+        if self.finished_before:
+            return
         started = time.perf_counter()
         work()
         self.seconds[name] = round(time.perf_counter() - started, 2)
@@ -92,7 +109,9 @@ class TrainingSession:
         Raises:
             OmgError: if the data can't be used, or the output is taken.
         """
-        _check_output(self.output, self.request.overwrite)
+        request = self.request
+        _check_output(self.output, request.overwrite or request.resume)
+        _check_filling(request)
         data = read_data_file(
             Path(self.request.data),
             modalities=self.request.modalities,
@@ -100,16 +119,27 @@ class TrainingSession:
             fill_nonfinite=self.request.fill_nonfinite,
             leave_out=("test",),
         )
+        self.identity = self._identity(data)
+        if request.resume and self._is_finished():
+            return
+        _check_output(self.output, request.overwrite)
         encoder = SentenceEncoder(
-            locate_text_encoder(self.config.encoder.text_encoder, self.request.text_encoder),
+            locate_text_encoder(self.config.encoder.text_encoder, request.text_encoder),
             self.config.encoder.text_encoder,
         )
-        self._open_workspace(data)
-        train, valid, note = training_splits(data, self.request.seed)
+        fold = None if request.folds is None else fold_of(data, request.fold, request.folds)
+        if fold is None:
+            train, valid, note = training_splits(data, request.seed)
+        else:
+            # what a fold chooses on is the same for every seed: the seeds then differ in nothing but luck
+            train, valid, note = training_splits(fold.data, 0)
+            note = f"{fold.note}; {note}"
+        self._open_workspace()
+        self._share_stages(data, train, valid)
         choice = self._choose(train)
-        source = self.request.source or data.path.name
+        source = request.source or data.path.name
         self.notes += [*data.notes, note, choice.note]
-        valid_plans = _validation_plans(valid, choice, self.request.seed)
+        valid_plans = _validation_plans(valid, choice, request.seed)
         if not any(valid_plans):
             self.notes.append("no validation row has a plan: psi and the planner train for all their epochs")
         self.run = RunData(
@@ -132,6 +162,10 @@ class TrainingSession:
         if any(shares.values()):
             told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
             self.notes.append(f"missing by nature in the training rows: {told}; never scored, nor hidden")
+        lost = {name: int(gaps.sum()) for name in train.names if (gaps := train.gaps(name)) is not None}
+        if lost:
+            told = ", ".join(f"{count} of {name}" for name, count in lost.items())
+            self.notes.append(f"lost frames in the training rows: {told}; filled for encoding")
         self.facts = {
             "file": data.path.name,
             "sha256": data.sha256,
@@ -139,8 +173,15 @@ class TrainingSession:
             "validation_rows": len(valid),
             "groups": len(set(train.groups)),
             "missing_by_nature": shares,
+            "lost_frames": lost,
             "synthetic": self.request.synthetic,
         }
+        if fold is not None:
+            self.facts["fold"] = fold.facts()
+        if (rate := self.config.missing_rate) is not None:
+            realised = round(self.run.train_pool.missing_rate, 4)
+            self.facts["missing_rate"] = {"nominal": rate, "realised": realised}
+            self.notes.append(f"trained for the missing rate {rate:g} alone; {realised:g} is realised")
 
     def _choose(self, train: Split) -> SchemaChoice:
         schema = None if self.request.schema_file is None else load_schema(self.request.schema_file)
@@ -151,23 +192,37 @@ class TrainingSession:
             annotator = self.config.planner.annotator
         return choose_schema(train, schema, annotator=annotator, seed=self.request.seed)
 
-    def _open_workspace(self, data: DataFile) -> None:
-        identity = {
-            "data": data.sha256,
-            "seed": self.request.seed,
-            "settings": hashlib.sha256(
-                json.dumps(
-                    [
-                        self.config.model_dump(mode="json"),
-                        self.request.modalities,
-                        self.request.label,
-                        self.request.fill_nonfinite,
-                        _content_of(self.request.schema_file),
-                    ],
-                    sort_keys=True,
-                ).encode()
-            ).hexdigest(),
-        }
+    def _identity(self, data: DataFile) -> dict[str, Any]:
+        """What makes two requests ask for the same model."""
+        request = self.request
+        settings: list[Any] = [
+            self.config.model_dump(mode="json"),
+            request.modalities,
+            request.label,
+            request.fill_nonfinite,
+            _content_of(request.schema_file),
+        ]
+        if request.folds is not None:
+            settings.append([request.folds, request.fold])
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return {"data": data.sha256, "seed": request.seed, "settings": digest}
+
+    def _is_finished(self) -> bool:
+        """Whether the model is there already, as the same run made it; what that run left behind goes."""
+        if not (self.output / MANIFEST).is_file():
+            return False
+        manifest = read_manifest(self.output)
+        if manifest.training.get("run") != self.identity:
+            return False
+        if self.workspace.has(IDENTITY) and self.workspace.load(IDENTITY)[1] == self.identity:
+            self.workspace.remove()
+        self.metrics = manifest.metrics
+        self.seconds = dict(manifest.training.get("seconds", {}))
+        self.notes = [*manifest.notes, "the model was finished already: there was nothing left to do"]
+        self.finished_before = True
+        return True
+
+    def _open_workspace(self) -> None:
         if self.workspace.is_foreign():
             raise ConfigError(
                 f"{self.workspace.folder} is where this training would keep what it has done, and something "
@@ -175,18 +230,36 @@ class TrainingSession:
             )
         started = self.workspace.folder.is_dir() and any(self.workspace.folder.iterdir())
         if started and not self.request.resume:
-            shutil.rmtree(self.workspace.folder)
+            self.workspace.remove()
         self.workspace.create()
         if self.workspace.has(IDENTITY):
             _, kept = self.workspace.load(IDENTITY)
-            different = [name for name, value in identity.items() if kept.get(name) != value]
+            different = [name for name, value in self.identity.items() if kept.get(name) != value]
             if different:
                 raise ConfigError(
                     f"--resume goes on with the same data, seed and settings; {', '.join(different)} differ "
                     f"from what {self.workspace.folder} was started with: leave out --resume to start anew"
                 )
         else:
-            self.workspace.save(IDENTITY, {}, identity)
+            self.workspace.save(IDENTITY, {}, self.identity)
+
+    def _share_stages(self, data: DataFile, train: Split, valid: Split) -> None:
+        request = self.request
+        if request.shared_stages is None:
+            return
+        rows = {
+            "data": data.sha256,
+            "modalities": request.modalities,
+            "label": request.label,
+            "fill_nonfinite": request.fill_nonfinite,
+            "schema": _content_of(request.schema_file),
+            "train": train.ids,
+            "valid": valid.ids,
+        }
+        settings = self.config.model_dump(mode="json")
+        self.workspace.shared = SharedStages(
+            Path(request.shared_stages), settings, rows, request.seed, self.own_stages
+        )
 
     def autoencoders(self) -> None:
         """Standard units and autoencoders."""
@@ -206,11 +279,15 @@ class TrainingSession:
     def knowledge_base(self) -> None:
         """Put the model together, with its knowledge base."""
         training = {
+            "run": self.identity,
             "reader": self.read.facts,
             "query_projection": vars(self.prepared.projection),
             "executor_history": self.report["history"],
             "executor_epochs": len(self.report["history"]),
             "trust": self.report["trust"],
+            "starts": self.report["starts"],
+            "temperature": self.report["temperature"],
+            "frame_filling": frame_filling(self.space),
         }
         manifest = first_manifest(self.run, self.facts, training, tuple(self.notes))
         self.model: Model = assemble(
@@ -249,6 +326,13 @@ def _check_output(output: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise ModelError(f"{output} holds a model already: choose another --output, or pass --overwrite")
+
+
+def _check_filling(request: TrainingRequest) -> None:
+    if request.folds is not None and request.fill_nonfinite == "mean":
+        raise ConfigError(
+            "--fill-nonfinite mean fills with means over what a fold holds out too: give zero with --folds"
+        )
 
 
 def _validation_plans(valid: Split, choice: SchemaChoice, seed: int) -> tuple[Plan | None, ...]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omg_graph.encoders.observation import (
     ObservationEncoder,
     ObservationEncoderConfig,
     contrastive_loss,
 )
+from omg_graph.encoders.per_modality import PerModality
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.samples.dataset import BoolArray
@@ -38,6 +39,9 @@ class PlannedRows:
     """(rows, shared): g of each row's plan; zeros where it has none."""
     plan_ids: Tensor
     """(rows,): equal numbers for equal plans."""
+    unimodal: Mapping[str, Tensor] = field(default_factory=dict)
+    """Modality to (rows,): the label as annotators saw it with that modality alone, standardised, NaN where
+    unknown."""
 
     def inputs(self, pairs: IntArray) -> tuple[dict[str, Tensor], Tensor]:
         """Latents and visibility of some pairs."""
@@ -88,11 +92,20 @@ def fit_observation_encoder(
     """
     with seeded(seed, "psi"):
         encoder = ObservationEncoder(config)
+    told = rows.unimodal if settings.unimodal_weight else {}
+    with seeded(seed, "unimodal heads"):
+        heads = PerModality({name: nn.Linear(config.shared_width, 1) for name in told})
 
     def loss(batch: IntArray, _epoch: int) -> Tensor:
         latents, visible = rows.inputs(batch)
         index = rows.pool.rows[batch]
-        return contrastive_loss(encoder(latents, visible), rows.plan_embeddings[index], rows.plan_ids[index])
+        aligned = contrastive_loss(
+            encoder(latents, visible), rows.plan_embeddings[index], rows.plan_ids[index]
+        )
+        if not told:
+            return aligned
+        error = unimodal_loss(encoder, heads, latents, {name: label[index] for name, label in told.items()})
+        return aligned + settings.unimodal_weight * error
 
     checked = _fixed_pairs(validation, seed)
 
@@ -112,7 +125,7 @@ def fit_observation_encoder(
         return float(np.mean(losses))
 
     report = fit(
-        encoder,
+        nn.ModuleDict({"encoder": encoder, "heads": heads}) if told else encoder,
         loss,
         lambda epoch: rows.planned(rows.pool.draw(seed, epoch), allowed),
         FitSettings.of(settings, epochs),
@@ -122,6 +135,32 @@ def fit_observation_encoder(
         on_epoch=on_epoch,
     )
     return encoder, report
+
+
+def unimodal_loss(
+    encoder: ObservationEncoder,
+    heads: PerModality,
+    latents: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+) -> Tensor:
+    """How far a linear head on psi of each modality alone is from that modality's own label.
+
+    Args:
+        encoder: psi.
+        heads: One output for each modality that has such labels; they serve training alone.
+        latents: (rows, latent).
+        labels: (rows,), standardised, NaN where there is none.
+
+    Returns:
+        The mean squared error over all labels there are.
+    """
+    errors = []
+    for name, label in labels.items():
+        known = ~label.isnan()
+        if known.any():
+            guess = heads[name](encoder.embed_one(name, latents[name][known]))[:, 0]
+            errors.append((guess - label[known]).square())
+    return torch.cat(errors).mean() if errors else torch.zeros(())
 
 
 def build_student(

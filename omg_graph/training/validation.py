@@ -60,7 +60,7 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
             seen.embedding,
         )
         plans = [ranking.best.candidate.constraints for ranking in ranked]
-        embedded = steps.embed_plans(model, plans)
+        embedded = steps.embed_plans(model, plans, part.ids)
         evidence = steps.retrieve(model, part, seen, plans, embedded, top_k=model.config.retrieval.top_k)
         vectors = {name: rows.aggregated for name, rows in evidence.items()}
         if model.config.executor.point_estimate == "mean":
@@ -93,7 +93,7 @@ def _nmse(space: LatentSpace, name: str, guess: Any, truth: Split, observed: Spl
     if not wanted.any():
         return None
     standardiser, lengths = space.codecs[name].standardiser, truth.lengths.get(name)
-    scored = standardiser.scored(len(truth), lengths) & wanted[:, None]
+    scored = standardiser.scored(len(truth), lengths, truth.lost.get(name)) & wanted[:, None]
     error = normalised_squared_error(
         standardiser.standard(guess, lengths), standardiser.standard(truth.arrays[name], lengths), scored
     ).value

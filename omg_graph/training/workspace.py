@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omg_graph.errors import ModelError
 from omg_graph.files import write_atomically
+from omg_graph.training.sharing import SharedStages
 
 SUFFIX = ".training"
 IDENTITY = "identity"
@@ -21,10 +22,14 @@ IDENTITY = "identity"
 
 
 class Workspace:
-    """A folder of stages, each one file that is written whole or not at all."""
+    """A folder of stages, each one file that is written whole or not at all.
 
-    def __init__(self, folder: Path) -> None:
+    With ``shared`` it takes what another run has made already, and gives what it makes.
+    """
+
+    def __init__(self, folder: Path, shared: SharedStages | None = None) -> None:
         self.folder = folder
+        self.shared = shared
 
     @classmethod
     def beside(cls, output: Path) -> Workspace:
@@ -58,14 +63,18 @@ class Workspace:
         return self.folder / f"{stage}.safetensors"
 
     def has(self, stage: str) -> bool:
-        """Whether a stage was saved."""
-        return self.path(stage).is_file()
+        """Whether a stage was saved, here or by a run that shares its stages."""
+        if self.path(stage).is_file():
+            return True
+        return self.shared is not None and self.folder.is_dir() and self.shared.lend(stage, self.path(stage))
 
     def save(self, stage: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Save tensors and JSON facts together; a stage saved before is replaced in one step."""
         plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         content = safetensors_bytes(plain, metadata={"facts": json.dumps(facts, sort_keys=True)})
         write_atomically(self.path(stage), content)
+        if self.shared is not None:
+            self.shared.keep(stage, self.path(stage))
 
     def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What ``save`` kept.
@@ -85,6 +94,10 @@ class Workspace:
 
     def remove(self) -> None:
         """Delete the folder: the model is finished."""
+        if self.folder.is_dir():
+            # what says whose it is goes last: a kill on the way leaves no riddle
+            for entry in sorted(self.folder.iterdir(), key=lambda entry: entry == self.path(IDENTITY)):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -85,6 +85,7 @@ def batch(latents: dict[str, Tensor], conditions: Conditions) -> ExecutorInput:
         observation=conditions.observation,
         plan=conditions.plan,
         evidence=conditions.evidence,
+        groups=tuple(f"group{row}" for row in range(ROWS)),
     )
 
 

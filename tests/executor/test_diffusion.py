@@ -113,6 +113,38 @@ def test_tweedie_is_the_posterior_mean_of_a_gaussian_mixture(signal: float) -> N
         assert float(clean_estimate(noisy, best_v.reshape(1, 1), abar, "v")) == pytest.approx(exact, abs=1e-6)
 
 
+@pytest.mark.parametrize("signal", [0.02, 0.3, 0.9])
+def test_the_score_is_the_mean_of_the_conditional_ones_and_gives_tweedie(signal: float) -> None:
+    """Appendix B Eqs. 5-10, each from the marginal density of a Gaussian mixture in two dimensions.
+
+    The score comes from that density by differentiation; the posterior mean that it leads to (Eq. 8) is
+    checked against draws' weights, and Eq. 16 with the noise of Eq. 9 against both.
+    """
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    means = torch.tensor([[-1.5, 0.5], [0.8, -0.2]], dtype=torch.float64)
+    spread = torch.tensor([0.2, 0.5], dtype=torch.float64).square()
+    marginal = (signal * spread + 1 - signal)[:, None]
+
+    def parts(z_t: Tensor) -> Tensor:
+        away = z_t[:, None] - math.sqrt(signal) * means
+        return weights.log() - 0.5 * (away.square() / marginal).sum(2) - marginal[:, 0].log()
+
+    z_t = torch.randn(5, 2, generator=generator("score"), dtype=torch.float64).requires_grad_()
+    (score,) = torch.autograd.grad(parts(z_t).logsumexp(1).sum(), z_t)
+    share = parts(z_t).softmax(1).detach()
+    away = z_t.detach()[:, None] - math.sqrt(signal) * means
+    each = means + math.sqrt(signal) * (spread / marginal[:, 0])[:, None] * away
+    posterior_mean = (share[..., None] * each).sum(1)
+    # Eqs. 5-7: the mean of -(z_t - sqrt(abar) z_0) / (1 - abar) over p(z_0 | z_t)
+    expected = -(z_t.detach() - math.sqrt(signal) * posterior_mean) / (1 - signal)
+    assert torch.allclose(score, expected)
+    # Eq. 8, and Eqs. 9 and 10 with the noise that the score stands for
+    assert torch.allclose((z_t.detach() + (1 - signal) * score) / math.sqrt(signal), posterior_mean)
+    noise = -math.sqrt(1 - signal) * score
+    found = clean_estimate(z_t.detach(), noise, level(signal, 5), "epsilon")
+    assert torch.allclose(found, posterior_mean)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("timestep", [999, 500, 20, 1])
 def test_a_ddpm_step_is_equation_11(prediction: Prediction, timestep: int) -> None:

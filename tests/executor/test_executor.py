@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from omg_graph.executor.anchor import PARTS
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import (
     Executor,
@@ -20,6 +21,13 @@ from omg_graph.seeding import generator
 Build = Callable[..., Executor]
 
 
+def anchor_on_everything(executor: Executor, weight: float) -> None:
+    """The same weight for every part and observed set."""
+    anchor = executor.anchor
+    anchor.patterns = torch.ones(1, len(executor.names), dtype=torch.bool)
+    anchor.weights = torch.full((len(executor.names), 1, len(PARTS)), weight)
+
+
 def test_the_estimate_has_every_modality_s_shape(make_executor: Build, batch: ExecutorInput) -> None:
     executor = make_executor()
     estimates = executor.estimate(batch, executor.conditions(batch, executor.anchors(batch)))
@@ -30,7 +38,7 @@ def test_the_estimate_has_every_modality_s_shape(make_executor: Build, batch: Ex
 
 def test_without_trust_the_estimate_is_the_anchor(make_executor: Build, batch: ExecutorInput) -> None:
     executor = make_executor()
-    executor.anchor.weights.fill_(0.5)
+    anchor_on_everything(executor, 0.5)
     executor.trust.zero_()
     anchors = executor.anchors(batch)
     estimates = executor.estimate(batch, executor.conditions(batch, anchors))
@@ -54,7 +62,7 @@ def test_trust_and_scale_multiply_the_residual(
 
 def test_the_anchor_of_what_is_observed_is_zero(make_executor: Build, batch: ExecutorInput) -> None:
     executor = make_executor()
-    executor.anchor.weights.fill_(1.0)
+    anchor_on_everything(executor, 1.0)
     for column, (_, anchor) in enumerate(executor.anchors(batch).items()):
         seen = batch.observed[:, column]
         assert not anchor[seen].any()

@@ -253,3 +253,43 @@ def test_what_is_random_is_repeatable(make_executor: Build) -> None:
     assert first.time.min().item() >= 0
     assert first.time.max().item() < executor.config.train_steps
     assert not noising(executor, 64, mean_share=0.0).mean.any()
+
+
+def gradients(loss: Tensor, module: nn.Module) -> list[Tensor]:
+    found = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True, allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]
+
+
+def test_the_noisy_state_teaches_the_head_and_never_the_denoiser(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, targets: Targets
+) -> None:
+    executor = make_executor()
+    assert executor.task is not None
+    random = noising(executor, len(batch.ids))
+    found = objective(executor, batch, conditions, targets, random, decode, embed, "noisy")
+    assert any(gradient.any() for gradient in gradients(found.task, executor.task))
+    assert not any(gradient.any() for gradient in gradients(found.task, executor.denoiser))
+    usual = objective(executor, batch, conditions, targets, random, decode, embed)
+    assert torch.equal(found.denoising, usual.denoising)
+    assert not torch.equal(found.task, usual.task)
+
+
+def test_a_task_weight_of_zero_leaves_the_head_alone(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, targets: Targets
+) -> None:
+    executor = make_executor()
+    assert executor.task is not None
+    found = losses(executor, batch, conditions, targets)
+    off, on = (found.total(ObjectiveWeights(task=weight)) for weight in (0.0, 1.0))
+    assert not any(gradient.any() for gradient in gradients(off, executor.task))
+    assert any(gradient.any() for gradient in gradients(on, executor.task))
+    assert any(gradient.any() for gradient in gradients(off, executor.denoiser))
+
+
+def test_a_denoiser_that_is_not_told_u_x(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions
+) -> None:
+    silent = make_executor(observation=False)
+    anchors = conditions.anchor
+    assert not silent.conditions(batch, anchors).observation.any()
+    assert torch.equal(make_executor().conditions(batch, anchors).observation, batch.observation)

@@ -10,7 +10,8 @@ from omg_graph.errors import ConfigError
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import SamplerName
 from omg_graph.executor.executor import Executor, ExecutorInput
-from omg_graph.executor.sampling import DenoisingPath, initial_noise
+from omg_graph.executor.sampling import DenoisingPath, denoise, initial_noise
+from omg_graph.seeding import generator
 
 Build = Callable[..., Executor]
 SAMPLERS = ("ddpm", "ddim", "dpm-solver++")
@@ -29,6 +30,7 @@ def part(batch: ExecutorInput, conditions: Conditions, rows: list[int]) -> tuple
         batch.observation[index],
         batch.plan[index],
         take(batch.evidence),
+        tuple(batch.groups[row] for row in rows),
     )
     return some, conditions.take(index)
 
@@ -57,7 +59,9 @@ def test_the_path_is_whole_and_can_be_repeated(
     """z_T ... z_0 of Eq. 1: one state more than steps, the first of them noise; told of every step."""
     executor = make_executor(sampler=sampler, sample_steps=6)
     told: list[tuple[int, int]] = []
-    paths = executor.draw(batch, conditions, seed=3, draw=0, on_step=lambda step, of: told.append((step, of)))
+    paths = executor.draw(
+        batch, conditions, seed=3, draw=0, on_step=lambda step, of, _: told.append((step, of))
+    )
     assert told == [(step, 6) for step in range(1, 7)]
     torch.manual_seed(99)  # the global generator has no say
     again = executor.draw(batch, conditions, seed=3, draw=0)
@@ -114,3 +118,43 @@ def test_impossible_step_counts_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="between 1 and 50 denoising steps"):
         make_executor().draw(batch, conditions, seed=0, draw=0, steps=steps)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_late_start_keeps_to_the_residuals_it_starts_from(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, sampler: SamplerName
+) -> None:
+    """From the last timesteps next to nothing is left to denoise; from T what it starts from is drowned."""
+    executor = make_executor()
+    source = generator("residuals")
+    residuals = {
+        name: torch.randn(len(batch.ids), width, generator=source) for name, width in executor.widths.items()
+    }
+
+    def drawn(start: float, given: dict[str, Tensor]) -> dict[str, DenoisingPath]:
+        return denoise(
+            executor.denoiser,
+            batch.latents,
+            conditions,
+            executor.widths,
+            batch.ids,
+            seed=0,
+            draw=0,
+            steps=5,
+            sampler=sampler,
+            train_steps=50,
+            prediction="v",
+            start=start,
+            residuals=given,
+        )
+
+    opposite = {name: -value for name, value in residuals.items()}
+    late, early = drawn(0.1, residuals), drawn(1.0, residuals)
+    turned_late, turned_early = drawn(0.1, opposite), drawn(1.0, opposite)
+    for name, value in residuals.items():
+        assert late[name].timesteps == [4, 3, 2, 1, 0]
+        assert early[name].timesteps == [49, 39, 29, 19, 9]
+        assert len(late[name].states) == 6
+        apart = (late[name].states[-1] - turned_late[name].states[-1]).norm()
+        assert float(apart) > float(value.norm())
+        assert float(apart) > 3 * float((early[name].states[-1] - turned_early[name].states[-1]).norm())

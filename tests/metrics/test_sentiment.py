@@ -100,6 +100,13 @@ def test_sims_borders_belong_to_the_class_below():
     assert sims_classes(values, 5).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def test_sims_borders_hold_however_digits_were_kept():
+    """MMSA compares in single precision, where 0.1 kept as a float32 is 0.1."""
+    borders = np.array([-0.7, -0.1, 0.1, 0.7], np.float32).astype(np.float64)
+    assert sims_classes(borders, 5).tolist() == [0, 1, 2, 3]
+    assert sims_classes(borders, 3).tolist() == [0, 0, 1, 2]
+
+
 def test_sims_hand_worked_case():
     truth = [-1.0, -0.4, 0.0, 0.2, 0.8]
     value = [-0.8, 0.05, -0.05, 0.6, 1.5]

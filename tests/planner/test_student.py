@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.interface import PlannerInput, RescoringPlanner
 from omg_graph.planner.schema import Field, Schema
 from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner
 from omg_graph.seeding import generator
@@ -247,3 +247,25 @@ def test_what_makes_no_sense_is_refused() -> None:
         planner.score(torch.zeros(1, WIDTH), [("circle", "large", "plain")])
     empty = replace(observations(1), ids=(), embeddings=np.zeros((0, WIDTH), dtype=np.float32), raw_text=())
     assert planner.propose(empty, candidates=2, seed=0) == []
+
+
+def test_a_plan_that_it_did_not_draw_is_scored_as_if_it_had() -> None:
+    planner, batch = student(), observations(3)
+    assert isinstance(planner, RescoringPlanner)
+    drawn = [plans[1] for plans in planner.propose(batch, candidates=2, seed=4)]
+    scored = planner.rescore(batch, [plan.constraints for plan in drawn])
+    for one, other in zip(scored, drawn, strict=True):
+        assert one is not None
+        assert (one.constraints, one.token_counts) == (other.constraints, other.token_counts)
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
+
+
+def test_words_that_it_does_not_know_have_no_probability() -> None:
+    known, unknown = ("circle", "small", "plain"), ("circle", "small", "marmalade")
+    planner = student()
+    scored = planner.rescore(observations(3), [unknown, known, unknown])
+    assert [plan and plan.constraints for plan in scored] == [None, known, None]
+    (alone,) = planner.rescore(observations(3).take([1]), [known])
+    assert alone is not None
+    np.testing.assert_allclose(alone.log_probabilities, scored[1].log_probabilities, atol=1e-5)  # type: ignore[union-attr]
+    assert planner.rescore(observations(1), [unknown]) == [None]

@@ -127,3 +127,9 @@ def test_alignment_cost_by_hand() -> None:
 def test_aggregation_is_the_weighted_sum() -> None:
     values = torch.tensor([[[1.0, 0.0], [0.0, 4.0]]])
     assert attention.aggregate(torch.tensor([[0.75, 0.25]]), values).tolist() == [[0.75, 1.0]]
+
+
+def test_mean_pooling_by_hand() -> None:
+    found = torch.tensor([[0.9, 0.1, -math.inf], [0.5, 0.4, 0.3], [-math.inf] * 3])
+    weights = attention.AGGREGATIONS["mean"](found, 0.07)
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0.0], [1 / 3] * 3, [0.0] * 3]))

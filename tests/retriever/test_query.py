@@ -56,3 +56,11 @@ def test_the_start_depends_on_the_seed_alone_and_draws_from_no_global_generator(
     assert torch.equal(first.projection.weight, second.projection.weight)
     other = LiteralQueryProjection(5, 3, 4, seed=2)
     assert not torch.equal(first.projection.weight, other.projection.weight)
+
+
+def test_a_view_can_be_given_more_or_less_say() -> None:
+    projection = QueryProjection(5, 3, [4, 3])
+    torch.nn.init.constant_(projection.view_scales[1], -100.0)
+    query = projection(drawn(4, 7), drawn(4, 5), drawn(4, 3))
+    assert torch.equal(query[:, :4], drawn(4, 7)[:, :4])
+    assert not query[:, 4:].any()

@@ -146,3 +146,20 @@ def test_splits_that_would_not_train_together_are_told(tmp_path: Path) -> None:
 def test_names_that_results_have_no_place_for(tmp_path: Path) -> None:
     split = {"id": ["a", "b"], "x": np.ones((2, 3)), "x_std": np.ones((2, 3))}
     assert "x_std" in said(check(tmp_path, {"train": split}), "error")
+
+
+def test_lost_frames_are_counted_and_are_no_error(tmp_path: Path) -> None:
+    frames = np.ones((3, 4, 2))
+    frames[0, 1] = frames[0, 2] = frames[2, 3] = np.nan
+    report = check(tmp_path, {"id": ["a", "b", "c"], "s": frames})
+    (modality,) = report.splits[0].modalities
+    assert report.usable
+    assert (modality.lost_frames, modality.lost_rows) == (3, 2)
+    assert (modality.nonfinite_rows, modality.missing_rows, modality.zero_rows) == (0, 0, 0)
+    assert "3 frames in 2 rows are lost" in said(report, "note")
+    # without lengths, NaN at the end may be padding
+    assert "1 rows end in such frames: give s_lengths" in said(report, "note")
+    frames[1, 0, 0] = np.nan
+    broken = check(tmp_path, {"id": ["a", "b", "c"], "s": frames})
+    assert not broken.usable
+    assert broken.splits[0].modalities[0].nonfinite_values == 1

@@ -129,3 +129,23 @@ def test_hiding_what_is_missing_anyway_is_no_error() -> None:
     result, hidden = hide_modalities(split, ["audio"])
     assert hidden.tolist() == [[False, True], [False, False]]
     assert result.mask().tolist() == [[True, False], [True, False]]
+
+
+def test_lost_frames_are_padded_with_their_sequence_and_need_one() -> None:
+    frames = np.ones((2, 3, 2))
+    frames[0, 1] = np.nan
+    result, _ = conform(split_of(s=frames), [spec("s", "sequence", 5, 2)], "file")
+    assert result.lost["s"].tolist() == [[False, True, False, False, False], [False] * 5]
+    assert result.lengths["s"].tolist() == [3, 3]
+    flat = frames[:, :, :1]
+    with pytest.raises(DataError, match="the model knows no frames of it"):
+        conform(split_of(s=flat), [spec("s", "vector", 3)], "file")
+
+
+def test_a_hidden_sequence_keeps_its_gaps_out_of_sight() -> None:
+    """What is lost stays known, so that errors leave it out; nothing that is observed has gaps then."""
+    frames = np.ones((2, 3, 2))
+    frames[0, 1] = np.nan
+    hidden, _ = hide_modalities(split_of(s=frames, x=np.ones((2, 1))), ["s"])
+    assert hidden.lost["s"].any()
+    assert hidden.gaps("s") is None

@@ -288,6 +288,65 @@ def test_a_partly_broken_row_is_an_error_unless_filled(bad: float) -> None:
     assert read(rows(text=text, observed={"text": [True, False, True]})).splits["data"].mask().sum() == 2
 
 
+def test_wholly_nan_frames_are_lost_and_the_rest_of_the_sequence_is_there() -> None:
+    """Not a missing row, not a data error, and nothing that --fill-nonfinite fills."""
+    sequence = np.arange(24.0).reshape(2, 4, 3) + 1
+    sequence[0, 1] = np.nan
+    sequence[1, 3] = np.nan
+    content = {"id": ["a", "b"], "s": sequence, "s_lengths": [4, 3]}
+    for fill in (None, "zero", "mean"):
+        split = read_mapping(content, source="test", fill_nonfinite=fill).splits["data"]
+        assert split.observed["s"].all()
+        # the second row's lies past its length
+        assert split.lost["s"].tolist() == [[False, True, False, False], [False] * 4]
+        assert not split.arrays["s"][0, 1].any()
+        np.testing.assert_array_equal(split.arrays["s"][0, [0, 2, 3]], sequence[0, [0, 2, 3]])
+    assert split.take([1, 0]).lost["s"][1].tolist() == [False, True, False, False]
+    complete = read_mapping({"s": np.ones((2, 4, 3))}, source="test").splits["data"]
+    assert complete.lost == {}
+
+
+def test_a_partly_nan_frame_is_an_error_beside_lost_ones() -> None:
+    sequence = np.ones((1, 4, 3))
+    sequence[0, 1] = np.nan
+    sequence[0, 2, 0] = np.nan
+    with pytest.raises(DataError, match=r"1 of 12 in row '0'.*make the whole frame NaN if it is lost"):
+        read_mapping({"s": sequence}, source="test")
+    filled = read_mapping({"s": sequence}, source="test", fill_nonfinite="zero").splits["data"]
+    assert filled.lost["s"].tolist() == [[False, True, False, False]]
+
+
+def test_a_frame_of_none_is_lost() -> None:
+    frames = [[1.0, 2.0], None, [None, None], [3.0, 4.0]]
+    split = read_mapping([{"id": "a", "s": frames}], source="test").splits["data"]
+    assert split.lost["s"].tolist() == [[False, True, True, False]]
+
+
+def test_labels_of_one_modality_alone() -> None:
+    """CH-SIMS in MMSA's layout; they are labels, and go with their modality."""
+    content = {
+        "id": ["a", "b"],
+        "text": np.ones((2, 3)),
+        "audio": np.ones((2, 2)),
+        "vision": np.ones((2, 2)),
+        "regression_labels": np.array([0.4, -0.2]),
+        "regression_labels_T": np.array([0.6, -1.0]),
+        "regression_labels_A": [0, None],
+        "regression_labels_V": np.array([-0.2, 0.8]),
+    }
+    data = read_mapping({"train": content}, source="test")
+    split = data.splits["train"]
+    assert split.labels is not None
+    assert split.labels.name == "regression_labels"
+    assert split.names == ("text", "audio", "vision")
+    assert split.unimodal["text"].tolist() == [0.6, -1.0]
+    assert split.unimodal["vision"].tolist() == [-0.2, 0.8]
+    np.testing.assert_array_equal(split.unimodal["audio"], [0.0, np.nan])
+    assert split.take([1]).unimodal["text"].tolist() == [-1.0]
+    assert split.without_labels().unimodal == {}
+    assert read_mapping({"train": content}, source="t", with_labels=False).splits["train"].unimodal == {}
+
+
 def test_means_come_from_train() -> None:
     content = {
         "train": {"id": ["a", "b"], "x": np.array([[1.0, 1.0], [3.0, 1.0]])},

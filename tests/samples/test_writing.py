@@ -47,3 +47,12 @@ def test_one_sample_means_one(tmp_path: Path) -> None:
     split = read_mapping({"id": ["a", "b"], "x": np.ones((2, 1))}, source="memory").splits["data"]
     with pytest.raises(DataError, match="2 came"):
         save_sample(tmp_path / "a.pkl", split)
+
+
+def test_lost_frames_are_saved_as_such(tmp_path: Path) -> None:
+    frames = np.ones((1, 3, 2))
+    frames[0, 1] = np.nan
+    split = read_mapping({"id": ["a"], "s": frames}, source="memory").splits["data"]
+    save_sample(tmp_path / "one.pkl", split)
+    (again,) = read_data_file(tmp_path / "one.pkl").splits.values()
+    assert again.lost["s"].tolist() == [[False, True, False]]

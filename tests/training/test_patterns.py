@@ -83,3 +83,33 @@ def test_spaced_pairs_meet_every_pattern(modalities: int) -> None:
         assert len(chosen) <= len(pool)
         assert len(np.unique(pool.visible[chosen], axis=0)) == 2**modalities - 1
     np.testing.assert_array_equal(pool.spaced(everything, 10 * len(pool)), everything)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.7])
+def test_patterns_that_realise_a_missing_rate(rate: float) -> None:
+    random = np.random.default_rng(3)
+    observed = random.random((400, 6)) > 0.1
+    observed[:, 0] = True
+    pool = pattern_pool(observed, tuple(map(str, range(400))), 24, 0).at_rate(rate)
+    assert pool.missing_rate == pytest.approx(rate, abs=1e-6)
+    drawn = np.concatenate([pool.draw(0, epoch) for epoch in range(20)])
+    assert (pool.rows[drawn].reshape(20, -1) != np.arange(400)).any()  # in random order
+    assert all(sorted(pool.rows[pool.draw(0, epoch)]) == list(range(400)) for epoch in range(3))
+    assert 1 - pool.visible[drawn].mean() == pytest.approx(rate, abs=0.01)
+
+
+def test_slots_are_dropped_as_if_each_were_by_itself() -> None:
+    """With all patterns at hand the chances are those of independent drops that leave something."""
+    pool = pattern_pool(np.ones((1, 3), bool), ("a",), 24, 0).at_rate(0.5)
+    assert pool.chances is not None
+    hidden = 3 - pool.visible.sum(axis=1)
+    odds = pool.chances[hidden == 1][0] / pool.chances[hidden == 0][0]
+    assert pool.chances[hidden == 2] == pytest.approx(np.full(3, pool.chances[hidden == 0][0] * odds**2))
+    assert pool.chances.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("rate", "reached"), [(0.0, 0.0), (0.9, 2 / 3), (1.0, 2 / 3)])
+def test_a_rate_out_of_reach_is_the_nearest(rate: float, reached: float) -> None:
+    pool = pattern_pool(np.ones((5, 3), bool), tuple("abcde"), 24, 0).at_rate(rate)
+    assert pool.missing_rate == pytest.approx(reached, abs=1e-6)
+    assert len(pool.draw(0, 0)) == 5

@@ -1,0 +1,87 @@
+"""Cross-validation by group: what each fold trains on, and what it holds out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from omg_graph.errors import ConfigError, DataError
+from omg_graph.samples.dataset import IntArray, Split
+from omg_graph.samples.pooling import pooled
+from omg_graph.samples.reading import DataFile
+from omg_graph.training.patterns import group_folds
+
+POOLED = "train+valid"
+"""What results call the rows that folds are made of."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a file."""
+
+    number: int
+    """From 0."""
+    of: int
+    data: DataFile
+    """Its training rows alone, as the only split ``train``; a part to choose on is still to be held out."""
+    held_out: tuple[str, ...]
+    """The ids of the rows that it never sees."""
+    by_group: bool
+
+    @property
+    def note(self) -> str:
+        """What a reader may want to know."""
+        how = "whole groups" if self.by_group else "rows, for there is only one group"
+        return f"fold {self.number} of {self.of}, from 0: {len(self.held_out)} rows held out, {how}"
+
+    def facts(self) -> dict[str, object]:
+        """For the manifest."""
+        return {"fold": self.number, "folds": self.of, "held_out": list(self.held_out)}
+
+
+def rows_of_folds(data: DataFile) -> Split:
+    """All rows that folds are made of: ``train`` and ``valid`` together, or the only split; never ``test``.
+
+    Raises:
+        DataError: if there is nothing to train on, or an id comes twice.
+    """
+    source = str(data.path)
+    if "train" in data.splits:
+        return pooled(
+            [data.splits[name] for name in ("train", "valid") if name in data.splits], source, POOLED
+        )
+    if len(data.splits) == 1 and "test" not in data.splits:
+        return pooled(list(data.splits.values()), source, POOLED)
+    raise DataError(
+        f"{source}: a split 'train' was expected, {', '.join(data.splits)} came; 'test' is never trained on"
+    )
+
+
+def fold_of(data: DataFile, number: int, folds: int) -> Fold:
+    """One of ``folds`` folds. Which rows are in it depends on the groups' names and on ``folds`` alone.
+
+    So models of all seeds hold the same rows out, and methods can be paired row by row.
+
+    Raises:
+        ConfigError: if there are fewer groups than folds, or no such fold.
+        DataError: if there is nothing to train on.
+    """
+    if folds < 2 or not 0 <= number < folds:
+        raise ConfigError(f"--folds: 2 or more were expected and a fold among them, {number} of {folds} came")
+    rows = rows_of_folds(data)
+    assigned: IntArray = group_folds(rows.groups, folds, 0)
+    found = int(assigned.max()) + 1
+    if found < folds:
+        raise ConfigError(
+            f"--folds {folds}: at most {found} were expected, one for each group of {data.path}"
+        )
+    held = assigned == number
+    train = replace(rows.take(np.flatnonzero(~held)), name="train")
+    return Fold(
+        number,
+        folds,
+        replace(data, splits={"train": train}),
+        tuple(np.array(rows.ids)[held].tolist()),
+        len(set(rows.groups)) > 1,
+    )

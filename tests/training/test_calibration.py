@@ -1,0 +1,69 @@
+"""One temperature for the task head: it makes probabilities believable and leaves the ranking alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from omg_graph.executor.task import TaskHead, TaskHeadConfig
+from omg_graph.model.folder import read_manifest
+from omg_graph.seeding import generator, seeded
+from omg_graph.training.calibration import COLDEST, HOTTEST, cool, fit_temperature
+
+
+def labelled(seed: int, rows: int, sharpness: float) -> tuple[Tensor, Tensor]:
+    """Logits, and classes drawn from their softmax: calibrated; then the logits times ``sharpness``."""
+    source = generator("calibration", seed)
+    logits = 2 * torch.randn(rows, 4, generator=source)
+    classes = torch.multinomial(logits.softmax(1), 1, generator=source)[:, 0]
+    return logits * sharpness, classes
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0, 3.0])
+def test_the_temperature_undoes_overconfidence_and_the_opposite(sharpness: float) -> None:
+    outputs, classes = labelled(0, 20_000, sharpness)
+    assert fit_temperature(outputs, classes) == pytest.approx(sharpness, rel=0.05)
+
+
+def test_what_is_calibrated_stays_exactly_as_it_is() -> None:
+    assert fit_temperature(*labelled(1, 5_000, 1.0)) == 1.0
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.1, 10))
+def test_it_is_never_worse_on_the_rows_it_was_fitted_on(seed: int, rows: int, sharpness: float) -> None:
+    outputs, classes = labelled(seed, rows, sharpness)
+    temperature = fit_temperature(outputs, classes)
+    assert COLDEST <= temperature <= HOTTEST
+    before = F.cross_entropy(outputs.double(), classes)
+    assert float(F.cross_entropy(outputs.double() / temperature, classes)) <= float(before) + 1e-12
+
+
+def test_cooling_a_head_divides_its_logits() -> None:
+    config = TaskHeadConfig(
+        kind="degrees",
+        names=("low", "middle", "high"),
+        degrees=(-1.0, 0.0, 1.0),
+        widths={"a": 3},
+        scales={"a": 1.0},
+        shared_width=5,
+    )
+    with seeded("head"):
+        head = TaskHead(config).eval()
+        torch.nn.init.normal_(head.perceptron[-1].weight)  # type: ignore[arg-type]
+        observation, latents = torch.randn(6, 5), {"a": torch.randn(6, 3)}
+    before = head(observation, latents)
+    cool(head, 2.5)
+    torch.testing.assert_close(head(observation, latents), before / 2.5)
+
+
+def test_a_model_says_its_temperature(tiny_model_folder: Path, tiny_plain_folder: Path) -> None:
+    temperature = read_manifest(tiny_model_folder).training["temperature"]
+    assert COLDEST <= temperature <= HOTTEST
+    assert read_manifest(tiny_plain_folder).training["temperature"] is None
