@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omg_graph.errors import ConfigError, ModelError
+from omg_graph.evaluation.baselines.choice import check_floors, chosen_floors
+from omg_graph.evaluation.baselines.fitted import FittedCache, Fitting
 from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_of_split
 from omg_graph.evaluation.floor_runs import run_floor
-from omg_graph.evaluation.floors import floors_for
-from omg_graph.evaluation.outcomes import Outcomes, Pairs
+from omg_graph.evaluation.models import fold_number, held_out_rows, model_folders, rows_held_out
+from omg_graph.evaluation.outcomes import Pairs
 from omg_graph.evaluation.paper.beside import Comparison, Subject, beside_paper, columns_for, require_family
 from omg_graph.evaluation.paper.page import section
 from omg_graph.evaluation.paper.tables import Dataset
 from omg_graph.evaluation.plots import HOW_TO_GET, draw_plots, plots_available
+from omg_graph.evaluation.pooling import Part
 from omg_graph.evaluation.predictions import FILE as PREDICTIONS
 from omg_graph.evaluation.predictions import write_predictions
 from omg_graph.evaluation.protocols import Condition, conditions_of
 from omg_graph.evaluation.report import markdown
-from omg_graph.evaluation.runner import ModelRunner
+from omg_graph.evaluation.results import Results
+from omg_graph.evaluation.runner import ModelRun, ModelRunner
 from omg_graph.evaluation.summary import Summary, summarise
-from omg_graph.evaluation.tables import SampleTable, result_row, sample_table
 from omg_graph.evaluation.targets import LabelTarget, choose_target
 from omg_graph.files import whole_folder
-from omg_graph.model.folder import MANIFEST, load_model, machine, read_manifest, versions
+from omg_graph.model.folder import load_model, machine, versions
 from omg_graph.model.model import Model, choose_device
 from omg_graph.samples.columns import FillNonfinite
 from omg_graph.samples.conforming import conform
+from omg_graph.samples.dataset import BoolArray, Split
 from omg_graph.samples.reading import DataFile, read_data_file
 from omg_graph.samples.splitting import choose_split
 
@@ -54,6 +59,9 @@ class EvaluationRequest:
     data: Path
     output: Path
     split: str | None = None
+    """``all`` for every row of the file."""
+    unrelated: bool = False
+    """The data have nothing to do with the training data: equal ids and groups are chance."""
     protocol: str = "fixed"
     rates: Sequence[float] | Mapping[str, float] | None = None
     patterns: Sequence[Sequence[str]] | None = None
@@ -63,7 +71,12 @@ class EvaluationRequest:
     draws: int = 19
     train_data: Path | None = None
     """Where floors are fitted on; the model's knowledge base by default."""
-    floors: bool = True
+    floors: str = "fast"
+    """``fast``: those in closed form; ``all``: trained ones too; ``none``."""
+    floor_seeds: int = 1
+    """How often each trained floor is trained."""
+    floor_models: Mapping[str, Path] = field(default_factory=dict)
+    """Name to a model folder, or a folder of them, that stands among the floors."""
     label: str | None = None
     fill_nonfinite: FillNonfinite | None = None
     limit: int | None = None
@@ -99,6 +112,7 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     if request.draws < 0:
         raise ConfigError(f"--draws: 0 or more was expected, {request.draws} came")
     folders = model_folders(request.model)
+    check_floors(request.floors, request.floor_seeds, request.floor_models)
     told = progress or _silent
     data: DataFile | None = None
     session: _Session | None = None
@@ -108,32 +122,11 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
         if data is None:
             data = _read(request, request.data, model)
         if session is None:
-            session = _Session(request, data, model)
+            session = _Session(request, data, model, rows_held_out(folders, data, request.split))
         session.measure(model, folder, told)
     assert session is not None  # for the type checker: there is at least one folder
+    session.measure_floor_models(told)
     return session.write(told)
-
-
-def model_folders(folder: Path) -> list[Path]:
-    """The folder itself if it is a model, else the models in it, by name.
-
-    Raises:
-        ModelError: if there is none, or two were trained with the same seed.
-    """
-    if (folder / MANIFEST).is_file() or not folder.is_dir():
-        read_manifest(folder)
-        return [folder]
-    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    if not found:
-        read_manifest(folder)  # says what is wrong
-    seeds = [read_manifest(path).seed for path in found]
-    twice = [seed for seed in seeds if seeds.count(seed) > 1]
-    if twice:
-        raise ModelError(
-            f"{folder}: models of different seeds were expected, seed {twice[0]} comes twice: "
-            "evaluate one model after the other"
-        )
-    return found
 
 
 def check_output(output: Path) -> None:
@@ -156,9 +149,16 @@ def check_output(output: Path) -> None:
 class _Session:
     """The conditions, shared by all models, and what they made of them."""
 
-    def __init__(self, request: EvaluationRequest, data: DataFile, model: Model) -> None:
+    def __init__(
+        self, request: EvaluationRequest, data: DataFile, model: Model, held_out: tuple[Split, str] | None
+    ) -> None:
         self.request, self.data = request, data
-        chosen, note = choose_split(data, request.split)
+        chosen, note = held_out or choose_split(data, request.split)
+        self.of_folds = held_out is not None
+        if self.of_folds and request.train_data is not None:
+            raise ConfigError(
+                "--train-data: floors of folds are fitted on what each trained on: leave it out"
+            )
         if request.limit is not None:
             chosen = chosen.take(np.arange(min(request.limit, len(chosen))))
         self.specs = model.config.modalities
@@ -178,60 +178,90 @@ class _Session:
             else columns_for(request.beside_paper, request.protocol, self.conditions, self.truth)
         )
         self.pairs = Pairs.of(self.conditions)
-        self.rows: list[dict[str, Any]] = []
-        self.floor_rows: list[dict[str, Any]] = []
-        self.tables: list[SampleTable] = []
-        self.floor_tables: list[SampleTable] = []
+        self.shown = _renamed(self.truth, self.data) if request.unrelated else self.truth
+        self.results = Results(self.truth, self.pairs, self.conditions)
         self.models: list[dict[str, Any]] = []
         self.families: list[str] = []
+        self.fitted = FittedCache()
 
     def measure(self, model: Model, folder: Path, told: Progress) -> None:
         """One model, and its floors."""
-        if model.config.modalities != self.specs:
-            raise ModelError(f"{folder}: a model of the same modalities as the others was expected")
-        request, seed = self.request, model.manifest.seed
+        request, seed, label = self.request, model.manifest.seed, _label(folder, self.request.model)
         target = choose_target(model, self.truth.labels, request.metrics)
         if request.beside_paper is not None:
             require_family(request.beside_paper, target.family)
         self.families.append(target.family)
         self.models.append(
             {
-                "folder": folder.name,
+                "folder": label,
                 "name": model.config.name,
                 "fingerprint": model.manifest.fingerprint,
                 "model_seed": seed,
+                "fold": fold_number(model.manifest),
+                "trained_on": {name: model.manifest.data.get(name) for name in ("file", "sha256")},
                 "synthetic": model.config.synthetic,
             }
         )
-        self._warn(model, folder)
-        runner = ModelRunner(model, self.truth, target, draws=request.draws)
-        run = runner.run(
-            self.pairs, lambda done, of: told(f"{folder.name}: samples under patterns", done, of)
-        )
-        self._keep(run.outcomes, target, seed, floor=False)
-        if not request.floors:
+        part = self._part(model, folder)
+        if part is not None and not len(part.pairs):
+            self._note(f"{label}: none of its rows is among the samples")
+            return
+        run = self._run(model, target, part, f"{label}: samples under patterns", told)
+        self.results.keep(run.outcomes, target, seed, floor=False, part=part)
+        if request.floors == "none":
             return
         rows = self._training_rows(model, target)
-        for floor in floors_for(model, target):
-            what = f"{folder.name}: {floor.name}"
+        fitting = Fitting(
+            seed, self.fitted, lambda what, done, of: told(f"{label}: fitting {what}", done, of)
+        )
+        for floor, floor_seed in chosen_floors(model, target, request.floors, request.floor_seeds, fitting):
             outcomes = run_floor(
                 floor,
                 rows,
                 target,
                 model=model,
-                truth=self.truth,
-                pairs=self.pairs,
+                truth=self.shown,
+                pairs=self.pairs if part is None else part.pairs,
                 evidence=run.evidence,
-                progress=lambda done, of, what=what: told(what, done, of),  # type: ignore[misc]
+                progress=partial(told, f"{label}: {floor.name}"),
             )
-            self._keep(outcomes, target, seed, floor=True)
-        self._keep(run.anchor, target, seed, floor=True)
+            self.results.keep(replace(outcomes, floor_seed=floor_seed), target, seed, floor=True, part=part)
+        self.results.keep(run.anchor, target, seed, floor=True, part=part)
 
-    def _keep(self, outcomes: Outcomes, target: LabelTarget, seed: int, *, floor: bool) -> None:
-        for condition in self.conditions:
-            arguments = (outcomes, self.pairs, condition, self.truth, target, seed)
-            (self.floor_rows if floor else self.rows).append(result_row(*arguments))
-            (self.floor_tables if floor else self.tables).append(sample_table(*arguments))
+    def measure_floor_models(self, told: Progress) -> None:
+        """Other models among the floors, under the same masks."""
+        request = self.request
+        for name, path in request.floor_models.items():
+            for folder in model_folders(path):
+                told(f"loading {folder.name}", 0, 1)
+                model = load_model(folder, request.text_encoder).to(choose_device(request.device))
+                part = self._part(model, folder)
+                target = choose_target(model, self.truth.labels, request.metrics)
+                if target.family != self.families[0]:
+                    raise ModelError(
+                        f"{folder}: a model measured by {self.families[0]} was expected, {target.family} came"
+                    )
+                run = self._run(model, target, part, name, told)
+                outcomes = replace(run.outcomes, method=name)
+                self.results.keep(outcomes, target, model.manifest.seed, floor=True, part=part)
+
+    def _part(self, model: Model, folder: Path) -> Part | None:
+        """What a model of a fold is measured on; None for everything."""
+        if model.config.modalities != self.specs:
+            raise ModelError(f"{folder}: a model of the same modalities as the others was expected")
+        held, fold = held_out_rows(model.manifest, self.truth.ids), fold_number(model.manifest)
+        if (fold is not None) != self.of_folds:
+            raise ModelError(f"{folder}: models of folds stand beside models of folds alone: leave it out")
+        self._warn(model, folder, held)
+        if held is None or fold is None:
+            return None
+        return Part.of(self.pairs, self.conditions, held, fold)
+
+    def _run(
+        self, model: Model, target: LabelTarget, part: Part | None, what: str, told: Progress
+    ) -> ModelRun:
+        runner = ModelRunner(model, self.shown, target, draws=self.request.draws)
+        return runner.run(self.pairs if part is None else part.pairs, partial(told, what))
 
     def _training_rows(self, model: Model, target: LabelTarget) -> TrainingRows:
         path = self.request.train_data
@@ -246,18 +276,31 @@ class _Session:
         self._note(f"floors were fitted on {rows.source}")
         return rows
 
-    def _warn(self, model: Model, folder: Path) -> None:
-        known = sum(sample in model.knowledge_base.row_of for sample in self.truth.ids)
+    def _warn(self, model: Model, folder: Path, held: BoolArray | None) -> None:
+        label, kb, same = _label(folder, self.request.model), model.knowledge_base, self._is_of(model)
+        rows = range(len(self.truth)) if held is None else np.flatnonzero(held).tolist()
+        known = sum(self.shown.ids[row] in kb.row_of for row in rows)
+        met = set(kb.groups)
+        grouped = sum(self.shown.groups[row] in met for row in rows)
         if known:
             self._note(
-                f"{folder.name}: {known} of {len(self.truth)} samples are entries of its knowledge base: "
+                f"{label}: {known} of {len(rows)} samples are entries of its knowledge base: "
                 "the model was trained on them"
+                + ("" if same else ", unless equal ids are chance: --unrelated")
             )
-        trained = model.manifest.data.get("sha256") == self.data.sha256
-        if trained and self.truth.name == "valid":
-            self._note(f"{folder.name}: choices of its training were made on 'valid': figures are flattered")
+        elif grouped and not same:
+            self._note(
+                f"{label}: {grouped} of {len(rows)} samples are of groups that its knowledge base has too: "
+                "these are left out of their evidence; where equal names are chance, pass --unrelated"
+            )
+        if same and self.truth.name == "valid":
+            self._note(f"{label}: choices of its training were made on 'valid': figures are flattered")
         if model.config.synthetic:
-            self._note(f"{folder.name}: trained on synthetic data")
+            self._note(f"{label}: trained on synthetic data")
+
+    def _is_of(self, model: Model) -> bool:
+        """Whether a model was trained on this very file."""
+        return bool(model.manifest.data.get("sha256") == self.data.sha256)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -266,8 +309,11 @@ class _Session:
     def write(self, told: Progress) -> Evaluation:
         """Intervals over everything, and the folder, whole or not at all."""
         request = self.request
+        if request.floors == "all":
+            self._note(self.fitted.note)
         told("intervals", 0, 1)
-        tables = [*self.tables, *self.floor_tables]
+        self.results.finish()
+        tables = [*self.results.tables, *self.results.floor_tables]
         summary = summarise(tables)
         paper = self._beside_paper(summary)
         told("intervals", 1, 1)
@@ -314,14 +360,16 @@ class _Session:
         return {
             "protocol": request.protocol,
             "family": self.families[0],
-            "rows": self.rows,
-            "floors": self.floor_rows,
+            "rows": self.results.rows,
+            "floors": self.results.floor_rows,
+            "folds": self.results.fold_rows,
             "mask_files": masks,
             "plots": plots,
             "model": {"folder": request.model.name, "models": self.models},
             "data": {
                 "file": request.data.name,
                 "sha256": self.data.sha256,
+                "unrelated": request.unrelated,
                 "split": self.truth.name,
                 "samples": len(self.truth),
                 "groups": len(set(self.truth.groups)),
@@ -357,6 +405,22 @@ def _read(request: EvaluationRequest, path: Path, model: Model) -> DataFile:
     if request.label is None and target is not None and names and target.name not in names:
         return read_data_file(path, label=target.name, fill_nonfinite=request.fill_nonfinite, specs=specs)
     return data
+
+
+def _label(folder: Path, asked: Path) -> str:
+    """A model's place in the folder that was named, else its own name."""
+    inside = folder.is_relative_to(asked) and folder != asked
+    return folder.relative_to(asked).as_posix() if inside else folder.name
+
+
+def _renamed(split: Split, data: DataFile) -> Split:
+    """The same samples under ids and groups that no other file has."""
+    mark = data.sha256[:12]
+    return replace(
+        split,
+        ids=tuple(f"{mark}/{sample}" for sample in split.ids),
+        groups=tuple(f"{mark}/{group}" for group in split.groups),
+    )
 
 
 def _scalar_rates(conditions: Sequence[Condition]) -> dict[str, float]:

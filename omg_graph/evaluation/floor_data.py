@@ -68,11 +68,18 @@ class Guess:
     """What a floor makes of some pairs."""
 
     latents: Blocks
+    """Estimates of all modalities; empty where a floor predicts the label alone."""
     value: Numbers | None = None
     label: IntArray | None = None
     probabilities: Numbers | None = None
     draws: dict[str, Numbers] = field(default_factory=dict)
     """Modality to (draws, samples, latent); NaN rows where there are too few."""
+
+
+def pattern_inputs(latents: Blocks, pattern: BoolArray) -> Numbers:
+    """(samples, sum of widths): what a pattern, (modalities,), shows, side by side."""
+    shown = [part for part, there in zip(latents.values(), pattern, strict=True) if there]
+    return np.concatenate(shown, axis=1)
 
 
 def rows_of_entries(kb: KnowledgeBase, names: Sequence[str], target: LabelTarget) -> TrainingRows:

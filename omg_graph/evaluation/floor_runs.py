@@ -51,8 +51,7 @@ def run_floor(
             )
         )
         for name in model.names:
-            estimate = torch.from_numpy(guess.latents[name]).float()
-            errors[name].append(scorer.error(name, estimate, pairs, part))
+            errors[name].append(_error(scorer, name, guess, pairs, part))
             energy[name].append(_energy(scorer, name, guess, pairs, part))
         guesses.append(guess)
         if progress is not None:
@@ -65,6 +64,14 @@ def run_floor(
         errors={name: gathered(parts) for name, parts in errors.items()},
         energy={name: np.concatenate(parts) for name, parts in energy.items()},
     )
+
+
+def _error(scorer: FeatureScorer, name: str, guess: Guess, pairs: Pairs, part: slice) -> PooledRatio:
+    """Squared error and deviation, 0 of 0 where a floor estimates no features."""
+    if name not in guess.latents:
+        zeros = np.zeros(part.stop - part.start)
+        return PooledRatio(zeros, zeros.copy())
+    return scorer.error(name, torch.from_numpy(guess.latents[name]).float(), pairs, part)
 
 
 def _energy(scorer: FeatureScorer, name: str, guess: Guess, pairs: Pairs, part: slice) -> Numbers:

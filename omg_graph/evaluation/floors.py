@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from omg_graph.evaluation.floor_data import Blocks, Guess, Shown, TrainingRows
+from omg_graph.evaluation.floor_data import Blocks, Guess, Shown, TrainingRows, pattern_inputs
 from omg_graph.evaluation.label_codes import class_codes, encoded_labels, label_frequencies, set_outputs
 from omg_graph.evaluation.linear import Ridge, group_folds
 from omg_graph.evaluation.targets import LabelTarget
@@ -241,7 +241,7 @@ class PatternRidge:
         for number, pattern in enumerate(patterns):
             which = np.flatnonzero(places.reshape(-1) == number)
             maps = self._maps(pattern)
-            x = _inputs({name: part[which] for name, part in shown.latents.items()}, pattern)
+            x = pattern_inputs({name: part[which] for name, part in shown.latents.items()}, pattern)
             for name, ridge in maps.items():
                 if ridge is not None and name in guess.latents:
                     guess.latents[name][which] = ridge.predict(x)
@@ -260,7 +260,7 @@ class PatternRidge:
         if key in self.fitted:
             return self.fitted[key]
         rows = self.rows
-        x = _inputs(rows.latents, pattern)
+        x = pattern_inputs(rows.latents, pattern)
         given = rows.observed[:, pattern].all(axis=1)
         wanted: dict[str, tuple[Numbers, BoolArray]] = {
             name: (part, np.asarray(given & rows.observed[:, column], np.bool_))
@@ -320,9 +320,3 @@ def floors_for(model: Model, target: LabelTarget) -> list[Floor]:
     constants = [BestConstant(metric) for metric in CONSTANTS.get(target.family, ())]
     ridges = model.executor.gaussian.ridges.detach().cpu()
     return [*constants, MeanFill(), Neighbours(), PatternRidge(), GaussianFill(ridges), EvidenceFill()]
-
-
-def _inputs(latents: Blocks, pattern: BoolArray) -> Numbers:
-    """(samples, sum of widths): what a pattern shows, side by side."""
-    shown = [part for part, there in zip(latents.values(), pattern, strict=True) if there]
-    return np.concatenate(shown, axis=1)

@@ -24,6 +24,12 @@ def group_folds(groups: Sequence[str], folds: int = FOLDS) -> IntArray:
     return np.array([fold_of[group] for group in groups], np.int64)
 
 
+def validation_folds(groups: Sequence[str]) -> IntArray:
+    """(samples,): folds by group; by sample where all are of one group, so that there are two at least."""
+    several = len(set(groups)) > 1
+    return group_folds(groups if several else [str(number) for number in range(len(groups))])
+
+
 @dataclass(frozen=True)
 class Ridge:
     """A linear map with an intercept, its strength chosen for each block of outputs."""

@@ -81,6 +81,8 @@ class Outcomes:
     """One method's results, an entry for each pair; NaN or 0 of 0 where something wasn't scored."""
 
     method: str
+    floor_seed: int | None = None
+    """Which training of a floor that is trained several times."""
     value: Numbers | None = None
     """(pairs,), in the label's units; for numbers."""
     label: IntArray | None = None
@@ -154,7 +156,8 @@ class FeatureScorer:
     def _truth(self, name: str, pairs: Pairs, part: slice) -> tuple[npt.NDArray[np.float32], BoolArray]:
         standardiser, lengths = self.space.codecs[name].standardiser, self._lengths(name, pairs, part)
         rows = pairs.rows[part]
-        scored = standardiser.scored(len(rows), lengths) & self.wanted(name, pairs, part)[:, None]
+        lost = self.truth.lost[name][rows] if name in self.truth.lost else None
+        scored = standardiser.scored(len(rows), lengths, lost) & self.wanted(name, pairs, part)[:, None]
         return standardiser.standard(self.truth.arrays[name][rows], lengths), scored
 
     def _standard(self, name: str, latents: Tensor, pairs: Pairs, part: slice) -> npt.NDArray[np.float32]:

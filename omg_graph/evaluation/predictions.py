@@ -49,6 +49,7 @@ class PredictionLine(BaseModel):
     rate: Rate
     mask_seed: int | None
     model_seed: int
+    floor_seed: int | None = None
     id: str
     group: str
     observed: tuple[str, ...]
@@ -59,6 +60,8 @@ class PredictionLine(BaseModel):
     """The class or degree predicted, by name."""
     probability: Finite | None
     """What the truth's class or degree was given."""
+    confidence: Finite | None = None
+    """The largest probability."""
     modalities: dict[str, ModalityLine]
 
 
@@ -95,7 +98,7 @@ def read_predictions(folder: Path) -> list[SampleTable]:
                     f"{path}: line {number}: a prediction of omg evaluate was expected, {place}: "
                     f"{first['msg']}: evaluate anew"
                 ) from None
-            key = (line.method, line.condition, line.mask_seed, line.model_seed)
+            key = (line.method, line.condition, line.mask_seed, line.model_seed, line.floor_seed)
             grouped.setdefault(key, []).append(line)
     if not grouped:
         raise DataError(f"{path}: predictions were expected, the file is empty: evaluate anew")
@@ -116,6 +119,7 @@ def _lines(table: SampleTable) -> Iterator[dict[str, Any]]:
             "rate": table.rate,
             "mask_seed": table.mask_seed,
             "model_seed": table.model_seed,
+            "floor_seed": table.floor_seed,
             "id": sample,
             "group": table.groups[row],
             "observed": table.observed[row],
@@ -123,6 +127,7 @@ def _lines(table: SampleTable) -> Iterator[dict[str, Any]]:
             "value": _number(table.value[row]),
             "label": None if label is None else table.names[int(label)],
             "probability": _number(table.probability[row]),
+            "confidence": None if table.confidence is None else _number(table.confidence[row]),
             "modalities": {
                 name: _modality(table, name, row)
                 for name, ratio in table.errors.items()
@@ -198,6 +203,8 @@ def _table(lines: Sequence[PredictionLine], names: tuple[str, ...], path: Path) 
         errors={name: ratio(name, "squared_error", "squared_deviation") for name in modalities},
         energy={name: of(name, "energy_score") for name in modalities},
         coverage={name: ratio(name, "covered", "features") for name in modalities},
+        confidence=np.array([_code(line.confidence, place) for line in lines], np.float64),
+        floor_seed=first.floor_seed,
     )
 
 

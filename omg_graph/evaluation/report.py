@@ -21,6 +21,7 @@ TITLES = {
     "macro_f1": "macro F1",
     "mae": "MAE",
     "corr": "corr",
+    "ece": "ECE",
     "nll": "NLL",
     "nmse": "NMSE",
     "energy_score": "energy score",

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from omg_graph.evaluation.outcomes import FeatureScorer, Outcomes, Pairs, gathered
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.metrics.features import PooledRatio
+from omg_graph.metrics.features import DRAWS_FOR_90, PooledRatio
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.model import steps
 from omg_graph.model.model import Model
-from omg_graph.model.steps import Execution, Observation
+from omg_graph.model.steps import Execution
 from omg_graph.planner.rerank import Reranking
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.samples.dataset import Split
@@ -68,7 +68,7 @@ class ModelRunner:
         candidates = steps.propose(model, shown, seen.embedding, model.config.planning.candidates, self.seed)
         ranked = steps.rerank(model, candidates, seen.embedding)
         plans = [ranking.best.candidate.constraints for ranking in ranked]
-        embedded = steps.embed_plans(model, plans)
+        embedded = steps.embed_plans(model, plans, shown.ids)
         evidence = steps.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
         vectors = {name: rows.aggregated for name, rows in evidence.items()}
         sampled = model.config.executor.point_estimate == "sample"
@@ -83,9 +83,9 @@ class ModelRunner:
         collected.add_evidence(evidence, len(shown))
         collected.polarity.append(self._polarity(evidence, pairs, part))
         self._add_features(execution, pairs, part, collected)
-        if execution.outputs is not None:
+        if execution.outputs is not None and execution.outputs_anchor is not None:
             collected.outputs.append(execution.outputs.cpu())
-            collected.anchor_outputs.append(self._anchor_outputs(seen, execution))
+            collected.anchor_outputs.append(execution.outputs_anchor.cpu())
 
     def _add_features(self, execution: Execution, pairs: Pairs, part: slice, collected: _Collected) -> None:
         scorer = FeatureScorer(self.model.latent_space, self.truth)
@@ -98,24 +98,12 @@ class ModelRunner:
                 energy, covered = scorer.draws(name, execution.draws[name], pairs, part)
             else:
                 rows = part.stop - part.start
-                energy, covered = np.full(rows, np.nan), PooledRatio(np.zeros(rows), np.zeros(rows))
+                energy = np.full(rows, np.nan)
+                nothing = PooledRatio(np.zeros(rows), np.zeros(rows))
+                covered = nothing if self.draws == DRAWS_FOR_90 else None
             collected.energy[name].append(energy)
             if covered is not None:
                 collected.coverage[name].append(covered)
-
-    def _anchor_outputs(self, seen: Observation, execution: Execution) -> Tensor:
-        head, executor = self.model.executor.task, self.model.executor
-        assert head is not None  # for the type checker: there were outputs
-        filled = {
-            name: torch.where(
-                seen.observed[:, column : column + 1], seen.latents[name], execution.anchors[name]
-            )
-            for column, name in enumerate(executor.names)
-        }
-        embedding = torch.from_numpy(seen.embedding).to(self.model.device)
-        with torch.inference_mode():
-            outputs: Tensor = head(embedding, filled)
-        return outputs.cpu()
 
     def _polarity(self, evidence: Mapping[str, Evidence], pairs: Pairs, part: slice) -> Numbers:
         """(pairs,): share of the labelled evidence's weight that has the truth's sign."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from omg_graph.evaluation.tables import SampleTable
-from omg_graph.metrics.calibration import FLOOR
+from omg_graph.metrics.calibration import BINS, FLOOR, bins_of
 from omg_graph.metrics.features import PooledRatio
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.metrics.sentiment import LIMIT
@@ -35,10 +35,7 @@ class Statistic:
 
 
 def statistics_of(tables: Sequence[SampleTable]) -> list[Statistic]:
-    """Every statistic that is defined for some of these tables, in the order that results are shown in.
-
-    ``ece`` isn't among them: it is no function of sums, bins are filled anew by every resample.
-    """
+    """Every statistic that is defined for some of these tables, in the order that results are shown in."""
     families = {table.family for table in tables}
     modalities = list(dict.fromkeys(name for table in tables for name in table.errors))
     family = next(iter(families)) if len(families) == 1 else "none"
@@ -46,7 +43,7 @@ def statistics_of(tables: Sequence[SampleTable]) -> list[Statistic]:
     found = [
         *_OF_FAMILY.get(family, []),
         *([accuracy_statistic("accuracy", _as_is), _macro_f1(classes)] if family == "classes" else []),
-        *([] if family == "none" else [NLL]),
+        *([] if family == "none" else [ECE, NLL]),
         _mean_ratio("nmse", modalities, lambda table, name: _ratio(table.errors, name, len(table)), True),
         _mean_ratio("energy_score", modalities, _energy, True),
         _mean_ratio(
@@ -133,6 +130,22 @@ def _nll_parts(table: SampleTable) -> Numbers:
     known = ~np.isnan(table.probability) & ~np.isnan(table.truth)
     cost = -np.log(np.maximum(np.where(known, table.probability, 1.0), FLOOR))
     return np.column_stack([cost * known, known])
+
+
+def _ece_parts(table: SampleTable) -> Numbers:
+    """How far right answers exceed confidence, in the column of the bin, and who counts."""
+    confidence = np.full(len(table), np.nan) if table.confidence is None else table.confidence
+    known = ~np.isnan(confidence) & ~np.isnan(table.probability) & ~np.isnan(table.truth)
+    sure = np.where(known, confidence, 1.0)
+    # the top answer is right where the truth was given the largest probability
+    gap = np.where(known, (table.probability >= sure).astype(np.float64) - sure, 0.0)
+    bins = np.zeros((len(table), BINS))
+    bins[np.arange(len(table)), bins_of(sure)] = gap
+    return np.column_stack([bins, known])
+
+
+def _ece(sums: Numbers) -> Numbers:
+    return _divide(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1])
 
 
 def _mean_ratio(
@@ -226,6 +239,7 @@ def _sims(classes: int) -> Callable[[Numbers], Numbers]:
     return lambda numbers: sims_classes(np.clip(numbers, -1.0, 1.0), classes).astype(np.float64)
 
 
+ECE = Statistic("ece", _ece_parts, _ece, lower_is_better=True)
 NLL = Statistic("nll", _nll_parts, _quotient, lower_is_better=True)
 
 _OF_FAMILY: dict[str, list[Statistic]] = {

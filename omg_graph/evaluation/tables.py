@@ -43,6 +43,10 @@ class SampleTable:
     errors: dict[str, PooledRatio] = field(default_factory=dict)
     energy: dict[str, Numbers] = field(default_factory=dict)
     coverage: dict[str, PooledRatio] = field(default_factory=dict)
+    confidence: Numbers | None = None
+    """(samples,): the largest of the method's probabilities."""
+    floor_seed: int | None = None
+    """Which training of a trained floor; None of everything else."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,6 +88,8 @@ def sample_table(
         errors={name: ratio.take(index) for name, ratio in outcomes.errors.items()},
         energy={name: scores[index] for name, scores in outcomes.energy.items()},
         coverage={name: ratio.take(index) for name, ratio in outcomes.coverage.items()},
+        confidence=_taken(_confidence(outcomes), index),
+        floor_seed=outcomes.floor_seed,
     )
 
 
@@ -115,6 +121,7 @@ def result_row(
         "realised_rate": condition.realised_rate,
         "n": len(rows),
         "model_seed": model_seed,
+        "floor_seed": outcomes.floor_seed,
         "mask_seed": condition.mask_seed,
     }
     if target.family != "none":
@@ -157,6 +164,10 @@ def _labels(outcomes: Outcomes, target: LabelTarget) -> Numbers | None:
     if outcomes.probabilities is None or target.is_classes:
         return None
     return np.asarray(outcomes.probabilities.argmax(axis=1), np.float64)
+
+
+def _confidence(outcomes: Outcomes) -> Numbers | None:
+    return None if outcomes.probabilities is None else outcomes.probabilities.max(axis=1)
 
 
 def _probability(outcomes: Outcomes, truths: Numbers, target: LabelTarget, index: IntArray) -> Numbers:

@@ -86,6 +86,9 @@ def _channel(
         + contents.entity_indicator @ entity_patterns
         + contents.action_indicator @ action_patterns
     )
+    if contents.details:
+        rng = np.random.default_rng(derived_seed(config.seed, "simulator", name, "details"))
+        raw += contents.detail_indicator @ (gains.detail * rng.standard_normal((contents.details, width)))
     raw -= contents.prior @ raw
     habits = np.stack([gains.polarity_habit * polarity, gains.strength_habit * strength], axis=1)
     speaker = np.sqrt(config.speaker_share) * _loadings(name, "speaker", config, gains, habits)

@@ -23,6 +23,8 @@ class ChannelGains(BaseModel):
     """The same for the strength."""
     entity: float = Field(ge=0)
     action: float = Field(ge=0)
+    detail: float = Field(default=0.0, ge=0)
+    """Of the detail, if the config has any."""
     common: float = Field(ge=0)
     """Nuisance that voice and face have in common."""
     own: float = Field(ge=0)
@@ -41,6 +43,9 @@ class SimulatorConfig(BaseModel):
     entities: tuple[str, ...] | None = None
     """A subset of those in ``content.yaml``; all of them when None."""
     actions: tuple[str, ...] | None = None
+    details: int = Field(default=0, ge=0)
+    """How many details there are: a part of the content that no sentence tells, all equally likely, each with
+    a pattern of its own in voice and face. 0 for none."""
     audio_features: int = Field(default=74, ge=1)
     """The first so many of ``features.yaml``."""
     vision_features: int = Field(default=35, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,8 @@ class Content:
     degree: int
     sentiment: str
     """The degree in words."""
+    detail: int | None = None
+    """Which detail, from 0, where there are any: voice and face show it, words don't."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Contents:
     actions: tuple[str, ...]
     words: tuple[str, ...]
     """The seven sentiment words, in the order of ``DEGREES``."""
+    details: int = 0
+    """How many details there are."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -61,6 +65,11 @@ class Contents:
         return _indicator([item.action for item in self.items], self.actions)
 
     @cached_property
+    def detail_indicator(self) -> Float64Array:
+        """(contents, details), one-hot; no columns where there are no details."""
+        return np.array([[float(item.detail == i) for i in range(self.details)] for item in self.items])
+
+    @cached_property
     def degree_indicator(self) -> Float64Array:
         """(contents, 7), one-hot."""
         return np.asarray(self.degree[:, None] == DEGREES[None, :], dtype=np.float64)
@@ -71,13 +80,14 @@ def _indicator(values: Iterable[str], names: tuple[str, ...]) -> Float64Array:
 
 
 def enumerate_contents(
-    entities: tuple[str, ...] | None = None, actions: tuple[str, ...] | None = None
+    entities: tuple[str, ...] | None = None, actions: tuple[str, ...] | None = None, details: int = 0
 ) -> Contents:
-    """Lists the contents and their prior, p(degree) p(action | degree) p(entity | degree).
+    """Lists the contents and their prior, p(degree) p(action | degree) p(entity | degree) p(detail).
 
     Args:
         entities: a subset of the recipe's; all of them when None.
         actions: likewise. A degree that none of them allows is left out.
+        details: how many details; each is as likely as any other, whatever else is said. 0 for none.
 
     Raises:
         ConfigError: if a name is unknown or given twice, or none is given.
@@ -99,7 +109,10 @@ def enumerate_contents(
                     )
     prior = np.array(weights)
     words = tuple(recipe.degrees[degree].word for degree in DEGREES.tolist())
-    return Contents(tuple(items), prior / prior.sum(), entities, actions, words)
+    if details:
+        items = [replace(item, detail=detail) for item in items for detail in range(details)]
+        prior = np.repeat(prior, details)
+    return Contents(tuple(items), prior / prior.sum(), entities, actions, words, details)
 
 
 def _entity_weight(recipe: ContentRecipe, name: str, degree: int) -> float:

@@ -134,19 +134,28 @@ class SentencePosterior:
         return drawn
 
 
-def content_posterior(simulator: AffectSimulator, split: Split) -> ContentPosterior:
+def content_posterior(
+    simulator: AffectSimulator, split: Split, prior: Float64Array | None = None
+) -> ContentPosterior:
     """p(content | observed), with speaker and recording integrated out.
 
     A sample in which nothing is observed gets the prior.
 
+    Args:
+        simulator: which made the clips.
+        split: the clips.
+        prior: what the clips were drawn from if not from the simulator's own p(content): (contents,), or
+            (samples, contents) for one that knows something of each clip, such as its plan. It need not be
+            normalised.
+
     Raises:
-        DataError: if the split's modalities aren't the simulator's.
+        DataError: if the split's modalities aren't the simulator's, or a clip is impossible under the prior.
     """
     _check(simulator, split)
     with np.errstate(divide="ignore"):
-        log_prior = np.log(simulator.contents.prior)
+        log_prior = np.log(simulator.contents.prior if prior is None else prior)
         log_sentences = np.log(simulator.sentences.probabilities)
-    scores = np.tile(log_prior, (len(split), 1))
+    scores = np.array(np.broadcast_to(log_prior, (len(split), len(simulator.contents))))
     indices = simulator.sentence_indices(split)
     known = indices >= 0
     scores[known] += log_sentences[:, indices[known]].T
@@ -158,18 +167,26 @@ def content_posterior(simulator: AffectSimulator, split: Split) -> ContentPoster
             x = np.linalg.solve(root, _values(split, observed, rows).T - means.mean(axis=0)[:, None]).T
             m = np.linalg.solve(root, (means - means.mean(axis=0)).T).T
             scores[rows] += x @ m.T - 0.5 * (m**2).sum(axis=1)
+    if np.isneginf(scores).all(axis=1).any():
+        stranger = split.ids[int(np.isneginf(scores).all(axis=1).argmax())]
+        raise DataError(
+            f"'{stranger}' is impossible under the prior: give the prior that the clips were drawn from"
+        )
     scores -= scores.max(axis=1, keepdims=True)
     weights = np.exp(scores)
     return ContentPosterior(simulator.contents, weights / weights.sum(axis=1, keepdims=True))
 
 
-def missing_mixture(simulator: AffectSimulator, split: Split, *modalities: str) -> GaussianMixture:
+def missing_mixture(
+    simulator: AffectSimulator, split: Split, *modalities: str, prior: Float64Array | None = None
+) -> GaussianMixture:
     """The exact posterior of missing channels, jointly where both are named.
 
     Args:
         simulator: which made the clips.
         split: clips that all miss the named modalities; what else each of them observes may differ.
         modalities: ``"audio"``, ``"vision"`` or both.
+        prior: as for ``content_posterior``.
 
     Raises:
         DataError: if another modality is named, or one that some row observes.
@@ -197,7 +214,7 @@ def missing_mixture(simulator: AffectSimulator, split: Split, *modalities: str) 
     return GaussianMixture(
         modalities=tuple(modalities),
         ids=split.ids,
-        weights=content_posterior(simulator, split).weights,
+        weights=content_posterior(simulator, split, prior).weights,
         patterns=patterns,
         components=np.stack([components for components, _ in parts]),
         shifts=shifts,

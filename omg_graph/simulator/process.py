@@ -48,7 +48,7 @@ class AffectSimulator:
 
     def __init__(self, config: SimulatorConfig, embed: Embed) -> None:
         self.config = config
-        self.contents = enumerate_contents(config.entities, config.actions)
+        self.contents = enumerate_contents(config.entities, config.actions, config.details)
         self.sentences = enumerate_sentences(self.contents)
         self.channels: dict[str, Channel] = build_channels(config, self.contents)
         self._embed = embed
@@ -107,7 +107,14 @@ class AffectSimulator:
         return self.contents.items[index]
 
     def sample(
-        self, groups: int, clips_per_group: int, seed: int, *, name: str = "train", first_group: int = 0
+        self,
+        groups: int,
+        clips_per_group: int,
+        seed: int,
+        *,
+        name: str = "train",
+        first_group: int = 0,
+        prior: Float64Array | None = None,
     ) -> SimulatedSplit:
         """Draws complete clips; every one depends on (seed, its id) and its speaker on (seed, group) alone.
 
@@ -117,10 +124,18 @@ class AffectSimulator:
             seed: of the samples.
             name: of the split.
             first_group: number of the first speaker. Splits of one data set need different speakers.
+            prior: another p(content) to draw from, (contents,), e.g. to leave some contents out of a split;
+                the moments of the features stay those of the simulator's own prior.
 
         Raises:
-            ConfigError: if a number is out of range.
+            ConfigError: if a number is out of range, or the prior is no distribution over the contents.
         """
+        drawn_from = self.contents.prior if prior is None else prior
+        if drawn_from.shape != self.contents.prior.shape or not np.isclose(drawn_from.sum(), 1.0):
+            raise ConfigError(
+                f"a prior over {len(self.contents)} contents that sums to 1 was expected, one of shape "
+                f"{drawn_from.shape} and sum {drawn_from.sum():g} came: give a probability for each content"
+            )
         if groups < 1 or clips_per_group < 1 or first_group < 0:
             raise ConfigError(
                 "at least 1 group and 1 clip a group were expected, and first_group 0 or more; "
@@ -143,7 +158,7 @@ class AffectSimulator:
                     noise[channel].append(rng.standard_normal(width))
                 speakers.append(speaker)
         uniform = np.stack(chosen)
-        contents = _inverse_cdf(self.contents.prior[None, :], uniform[:, 0])
+        contents = _inverse_cdf(drawn_from[None, :], uniform[:, 0])
         sentences = _inverse_cdf(self.sentences.probabilities[contents], uniform[:, 1])
         arrays: dict[str, FloatArray] = {TEXT_MODALITY: self.embeddings[sentences].astype(np.float32)}
         for channel, part in self.channels.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -27,13 +27,19 @@ class Sentences:
 def enumerate_sentences(contents: Contents) -> Sentences:
     """Lists the sentences in a fixed order; the same words from several contents are one sentence."""
     recipe = sentence_recipe()
-    rows = [_sentences_of(recipe, content) for content in contents.items]
+    # a detail is never put into words: contents that differ in it alone are worded alike
+    worded = {content: _sentences_of(recipe, content) for content in map(_spoken, contents.items)}
+    rows = [worded[_spoken(content)] for content in contents.items]
     column = {text: i for i, text in enumerate(dict.fromkeys(text for row in rows for text in row))}
     probabilities = np.zeros((len(rows), len(column)))
     for k, row in enumerate(rows):
         for text, probability in row.items():
             probabilities[k, column[text]] = probability
     return Sentences(tuple(column), probabilities)
+
+
+def _spoken(content: Content) -> Content:
+    return replace(content, detail=None)
 
 
 def _sentences_of(recipe: SentenceRecipe, content: Content) -> dict[str, float]:

@@ -196,7 +196,7 @@ def test_random_rates_and_what_the_tool_reads_back(
         rates=[0.3, 0.6],
         seeds=2,
         draws=0,
-        floors=False,
+        floors="none",
     )
     first = evaluate(request).document
     assert [(row["rate"], row["mask_seed"]) for row in first["rows"]] == [
@@ -271,7 +271,7 @@ def test_a_folder_of_models_has_each_of_them_measured(
         manifest = read_manifest(tiny_model_folder).model_copy(update={"seed": seed}).sealed()
         (several / f"seed{seed}" / "manifest.json").write_text(manifest.model_dump_json())
     request = EvaluationRequest(
-        several, tiny_data_file, tmp_path / "out", patterns=[["text"]], draws=0, limit=5, floors=False
+        several, tiny_data_file, tmp_path / "out", patterns=[["text"]], draws=0, limit=5, floors="none"
     )
     document = evaluate(request).document
     assert [row["model_seed"] for row in document["rows"]] == [0, 1]
@@ -315,7 +315,7 @@ def test_the_model_that_was_trained_on_the_samples_is_pointed_out(
         patterns=[["text"]],
         draws=0,
         limit=4,
-        floors=False,
+        floors="none",
     )
     on_train = evaluate(replace(request, split="train"))
     assert any("was trained on them" in text for text in on_train.notes)
@@ -343,7 +343,7 @@ def test_without_matplotlib_a_note_says_how_to_get_it(
         patterns=[["text"]],
         draws=0,
         limit=4,
-        floors=False,
+        floors="none",
     )
     result = evaluate(request)
     assert any("omg-graph[plots]" in text for text in result.notes)

@@ -1,0 +1,185 @@
+"""The page of results, from the JSON, tables and pictures that the studies wrote: as much as there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+METHOD = "default"
+PATTERNS = "fixed"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A study's folder, and what the page says about it."""
+
+    folder: Path
+    title: str
+    about: str
+    plain: str | None = None
+    """The variant that has neither plan nor evidence."""
+    groups: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    """Patterns whose errors are averaged together."""
+    results: str = "ablation"
+    """The name of its files: ``ablation.json`` and ``ablation.md``."""
+
+
+def results_page(page: Path, chapters: Sequence[Chapter], *, full: bool) -> None:
+    """Write the page, and its pictures to a folder of its name beside it.
+
+    Args:
+        page: the Markdown file.
+        chapters: the studies; those that haven't begun are named as such.
+        full: whether it is the whole reproduction, or the short check that everything runs.
+    """
+    from omg_graph.files import write_atomically
+
+    lines = ["# Results", "", *(_linked(line, page) for line in _introduction(full))]
+    for chapter in chapters:
+        lines += ["", f"## {chapter.title}", "", _linked(chapter.about, page), ""]
+        document = _document(chapter)
+        if document is None:
+            lines.append("Not run yet.")
+            continue
+        lines += _facts(document)
+        if chapter.results == "ablation":
+            lines += [*_gains(chapter, document), *_groups(chapter, document)]
+        lines += [*_pictures(page, chapter), *_tables(chapter)]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(lines).rstrip() + "\n"
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    write_atomically(page, text.encode())
+
+
+def _introduction(full: bool) -> list[str]:
+    command = "make reproduce-full" if full else "make reproduce"
+    lines = [
+        f"Written by `{command}` from the results of its studies, as far as they have been run: each says "
+        "how many of its seeds are finished. Differences have 95 % intervals from resampled groups "
+        "([evaluation.md](evaluation.md#intervals)); where an interval holds zero, no difference is shown. "
+        "What the variants are: [ablations.md](ablations.md).",
+    ]
+    if not full:
+        lines += ["", "**A short check that everything runs. These figures mean nothing.**"]
+    return lines
+
+
+def _linked(text: str, page: Path) -> str:
+    """Links are written as on a page of docs/: from elsewhere they lead there."""
+    there = Path(os.path.relpath(DOCS, page.resolve().parent)).as_posix()
+    return text if there == "." else text.replace("](", f"]({there}/")
+
+
+def _document(chapter: Chapter) -> dict[str, Any] | None:
+    path = chapter.folder / f"{chapter.results}.json"
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return document
+
+
+def _facts(document: Mapping[str, Any]) -> list[str]:
+    """Machine and versions; seeds and epochs are in the tables' own heads."""
+    machine, versions = document.get("machine", {}), document.get("versions", {})
+    gpu = machine.get("gpu", "none")
+    where = processor() if gpu == "none" else f"{gpu}, {processor()}"
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch") if name in versions)
+    return [f"- machine: {where}, {os.cpu_count()} cores; {packages}"]
+
+
+def processor() -> str:
+    """The CPU's model, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
+    """The method against plain conditional diffusion and against its best floor, every pattern averaged."""
+    methods = {entry["name"]: entry for entry in (*document["variants"], *document["floors"])}
+    own = _averages(methods.get(METHOD), "figures")
+    if not own:
+        return []
+    labels = [name for name in ("acc2", "acc7", "accuracy") if name in own]
+    floors = [name for name in methods if name not in {entry["name"] for entry in document["variants"]}]
+    lines = [
+        "",
+        "| metric | the method | beside | it has | the method less it |",
+        "| --- | ---: | --- | ---: | ---: |",
+    ]
+    for metric in (*labels, *(name for name in ("nmse", "energy_score") if name in own)):
+        lower = metric in ("nmse", "energy_score")
+        known = {name: _averages(methods[name], "figures") for name in floors}
+        ranked = sorted(
+            (name for name in floors if metric in known[name]),
+            key=lambda name: known[name][metric]["value"] * (1 if lower else -1),
+        )
+        for name in (*([chapter.plain] if chapter.plain in methods else []), *ranked[:1]):
+            gap = _averages(methods[name], "differences").get(metric)
+            if gap is None or gap["low"] is None:
+                continue
+            less = [-gap[key] for key in ("difference", "high", "low")]
+            shown = "no difference shown" if less[1] <= 0 <= less[2] else ""
+            lines.append(
+                f"| {metric} | {own[metric]['value']:.4f} | {name} | {gap['first']:.4f} | "
+                f"{less[0]:+.4f} [{less[1]:+.4f}, {less[2]:+.4f}] {shown} |"
+            )
+    return [*lines, ""]
+
+
+def _averages(entry: Mapping[str, Any] | None, kind: str) -> dict[str, Mapping[str, Any]]:
+    """Metric to its row over all fixed patterns."""
+    rows = {} if entry is None else entry["protocols"].get(PATTERNS, {})
+    return {row["metric"]: row for row in rows.get(kind, ()) if row["condition"] == "average"}
+
+
+def _groups(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
+    """Normalised squared error, averaged over missing modalities, then over the patterns of a group."""
+    if not chapter.groups:
+        return []
+    lines = [
+        f"| normalised squared error | {' | '.join(chapter.groups)} |",
+        f"| --- |{' ---: |' * len(chapter.groups)}",
+    ]
+    for entry in (*document["variants"], *document["floors"]):
+        rows = entry["protocols"].get(PATTERNS, {}).get("figures", ())
+        errors = {row["condition"]: row["value"] for row in rows if row["metric"] == "nmse"}
+        by_views = {frozenset(name.split("+")): value for name, value in errors.items()}
+        cells = []
+        for patterns in chapter.groups.values():
+            found = [by_views[frozenset(p)] for p in patterns if by_views.get(frozenset(p)) is not None]
+            cells.append(f"{sum(found) / len(found):.4f}" if len(found) == len(patterns) else "–")
+        if set(cells) != {"–"}:
+            lines.append(f"| {entry['name']} | {' | '.join(cells)} |")
+    return ["", *lines, ""]
+
+
+def _pictures(page: Path, chapter: Chapter) -> list[str]:
+    folder = page.with_suffix("")
+    lines = []
+    for picture in sorted((chapter.folder / "plots").glob("*.png")):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{chapter.folder.name}-{picture.name}"
+        shutil.copyfile(picture, folder / name)
+        lines += [f"![{chapter.title}: {picture.stem}]({folder.name}/{name})", ""]
+    return ["", *lines]
+
+
+def _tables(chapter: Chapter) -> list[str]:
+    """The study's own page, one level down."""
+    path = chapter.folder / f"{chapter.results}.md"
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8").splitlines()
+    return [f"#{line}" if line.startswith("#") else line for line in lines if not line.startswith("# ")]

@@ -1,0 +1,255 @@
+"""What has been measured so far: figures of every variant, and its paired differences from the method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from omg_graph.ablation.gradients import read_gradients
+from omg_graph.ablation.runs import (
+    PROTOCOLS,
+    AblationRequest,
+    evaluation_folder,
+    gradient_files,
+    is_measured,
+    seeds_of,
+)
+from omg_graph.ablation.variants import DEFAULT, VARIANTS, Swap, Variant
+from omg_graph.evaluation.bootstrap import Interval, Resamples, average, interval
+from omg_graph.evaluation.comparison import (
+    AVERAGE,
+    Difference,
+    Results,
+    check_pairing,
+    methods_of,
+    paired,
+    resamples_of,
+)
+from omg_graph.evaluation.evaluate import METRICS
+from omg_graph.evaluation.predictions import read_predictions
+from omg_graph.evaluation.runner import METHOD
+from omg_graph.evaluation.statistics import statistics_of
+from omg_graph.evaluation.tables import SampleTable
+from omg_graph.model.folder import machine, versions
+
+Entry = Variant | Swap
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One method under one protocol."""
+
+    values: dict[tuple[str, str], Interval]
+    """(metric, condition or ``average``) to figure."""
+    differences: list[Difference]
+    """From the method itself, on the seeds that both have; empty for the method."""
+
+    def averaged(self, metric: str) -> Interval | None:
+        """The mean over conditions; None where undefined."""
+        return self.values.get((metric, AVERAGE))
+
+    def change(self, metric: str) -> Difference | None:
+        """The averaged difference from the method."""
+        wanted = (metric, AVERAGE)
+        return next((row for row in self.differences if (row.metric, row.condition) == wanted), None)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A variant, swap or floor, as far as it has been run."""
+
+    name: str
+    seeds: tuple[int, ...]
+    """Those that are finished, in every fold."""
+    figures: dict[str, Figures]
+    """By protocol."""
+    same_as: str | None = None
+    """The variant of the same settings that stands for it."""
+
+
+@dataclass
+class AblationResults:
+    """Everything that is on disk."""
+
+    request: AblationRequest
+    entries: dict[str, Entry]
+    measured: dict[str, Measured]
+    floors: dict[str, Measured]
+    gradients: dict[str, list[dict[str, Any]]]
+    """Variant to records by seed and epoch."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Protocol to what its intervals rest on."""
+    metrics: tuple[str, ...] = ()
+    family: str = "none"
+    reranked: float | None = None
+    """How often re-ranking made another plan win than the most probable one, at the random rate."""
+
+    @property
+    def wanted(self) -> int:
+        """Seeds that were asked for."""
+        return self.request.seeds
+
+    def as_json(self) -> dict[str, Any]:
+        """``ablation.json``."""
+        return {
+            "identity": self.request.identity(),
+            "seeds_wanted": self.wanted,
+            "metrics": list(self.metrics),
+            "variants": [self._entry(name) for name, e in self.entries.items() if isinstance(e, Variant)],
+            "swaps": [self._entry(name) for name, e in self.entries.items() if isinstance(e, Swap)],
+            "floors": [_measured(found) for found in self.floors.values()],
+            "gradients": self.gradients,
+            "intervals": self.notes,
+            "reranked_share": self.reranked,
+            "versions": versions(),
+            "machine": machine(),
+        }
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        entry, found = self.entries[name], self.measured.get(name)
+        told: dict[str, Any] = {"name": name, "shows": entry.shows}
+        if isinstance(entry, Swap):
+            told["changes"] = {"planning": dict(entry.planning), "retrieval": dict(entry.retrieval)}
+        else:
+            printed = entry.printed
+            told["changes"] = entry.changes(self.request.base())
+            told["paper"] = None if printed is None else {"table": printed.table, "method": printed.method}
+        return told | ({"seeds": [], "same_as": None, "protocols": {}} if found is None else _measured(found))
+
+
+def owners(request: AblationRequest) -> dict[str, str]:
+    """Variant to the first of the same settings, which is the one that is run."""
+    first: dict[str, str] = {}
+    return {variant.name: first.setdefault(request.digest_of(variant), variant.name) for variant in VARIANTS}
+
+
+def collect(request: AblationRequest, variants: Sequence[Variant], swaps: Sequence[Swap]) -> AblationResults:
+    """Read what there is and compare every variant with the method, by one set of resamples a protocol."""
+    owner = owners(request)
+    entries: dict[str, Entry] = {variant.name: variant for variant in variants}
+    entries |= {swap.name: swap for swap in swaps}
+    seeds = {name: found for name in entries if (found := _finished(request, owner.get(name, name)))}
+    results = AblationResults(request, entries, {}, {}, _gradients(request, variants))
+    figures: dict[str, dict[str, Figures]] = {name: {} for name in seeds}
+    floors: dict[str, dict[str, Figures]] = {}
+    for protocol in PROTOCOLS if DEFAULT in seeds else ():
+        tables = {name: _tables(request, owner.get(name, name), seeds[name], protocol) for name in seeds}
+        own = {name: methods_of(rows)[METHOD] for name, rows in tables.items()}
+        resamples = resamples_of([Results(name, rows) for name, rows in own.items()])
+        results.notes[protocol] = resamples.note
+        statistics = statistics_of(own[DEFAULT])
+        results.metrics = tuple(dict.fromkeys([*results.metrics, *(s.name for s in statistics)]))
+        results.family = own[DEFAULT][0].family
+        for name, rows in own.items():
+            figures[name][protocol] = _figures(name, rows, own[DEFAULT], resamples)
+        for method, rows in methods_of(tables[DEFAULT]).items():
+            if method != METHOD:
+                floors.setdefault(method, {})[protocol] = _figures(method, rows, own[DEFAULT], resamples)
+    results.reranked = _reranked(request, seeds.get(DEFAULT, ()))
+    results.measured = {
+        name: Measured(name, tuple(seeds[name]), figures[name], _alias(owner, name)) for name in seeds
+    }
+    results.floors = {name: Measured(name, tuple(seeds[DEFAULT]), found) for name, found in floors.items()}
+    return results
+
+
+def _alias(owner: dict[str, str], name: str) -> str | None:
+    return None if owner.get(name, name) == name else owner[name]
+
+
+def _finished(request: AblationRequest, name: str) -> list[int]:
+    """Seeds that have been measured."""
+    return [seed for seed in seeds_of(request) if is_measured(request.output, name, seed)]
+
+
+def _tables(request: AblationRequest, name: str, seeds: Sequence[int], protocol: str) -> list[SampleTable]:
+    folders = [evaluation_folder(request.output, name, seed, protocol) for seed in seeds]
+    return [table for folder in folders for table in read_predictions(folder)]
+
+
+def _reranked(request: AblationRequest, seeds: Sequence[int]) -> float | None:
+    folders = [evaluation_folder(request.output, DEFAULT, seed, "random") for seed in seeds]
+    rows = [row for folder in folders for row in json.loads((folder / METRICS).read_text("utf-8"))["rows"]]
+    shares = [row["reranked_share"] for row in rows if row["reranked_share"] is not None]
+    return float(np.mean(shares)) if shares else None
+
+
+def _figures(
+    name: str, tables: list[SampleTable], default: list[SampleTable], resamples: Resamples
+) -> Figures:
+    values: dict[tuple[str, str], Interval] = {}
+    differences: list[Difference] = []
+    seeds = {table.model_seed for table in tables}
+    against = [table for table in default if table.model_seed in seeds]
+    seeds = {table.model_seed for table in against}
+    compared = [table for table in tables if table.model_seed in seeds]
+    check_pairing(Results(name, compared), Results(DEFAULT, against))
+    for statistic in statistics_of(tables):
+        found = resamples.by_condition(statistic, tables)
+        defined = {place: numbers for place, numbers in found.items() if not np.isnan(numbers[0])}
+        if defined:
+            everything = {AVERAGE: average(list(defined.values()))} | defined
+            values |= {(statistic.name, place): interval(n) for place, n in everything.items()}
+        if tables is not default and compared:
+            differences += paired(
+                statistic,
+                resamples.by_condition(statistic, compared),
+                resamples.by_condition(statistic, against),
+            )
+    return Figures(values, differences)
+
+
+def _gradients(request: AblationRequest, variants: Sequence[Variant]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for variant in variants:
+        for seed in seeds_of(request) if variant.probed else ():
+            for fold, file in enumerate(gradient_files(request, variant.name, seed)):
+                told = {"seed": seed, "fold": None if request.folds is None else fold}
+                if file.is_file():
+                    records = [told | record for record in read_gradients(file)]
+                    found.setdefault(variant.name, []).extend(records)
+    return found
+
+
+def conflicts(records: Sequence[dict[str, Any]], loss: str) -> tuple[float, float] | None:
+    """Mean cosine of a semantic loss with the noise loss, and the share of batches in which it is negative.
+
+    Args:
+        records: of one variant, over epochs, seeds and batches.
+        loss: one of ``SEMANTIC``.
+
+    Returns:
+        None where there never was a gradient of both.
+    """
+    cosines = np.array([cosine for record in records for cosine in record[loss]])
+    return None if not len(cosines) else (float(cosines.mean()), float((cosines < 0).mean()))
+
+
+def course(records: Sequence[dict[str, Any]], loss: str) -> list[tuple[int, float]]:
+    """(epoch, mean cosine over seeds and batches), by epoch."""
+    epochs: dict[int, list[float]] = {}
+    for record in records:
+        epochs.setdefault(record["epoch"], []).extend(record[loss])
+    return [(epoch, float(np.mean(epochs[epoch]))) for epoch in sorted(epochs) if epochs[epoch]]
+
+
+def _measured(found: Measured) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "seeds": list(found.seeds),
+        "same_as": found.same_as,
+        "protocols": {
+            protocol: {
+                "figures": [
+                    {"metric": metric, "condition": condition, **figure.as_json()}
+                    for (metric, condition), figure in figures.values.items()
+                ],
+                "differences": [difference.as_json() for difference in figures.differences],
+            }
+            for protocol, figures in found.figures.items()
+        },
+    }

@@ -1,0 +1,79 @@
+"""The clips of one setting and seed: training splits on file, and test clips whose posterior is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from omg_graph.samples.dataset import BoolArray, IntArray, Split
+from omg_graph.simulator import AffectSimulator, SimulatedSplit
+from omg_graph.simulator.content import Float64Array
+from omg_graph.study.settings import StudySetting
+
+Embed = Callable[[list[str]], "np.ndarray[tuple[int, ...], np.dtype[np.floating]]"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A simulator with the clips of one seed."""
+
+    setting: StudySetting
+    simulator: AffectSimulator
+    train: Split | None
+    """None where the embedded default is measured."""
+    valid: Split | None
+    later: Split | None
+    """Clips of unseen contents that the knowledge base is given after training."""
+    test: Split
+    contents: IntArray
+    """(test clips,): what each of them really says, a row of ``simulator.contents``."""
+    unseen: BoolArray
+    """(test clips,): whether no training clip says it."""
+    entries: tuple[SimulatedSplit, ...]
+    """The clips that end up in the knowledge base, with what each of them really says."""
+    test_prior: Float64Array
+    """(contents,): what the test clips were drawn from; the exact posterior knows it."""
+
+
+def make_world(setting: StudySetting, simulator: AffectSimulator, seed: int) -> World:
+    """Draws all splits, each of speakers of its own, from the priors that the setting says."""
+    prior = simulator.contents.prior
+    unseen = setting.unseen_contents(simulator.contents.items)
+    known = _within(prior, ~unseen)
+    first = setting.first_speaker
+    drawn: dict[str, SimulatedSplit] = {}
+    priors = {"train": known, "valid": known, "test": known}
+    if unseen.any():
+        rare = _within(prior, unseen)
+        priors["test"] = (1 - setting.unseen_share) * known + setting.unseen_share * rare
+        if setting.learned_later:
+            priors["later"] = rare
+    for name, count in setting.speakers.items():
+        if name in priors:
+            drawn[name] = simulator.sample(
+                count, setting.clips, seed, name=name, first_group=first, prior=priors[name]
+            )
+        first += count
+    test = drawn["test"]
+    train, valid, later = (
+        drawn[name].split if name in drawn else None for name in ("train", "valid", "later")
+    )
+    return World(
+        setting,
+        simulator,
+        train,
+        valid,
+        later,
+        test.split,
+        test.contents,
+        unseen[test.contents],
+        tuple(drawn[name] for name in ("train", "later") if name in drawn),
+        priors["test"],
+    )
+
+
+def _within(prior: Float64Array, allowed: BoolArray) -> Float64Array:
+    kept = np.where(allowed, prior, 0.0)
+    return np.asarray(kept / kept.sum())

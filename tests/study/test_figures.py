@@ -1,0 +1,115 @@
+"""Figures of runs made up by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.study.figures import EVERYONE, UNSEEN, figures, reference, verdict
+from omg_graph.study.report import markdown, reached
+from omg_graph.study.runs import EXACT, EXACT_TOLD, TOLD, PatternResult, RunResult
+
+FIELDS = ("squared_error", "squared_deviation", "energy", "degree_accuracy", "sign_accuracy")
+
+
+def method(errors: list[float], energy: float = 1.0, accuracy: float = 0.8) -> dict[str, list[float]]:
+    count = len(errors)
+    columns = (errors, [4.0] * count, [energy] * count, [accuracy] * count, [accuracy] * count)
+    return dict(zip(FIELDS, columns, strict=True))
+
+
+def run(seed: int = 0, unseen: tuple[bool, ...] = (False,) * 4, **model: Any) -> RunResult:
+    methods = {
+        EXACT: method([1.0, 1.0, 2.0, 2.0]),
+        "model": method(**({"errors": [1.0, 2.0, 2.0, 2.0]} | model)),
+        "without plan": method([2.0, 3.0, 3.0, 3.0], energy=1.5),
+        "without evidence": method([1.0, 2.0, 2.0, 2.0]),
+        EXACT_TOLD: method([0.5] * 4),
+        f"model{TOLD}": method([1.0] * 4),
+    }
+    swaps = {"model": {"plan": {"along": [1.0, 0.0, 1.0, 0.0], "wanted": [2.0, 0.0, 2.0, 0.0]}}}
+    return RunResult(
+        setting="modes",
+        seed=seed,
+        identity="",
+        ids=["a1", "a2", "b1", "b2"],
+        groups=["a", "a", "b", "b"],
+        unseen=list(unseen),
+        training_clips=9,
+        patterns={name: PatternResult(methods=methods, swaps=swaps) for name in ("audio", "text+audio")},
+        training={},
+        seconds=1.5,
+    )
+
+
+def test_ratios_are_sums_over_the_exact_posteriors_sums() -> None:
+    row = figures([run()]).methods[EVERYONE]
+    assert row["model"]["error_ratio"].value == pytest.approx(7 / 6)
+    assert row["model"]["nmse"].value == pytest.approx(7 / 16)
+    assert row["without plan"]["energy"].value == pytest.approx(1.5)
+    assert row["without plan"]["energy_ratio"].value == pytest.approx(1.5)
+    assert all(row[EXACT][metric].value == 1.0 for metric in row[EXACT] if metric.endswith("ratio"))
+
+
+def test_who_is_told_the_plan_is_compared_with_a_posterior_that_is_told_it_too() -> None:
+    assert reference(f"model{TOLD}") == reference(EXACT_TOLD) == EXACT_TOLD
+    assert reference("model") == reference("evidence alone") == EXACT
+    row = figures([run()]).methods[EVERYONE]
+    assert row[f"model{TOLD}"]["error_ratio"].value == pytest.approx(2.0)
+
+
+def test_seeds_are_averaged_and_whole_groups_resampled() -> None:
+    made = figures([run(0), run(1, errors=[2.0, 3.0, 4.0, 4.0])])
+    ratio = made.methods[EVERYONE]["model"]["error_ratio"]
+    assert ratio.value == pytest.approx((7 / 6 + 13 / 6) / 2)
+    # only three resamples of two groups differ: both, the first alone, the second alone
+    assert ratio.low == pytest.approx((1.0 + 2.0) / 2)
+    assert ratio.high == pytest.approx((1.5 + 2.5) / 2)
+    assert made.seeds == (0, 1)
+    assert made.seconds == 3.0
+    assert "rough" in made.note
+
+
+def test_unseen_contents_have_figures_of_their_own() -> None:
+    assert list(figures([run()]).methods) == [EVERYONE]
+    made = figures([run(unseen=(False, True, False, True))])
+    assert made.methods[UNSEEN]["model"]["error_ratio"].value == pytest.approx(4 / 3)
+    assert made.methods[EVERYONE]["model"]["error_ratio"].value == pytest.approx(7 / 6)
+
+
+def test_a_gain_is_what_the_model_has_over_the_variant_in_every_resample() -> None:
+    gains = figures([run()]).gains[EVERYONE]
+    assert gains["without plan"]["error_ratio"].value == pytest.approx(11 / 6 - 7 / 6)
+    assert verdict(gains["without plan"]["error_ratio"]) == "helps"
+    assert gains["without evidence"]["error_ratio"].value == 0.0
+    assert verdict(gains["without evidence"]["error_ratio"]) == "no difference shown"
+    assert verdict(Interval(-0.2, -0.3, -0.1)) == "hurts"
+
+
+def test_swaps_are_pooled_over_the_clips_that_take_part() -> None:
+    assert figures([run()]).followed["model"]["plan"].value == pytest.approx(0.5)
+
+
+def test_goals_are_upper_bounds_of_errors_and_lower_bounds_of_accuracies() -> None:
+    assert reached("error_ratio", Interval(1.1, 1.0, 1.2))
+    assert not reached("energy_ratio", Interval(1.11, 1.0, 1.2))
+    assert reached("degree_ratio", Interval(0.95, 0.9, 1.0))
+    assert not reached("sign_ratio", Interval(0.94, 0.9, 1.0))
+
+
+def test_the_tables_hold_every_method_and_verdict() -> None:
+    text = markdown([figures([run(unseen=(True, False, True, False))])], {"modes": "Which mode?"})
+    assert "## modes\n\nWhich mode?" in text
+    glance = text.splitlines()[2]
+    assert glance == (
+        "| modes, all clips | 1.17 (goal 1.10) | 1.00 | 1.00 | 1.00 | helps | no difference shown "
+        "| 0.50 followed | - |"
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert sum(line.startswith("| without plan |") for line in rows) == 4  # methods and gains, both subsets
+    assert any("helps" in line for line in rows)
+    for above, below in zip(text.splitlines(), text.splitlines()[1:], strict=False):
+        if below.startswith("| ---"):
+            assert above.count("|") == below.count("|")
