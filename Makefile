@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick lint format demo-model bench clean
+.PHONY: help venv demo test test-quick lint format demo-model bench reproduce reproduce-full studio clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -20,11 +20,15 @@ venv: $(VENV)/.dev ## Make .venv with pinned versions of everything, for develop
 demo: $(VENV)/.demo ## Reconstruct the missing modality of a sample with the embedded model
 	@$(BIN)/omg run --input examples/sample.pkl
 
-test: $(VENV)/.dev ## Run all tests (PYTEST_ARGS='-k retriever' narrows them)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A worker for each core, and one thread in each: more of them would wait for each other.
+test test-quick: export OMP_NUM_THREADS ?= 1
+WORKERS ?= auto
+
+test: $(VENV)/.dev ## Run all tests (PYTEST_ARGS='-k retriever' narrows them, WORKERS=0 runs them in one process)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-quick: $(VENV)/.dev ## Run the tests that take less than half a minute each
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -41,6 +45,15 @@ demo-model: $(VENV)/.demo ## Train the embedded model anew on simulated data (mi
 
 bench: $(VENV)/.dev ## Measure start-up, latency node by node, and memory on this machine
 	@$(BIN)/python benchmarks/latency.py
+
+reproduce: $(VENV)/.dev ## Run every study in small, to see that all of it runs (OMG_DATA names the data sets' folder)
+	@$(BIN)/python benchmarks/reproduce.py $(REPRODUCE_ARGS)
+
+reproduce-full: $(VENV)/.dev ## Run every study in full and write docs/results.md: hours; it goes on where it was cut off
+	@$(BIN)/python benchmarks/reproduce.py --full $(REPRODUCE_ARGS)
+
+studio: $(VENV)/.dev ## Serve the graphs over HTTP, to programs and to LangGraph Studio (docs/studio.md)
+	@$(BIN)/langgraph dev
 
 clean: ## Remove caches and build products; .venv and results stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,5 +1,6 @@
 """The graph that builds a knowledge base, as ``langgraph.json`` names it."""
 
-from omg_graph import build_knowledge_base_graph
+from graphs.place import settings
+from omg_graph.server.graphs import knowledge_base
 
-graph = build_knowledge_base_graph()
+graph = knowledge_base(settings)

@@ -1,5 +1,6 @@
 """The reconstruction graph on the embedded default model, as ``langgraph.json`` names it."""
 
-from omg_graph import build_graph, load_model
+from graphs.place import settings
+from omg_graph.server.graphs import reconstruction
 
-graph = build_graph(load_model())
+graph = reconstruction(settings)

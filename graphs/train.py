@@ -1,5 +1,6 @@
 """The training graph, as ``langgraph.json`` names it."""
 
-from omg_graph import build_training_graph
+from graphs.place import settings
+from omg_graph.server.graphs import training
 
-graph = build_training_graph()
+graph = training(settings)

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omg_graph.errors import OmgError as OmgError
     from omg_graph.graph.api import reconstruct as reconstruct
+    from omg_graph.graph.checkpoints import checkpoint_serializer as checkpoint_serializer
+    from omg_graph.graph.forks import afork_run as afork_run
+    from omg_graph.graph.forks import afork_thread as afork_thread
+    from omg_graph.graph.forks import fork_run as fork_run
+    from omg_graph.graph.forks import fork_thread as fork_thread
     from omg_graph.graph.knowledge_base import build_knowledge_base_graph as build_knowledge_base_graph
     from omg_graph.graph.reconstruct import build_graph as build_graph
+    from omg_graph.graph.review import ReviewAnswer as ReviewAnswer
+    from omg_graph.graph.review import ReviewRequest as ReviewRequest
     from omg_graph.graph.state import Settings as Settings
     from omg_graph.graph.tool import as_tool as as_tool
     from omg_graph.model.folder import load_model as load_model
@@ -24,12 +31,19 @@ _HOMES = {
     "MemoryArtifactStore": "omg_graph.trajectory.artifacts",
     "Model": "omg_graph.model.model",
     "OmgError": "omg_graph.errors",
+    "ReviewAnswer": "omg_graph.graph.review",
+    "ReviewRequest": "omg_graph.graph.review",
     "Settings": "omg_graph.graph.state",
     "Trajectory": "omg_graph.trajectory.trajectory",
+    "afork_run": "omg_graph.graph.forks",
+    "afork_thread": "omg_graph.graph.forks",
     "as_tool": "omg_graph.graph.tool",
     "build_graph": "omg_graph.graph.reconstruct",
     "build_knowledge_base_graph": "omg_graph.graph.knowledge_base",
     "build_training_graph": "omg_graph.training.graph",
+    "checkpoint_serializer": "omg_graph.graph.checkpoints",
+    "fork_run": "omg_graph.graph.forks",
+    "fork_thread": "omg_graph.graph.forks",
     "load_model": "omg_graph.model.folder",
     "reconstruct": "omg_graph.graph.api",
 }

@@ -9,14 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from omg_graph.cli import data, kb
+from omg_graph.cli import data, kb, trace
+from omg_graph.cli.ablate import ablate
 from omg_graph.cli.compare import compare
 from omg_graph.cli.doctor import doctor
 from omg_graph.cli.evaluate import evaluate
 from omg_graph.cli.run import run
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import simulate
+from omg_graph.cli.study import study
 from omg_graph.cli.train import train
+from omg_graph.cli.tune import tune
 
 SHARED = ("debug", "verbose", "threads")
 """Options of ``omg`` that may also come after the name of a command."""
@@ -48,11 +51,17 @@ def omg(
         typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="For every command"),
     ] = False,
     verbose: Annotated[  # noqa: ARG001
-        bool,
+        int,
         typer.Option(
-            "--verbose", "-v", help="Let libraries say what they want.", rich_help_panel="For every command"
+            "--verbose",
+            "-v",
+            count=True,
+            metavar="",
+            show_default=False,
+            help="Log to stderr what is done and how long it takes; -vv for more, libraries included.",
+            rich_help_panel="For every command",
         ),
-    ] = False,
+    ] = 0,
     threads: Annotated[  # noqa: ARG001
         int | None,
         typer.Option(
@@ -69,11 +78,15 @@ def omg(
 
 app.command()(run)
 app.command()(train)
+app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(ablate)
 app.add_typer(data.app, name="data")
 app.add_typer(kb.app, name="kb")
+app.add_typer(trace.app, name="trace")
 app.command()(simulate)
+app.command()(study)
 app.command()(doctor)
 
 
@@ -108,7 +121,7 @@ def _with_settings(
     @functools.wraps(callback)
     def call(*arguments: Any, **values: Any) -> Any:
         settings.debug |= bool(values.get("debug"))
-        settings.verbose |= bool(values.get("verbose"))
+        settings.verbose += int(values.get("verbose") or 0)
         settings.threads = values.get("threads") or settings.threads
         if added is None:
             return callback(*arguments, **values)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def compare(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Folders of omg evaluate; of one alone, its model against its floors."),
+        typer.Argument(
+            help="Folders of omg evaluate; of one, its model against its floors. FOLDER:FLOOR is a floor."
+        ),
     ],
     method: Annotated[str, typer.Option(help="Whose predictions are compared.")] = "omg",
     metrics: Annotated[
@@ -60,22 +62,34 @@ def _read(folders: list[Path], method: str) -> tuple[Results, list[Results]]:
     from omg_graph.evaluation.predictions import read_predictions
 
     found = []
-    for folder in folders:
+    for text in folders:
+        folder, named = _folder_and_method(text)
+        wanted = method if named is None else named
         by_method = methods_of(read_predictions(folder))
-        if method not in by_method:
+        if wanted not in by_method:
             raise DataError(
-                f"{folder}: predictions of {method!r} were expected, there are those of "
-                f"{', '.join(by_method)}: name one with --method"
+                f"{folder}: predictions of {wanted!r} were expected, there are those of "
+                f"{', '.join(by_method)}: name one with --method or by {folder}:METHOD"
             )
         if len(folders) == 1:
-            floors = [Results(name, tables) for name, tables in by_method.items() if name != method]
+            floors = [Results(name, tables) for name, tables in by_method.items() if name != wanted]
             if not floors:
                 raise DataError(
                     f"{folder}: two results were expected, one without floors came: name another folder"
                 )
-            return Results(method, by_method[method]), floors
-        found.append(Results(str(folder), by_method[method]))
+            return Results(wanted, by_method[wanted]), floors
+        found.append(Results(str(text), by_method[wanted]))
     return found[0], found[1:]
+
+
+def _folder_and_method(text: Path) -> tuple[Path, str | None]:
+    """A folder and a method of it; no method where the text names a folder alone."""
+    parts = str(text).split(":")
+    for count in range(len(parts), 0, -1):
+        folder = Path(":".join(parts[:count]))
+        if folder.exists():
+            return folder, ":".join(parts[count:]) or None
+    return text, None
 
 
 def _check_metrics(wanted: list[str] | None, found: list[tuple[Results, list[Difference]]]) -> None:

@@ -95,6 +95,11 @@ def _print_split(split: SplitReport, console: Console) -> None:
         for modality in split.modalities
         if modality.shortest is not None
     ]
+    facts += [
+        f"lost frames of {modality.name}: {modality.lost_frames} in {modality.lost_rows} samples"
+        for modality in split.modalities
+        if modality.lost_frames
+    ]
     labels = split.labels
     if labels is not None:
         span = (

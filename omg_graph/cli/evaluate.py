@@ -28,8 +28,13 @@ def evaluate(
         typer.Option(help="A model, or a folder of models; the embedded default if left out."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which split; the only one, else test, else valid.", show_default=False)
+        str | None,
+        typer.Option(help="Which split, or all; the only one, else test, else valid.", show_default=False),
     ] = None,
+    unrelated: Annotated[
+        bool,
+        typer.Option("--unrelated", help="Another data set: ids and groups like the model's are chance."),
+    ] = False,
     protocol: Annotated[
         str, typer.Option(help="What is hidden: fixed, random, imbalanced or file.")
     ] = "fixed",
@@ -57,7 +62,14 @@ def evaluate(
             help="Fit the floors on this file; on the knowledge base if left out.", show_default=False
         ),
     ] = None,
-    floors: Annotated[bool, typer.Option(help="Measure the floors too.")] = True,
+    floors: Annotated[
+        str, typer.Option(help="fast: floors in closed form; all: trained ones too, in minutes; or none.")
+    ] = "fast",
+    floor_seeds: Annotated[int, typer.Option(min=1, help="Trainings of each trained floor.")] = 1,
+    floor_model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=DIR: a model among the floors (repeat it for more).", show_default=False),
+    ] = None,
     label: Annotated[
         str | None, typer.Option(help="Which label is the truth; the model's own.", show_default=False)
     ] = None,
@@ -99,6 +111,7 @@ def evaluate(
         data=data,
         output=output,
         split=split,
+        unrelated=unrelated,
         protocol=protocol,
         rates=parse_rates(missing_rate, protocol),
         patterns=None if patterns is None else [_names(part) for part in patterns.split(",")],
@@ -108,6 +121,8 @@ def evaluate(
         draws=draws,
         train_data=train_data,
         floors=floors,
+        floor_seeds=floor_seeds,
+        floor_models=_floor_models(floor_model or []),
         label=label,
         fill_nonfinite="zero" if fill_nonfinite == "zero" else "mean" if fill_nonfinite else None,
         limit=limit,
@@ -123,6 +138,24 @@ def evaluate(
     for remark in result.notes:
         note(remark)
     _show(result, output)
+
+
+def _floor_models(given: list[str]) -> dict[str, Path]:
+    """Name to folder.
+
+    Raises:
+        ConfigError: if one isn't NAME=DIR, or a name comes twice.
+    """
+    from omg_graph.errors import ConfigError
+
+    models: dict[str, Path] = {}
+    for text in given:
+        name, separator, folder = text.partition("=")
+        name = name.strip()
+        if not separator or not name or not folder or name in models:
+            raise ConfigError(f"--floor-model: NAME=DIR with a name of its own was expected, {text!r} came")
+        models[name] = Path(folder)
+    return models
 
 
 def _names(part: str) -> list[str]:
@@ -154,7 +187,7 @@ def _show(result: Evaluation, output: Path) -> None:
     metrics = [
         name
         for name in summary.metrics
-        if name not in ("f1_has0", "nll") and summary.averaged(summary.methods[0], name) is not None
+        if name not in ("f1_has0", "ece", "nll") and summary.averaged(summary.methods[0], name) is not None
     ]
     methods = Table(title=f"averaged over {len(summary.conditions)} conditions and all seeds")
     methods.add_column("method")

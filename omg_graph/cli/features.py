@@ -9,31 +9,32 @@ from omg_graph.cli.output import cell
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from omg_graph.model.model import Model
-    from omg_graph.samples.dataset import FloatArray
+    from omg_graph.graph.saved import SavedRun
+    from omg_graph.trajectory.artifacts import Array
 
 FEATURES_SHOWN = 6
 BAR = 10
 """Characters of the longest bar."""
 
 
-def feature_table(model: Model, name: str, values: FloatArray) -> Table | None:
+def feature_table(run: SavedRun, name: str, values: Array) -> Table | None:
     """The features that differ most from their training mean, in deviations; None where they have no names.
 
     Args:
-        model: Which made them.
+        run: The results they belong to.
         name: Whose features these are.
         values: One sample of the modality, (features,), in the input's units.
     """
     import numpy as np
     from rich.table import Table
 
-    names = model.config.feature_names.get(name)
-    if names is None:
+    names = None if run.facts is None else run.facts.feature_names.get(name)
+    scale = run.scale(name)
+    if run.facts is None or names is None or scale is None or values.ndim != 1:
         return None
-    units = model.config.feature_units.get(name, ("",) * len(names))
-    standardiser = model.latent_space.codecs[name].standardiser
-    distance = standardiser.standard(values[None])[0]
+    units = run.facts.feature_units.get(name, ("",) * len(names))
+    mean, deviation = scale
+    distance = (values - mean) / deviation
     table = Table(
         title=cell(f"furthest from the training mean (in deviations, sd) of {len(names)} {name} features"),
         title_justify="left",
@@ -52,7 +53,7 @@ def feature_table(model: Model, name: str, values: FloatArray) -> Table | None:
         table.add_row(
             cell(names[index]),
             cell(f"{values[index]:.3g}"),
-            cell(f"{standardiser.mean[index]:.3g}"),
+            cell(f"{mean[index]:.3g}"),
             cell("" if units[index] == "1" else units[index]),
             cell(f"{distance[index]:+.2f}"),
             cell(bar, "green" if distance[index] > 0 else "red"),

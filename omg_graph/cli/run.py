@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.cli.output import bars, note, print_json, stdout_console
+from omg_graph.cli.output import bars, note, print_json, spinner, stdout_console
+from omg_graph.cli.review import Prompt, require_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from omg_graph.graph.review import ReviewAnswer, Reviewer, ReviewRequest
+
 DEFAULT_OUTPUT = Path("omg_output")
+ASKING, ANSWERED = "asking", "answered"
+"""Events beside the graph's: a person is asked something."""
 
 
 def run(
@@ -41,6 +47,10 @@ def run(
     draws: Annotated[
         int, typer.Option(min=1, max=10_000, help="Samples of what a missing modality may have been.")
     ] = 1,
+    select: Annotated[
+        Literal["rerank", "utility"],
+        typer.Option(help="What wins: the plan by Eq. 5, or the whole trajectory by its utility (Eq. 2)."),
+    ] = "rerank",
     seed: Annotated[int, typer.Option(help="Decides everything random, with each sample's id.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     keep_path: Annotated[
@@ -77,19 +87,25 @@ def run(
     text_encoder: Annotated[
         Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
     ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Stop at each sample's plan, to pick or edit it by keyboard.")
+    ] = False,
+    report: Annotated[bool, typer.Option(help="Write the trace as a page too, report.html.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Reconstruct the missing modalities of every sample in a file.
 
-    Writes reconstruction.npz, trajectory.jsonl and arrays.safetensors to --output.
+    Writes reconstruction.npz, trajectory.jsonl, arrays.safetensors, run.json and report.html to --output.
     """
     from omg_graph.cli.loading import open_model
     from omg_graph.errors import DataError
-    from omg_graph.graph.results import ResultWriter, check_output
+    from omg_graph.graph.results import ARRAYS, REPORT, ResultWriter, check_output
 
     if not input_file.exists():
         raise DataError(f"--input {input_file}: there is no such file: give a pickle or .npz of samples")
     check_output(output)
+    if review:
+        require_terminal()
     loaded = open_model(model, text_encoder)
 
     from omg_graph.graph.api import FULL_PATHS, prepare, stream
@@ -99,6 +115,7 @@ def run(
     from omg_graph.trajectory.artifacts import MemoryArtifactStore
 
     loaded = loaded.to(choose_device(device))
+    logging.getLogger(__name__).info("device: %s", loaded.device)
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
     if (planner, planner_model) != ("distilled", None):
@@ -126,6 +143,7 @@ def run(
         candidates=candidates,
         steps=steps,
         draws=draws,
+        select=select,
         seed=seed,
         keep_path=keep_path != "none",
         allow_own_group=allow_own_group,
@@ -135,20 +153,42 @@ def run(
             note(remark)
     # one batch's draws must fit: what was written out is dropped as the next ones come
     store = MemoryArtifactStore(max_bytes=8 << 30)
-    writer = ResultWriter(loaded.latent_space.specs, draws)
+    writer = ResultWriter(loaded, settings)
     full = len(request.observed) if keep_path == "all" else FULL_PATHS
     with _progress(len(request.observed), draws) as told:
-        for trajectory in stream(loaded, request, settings, store, told, full_paths=full):
+        reviewer = _between_bars(Prompt(), told) if review else None
+        for trajectory in stream(loaded, request, settings, store, told, full_paths=full, review=reviewer):
             writer.add(trajectory, store)
             told({"node": "sample"})
     writer.write(output, single=request.single)
 
     from omg_graph.cli.story import result_document, show_results
+    from omg_graph.graph.saved import SavedArrays, SavedRun
 
+    results = SavedRun(output, tuple(writer.trajectories), SavedArrays(output / ARRAYS), writer.facts)
+    page = None
+    if report:
+        from omg_graph.report.page import write_report
+
+        page = output / REPORT
+        with spinner("writing the report"):
+            write_report(results, page)
     if as_json:
-        print_json(result_document(writer.trajectories, loaded, output))
+        print_json(result_document(results, page))
     else:
-        show_results(stdout_console(), writer.trajectories, loaded, output, told=request.notes)
+        show_results(stdout_console(), results, told=request.notes, report=page)
+
+
+def _between_bars(reviewer: Reviewer, told: Callable[[dict[str, Any]], None]) -> Reviewer:
+    """The reviewer, with no bar drawn over the prompt."""
+
+    def ask(request: ReviewRequest) -> ReviewAnswer:
+        told({"node": ASKING})
+        answer = reviewer(request)
+        told({"node": ANSWERED})
+        return answer
+
+    return ask
 
 
 @contextmanager
@@ -166,6 +206,10 @@ def _progress(samples: int, draws: int) -> Iterator[Callable[[dict[str, Any]], N
                 bar.update(denoising, completed=event["draw"] * event["of"] + event["step"], total=of)
             elif node == "sample":
                 bar.advance(done)
+            elif node == ASKING:
+                bar.stop()
+            elif node == ANSWERED:
+                bar.start()
             elif node in ("planner", "rerank", "retriever"):
                 bar.update(done, description=f"samples · {node}")
 

@@ -38,7 +38,7 @@ class Settings:
     """What holds for every command, wherever on the line it was said."""
 
     debug: bool = False
-    verbose: bool = False
+    verbose: int = 0
     threads: int | None = None
 
     def apply(self) -> None:
@@ -46,8 +46,15 @@ class Settings:
         set_threads(self.threads)
         for name, value in ALWAYS.items():
             os.environ.setdefault(name, value)
+        self._open_traces()
         if self.verbose:
-            logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+            # once: what this package does and libraries' warnings; twice: everything
+            logging.basicConfig(
+                level=logging.WARNING if self.verbose == 1 else logging.INFO, stream=sys.stderr
+            )
+            logging.getLogger("omg_graph").setLevel(logging.INFO if self.verbose == 1 else logging.DEBUG)
+            threads = ", ".join(f"{name}={os.environ.get(name)}" for name in THREAD_VARIABLES)
+            logging.getLogger(__name__).info("threads: %s", threads)
             return
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -55,6 +62,12 @@ class Settings:
             logging.getLogger(library).setLevel(logging.ERROR)
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
+
+    def _open_traces(self) -> None:
+        from omg_graph.telemetry import export_spans, keep_content_home
+
+        keep_content_home()
+        export_spans()
 
 
 def set_threads(threads: int | None) -> None:

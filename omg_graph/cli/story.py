@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from omg_graph.model.model import Model
-    from omg_graph.samples.dataset import FloatArray
+    from omg_graph.graph.run_facts import RunFacts
+    from omg_graph.graph.saved import SavedRun
+    from omg_graph.trajectory.artifacts import Array
     from omg_graph.trajectory.trajectory import EvidenceEntry, Plan, PlanCandidate, Prediction, Trajectory
 
 EVIDENCE_SHOWN = 5
@@ -28,58 +29,75 @@ INDENT = "           "
 
 
 def show_results(
-    console: Console,
-    trajectories: Sequence[Trajectory],
-    model: Model,
-    output: Path,
-    told: Sequence[str] = (),
+    console: Console, run: SavedRun, *, told: Sequence[str] = (), report: Path | None = None
 ) -> None:
     """The first sample's whole story, a line for each of the next ones, and where the results lie.
 
     Args:
         console: Where it is told.
-        trajectories: What happened to the samples.
-        model: Which did it.
-        output: The folder that the results were written to.
+        run: The results.
         told: Notes that were shown before.
+        report: The page that was written of them.
     """
-    title = f"model {model.config.name} · {model.manifest.fingerprint[:12]}"
-    if model.config.synthetic:
-        title += " · trained on synthetic data: for trying the tool, no evidence about people"
-    _line(console, title, "dim")
-    first = trajectories[0]
-    # the first line says that the model is synthetic
-    notes = [remark for remark in first.notes if remark not in told and "synthetic" not in remark]
-    show_trajectory(console, first, model, _reconstructed(output, first), notes)
+    show_run(console, run)
+    first, trajectories = run.trajectories[0], run.trajectories
+    said = (*told, "the model was trained on synthetic data")  # by the first line
+    notes = [remark for remark in first.notes if remark not in said]
+    show_trajectory(console, run, first, notes)
     if len(trajectories) > 1:
-        console.print()
-        console.print(_overview(trajectories))
-        if len(trajectories) > SAMPLES_LISTED:
-            _line(console, f"… and {len(trajectories) - SAMPLES_LISTED} more", "dim")
+        show_overview(console, trajectories)
+    show_errors(console, trajectories)
+    console.print()
+    _line(
+        console, f"results    {run.folder}/reconstruction.npz, trajectory.jsonl, arrays.safetensors", "bold"
+    )
+    if report is not None:
+        _line(console, f"report     {report}", "bold")
+
+
+def show_run(console: Console, run: SavedRun) -> None:
+    """Which model it was, and what of the results isn't there."""
+    title = f"model {run.trajectories[0].model[:12]}"
+    if run.facts is not None:
+        title = f"model {run.facts.model} · {run.facts.fingerprint[:12]}"
+        if run.facts.synthetic:
+            title += " · trained on synthetic data: for trying the tool, no evidence about people"
+    _line(console, title, "dim")
+    for lack in run.lacking:
+        _line(console, f"note       {lack}", "dim")
+
+
+def show_overview(console: Console, trajectories: Sequence[Trajectory]) -> None:
+    """A line for each of the first samples."""
+    console.print()
+    console.print(_overview(trajectories))
+    if len(trajectories) > SAMPLES_LISTED:
+        _line(console, f"… and {len(trajectories) - SAMPLES_LISTED} more", "dim")
+
+
+def show_errors(console: Console, trajectories: Sequence[Trajectory]) -> None:
+    """The error over all samples whose truth was hidden."""
+    from omg_graph.trajectory.words import pooled_errors
+
     errors = pooled_errors(trajectories)
     if errors:
         told = ", ".join(f"{name} {value:.3f}" for name, value in errors.items())
         _line(console, f"normalised squared error against the hidden truth (1 = training mean): {told}")
-    console.print()
-    _line(console, f"results    {output}/reconstruction.npz, trajectory.jsonl, arrays.safetensors", "bold")
 
 
 def show_trajectory(
-    console: Console,
-    trajectory: Trajectory,
-    model: Model,
-    reconstructed: Mapping[str, FloatArray],
-    notes: Sequence[str],
+    console: Console, run: SavedRun, trajectory: Trajectory, notes: Sequence[str] | None = None
 ) -> None:
     """One sample's story.
 
     Args:
         console: Where it is told.
+        run: The results it belongs to.
         trajectory: What happened to the sample.
-        model: Which did it.
-        reconstructed: The sample's reconstructed modalities, in the input's units and shape.
-        notes: What else is to be said.
+        notes: What else is to be said; the trajectory's own if None.
     """
+    from omg_graph.trajectory.words import prediction_text
+
     console.print()
     console.rule(cell(f"sample {trajectory.id}", "bold"), align="left", style="dim")
     if trajectory.raw_text:
@@ -107,41 +125,48 @@ def show_trajectory(
                 f"denoising  {name}: {len(steps)} steps, change of the clean estimate {_sparks(changes)} "
                 f"({changes[0]:.2g} to {changes[-1]:.2g})",
             )
-        _show_reconstruction(console, trajectory, name, model, reconstructed.get(name))
+        _show_reconstruction(console, run, trajectory, name)
     console.print()
     if trajectory.prediction is not None:
-        _line(console, f"prediction {prediction_text(trajectory)}", "bold")
-        _line(console, INDENT + probabilities_text(trajectory.prediction, model))
+        _line(console, f"prediction {prediction_text(trajectory.prediction)}", "bold")
+        _line(console, INDENT + probabilities_text(trajectory.prediction, run.facts))
+        if trajectory.prediction_without is not None:
+            before = prediction_text(trajectory.prediction_without)
+            _line(console, f"{INDENT}without the reconstruction: {before}", "dim")
     else:
         _line(console, "prediction none")
     if trajectory.utility is not None:
         _line(console, f"utility    {trajectory.utility.total:.3f} ({trajectory.utility.note})", "dim")
-    for remark in notes:
+    if trajectory.selection is not None:
+        told = f"best of {len(trajectory.selection.ranked)} by utility; {trajectory.selection.note}"
+        _line(console, f"selection  {told}", "dim")
+    for remark in trajectory.notes if notes is None else notes:
         _line(console, f"note       {remark}", "dim")
 
 
-def prediction_text(trajectory: Trajectory) -> str:
-    """A prediction in a few words."""
-    prediction = trajectory.prediction
-    if prediction is None:
-        return "-"
-    parts = []
-    if prediction.label is not None:
-        parts.append(prediction.label)
-    if prediction.value is not None:
-        parts.append(f"{prediction.value:+.2f}")
-    elif prediction.label is not None:
-        parts.append(f"p = {prediction.probabilities[prediction.label]:.2f}")
-    return "  ".join(parts)
+def show_terms(console: Console, trajectory: Trajectory) -> None:
+    """What the utility is made of, and where the time went."""
+    told = trajectory.utility
+    if told is not None:
+        terms = {
+            "L_rec": told.reconstruction,
+            "C_sem": told.semantic,
+            "C_evi": told.evidence,
+            "C_path": told.path,
+        }
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in terms.items() if value is not None)
+        _line(console, f"terms      {shown}", "dim")
+    spent = ", ".join(f"{node} {seconds:.2f} s" for node, seconds in trajectory.timings.items())
+    _line(console, f"timings    {spent}", "dim")
 
 
-def probabilities_text(prediction: Prediction, model: Model) -> str:
+def probabilities_text(prediction: Prediction, facts: RunFacts | None) -> str:
     """Degrees as a row of bars from the lowest to the highest, or the most probable classes."""
     shares = prediction.probabilities
     if not shares:
         return ""
     best = sorted(shares, key=shares.__getitem__, reverse=True)
-    degrees = model.schema.degrees
+    degrees = None if facts is None else facts.degrees
     if degrees is None or prediction.value is None:
         return ", ".join(f"{name} {shares[name]:.2f}" for name in best[:CLASSES_SHOWN])
     ordered = sorted(shares, key=degrees.__getitem__)
@@ -149,9 +174,7 @@ def probabilities_text(prediction: Prediction, model: Model) -> str:
     return f"{ordered[0]} {bars} {ordered[-1]}, most probable: {best[0]} ({shares[best[0]]:.0%})"
 
 
-def _show_reconstruction(
-    console: Console, trajectory: Trajectory, name: str, model: Model, values: FloatArray | None
-) -> None:
+def _show_reconstruction(console: Console, run: SavedRun, trajectory: Trajectory, name: str) -> None:
     ref = trajectory.reconstruction[name]
     told = f"{name}: {'×'.join(str(size) for size in ref.shape)} numbers"
     if ref.statistics is not None:
@@ -159,21 +182,10 @@ def _show_reconstruction(
     if name in trajectory.errors:
         told += f", normalised squared error {trajectory.errors[name].nmse:.3f} (1 = training mean)"
     _line(console, f"result     {told}", "bold")
-    if values is not None and (table := feature_table(model, name, values)) is not None:
+    values: Array | None = run.arrays.find(ref)
+    if values is not None and (table := feature_table(run, name, values)) is not None:
         console.print()
         console.print(table)
-
-
-def _reconstructed(output: Path, trajectory: Trajectory) -> dict[str, FloatArray]:
-    """The first sample's reconstructions, as they were written."""
-    import numpy as np
-
-    from omg_graph.graph.results import RECONSTRUCTION
-
-    with np.load(output / RECONSTRUCTION, allow_pickle=False) as file:
-        shapes = {name: ref.shape for name, ref in trajectory.reconstruction.items()}
-        # a single sample is written without a leading axis
-        return {name: file[name].reshape(-1, *shape)[0] for name, shape in shapes.items()}
 
 
 def _plans(plan: Plan) -> Table:
@@ -196,10 +208,11 @@ def _plans(plan: Plan) -> Table:
     for text, index in first.items():
         candidate = plan.candidates[index]
         told = [*(["greedy"] if text in greedy else []), *([f"×{times[text]}"] if times[text] > 1 else [])]
+        told += ["edited"] if candidate.edited else []
         table.add_row(
             cell("✓" if index == plan.chosen else ""),
             cell(text + (f" ({', '.join(told)})" if told else "") + _broken(candidate)),
-            cell(f"{candidate.log_probability:.2f}"),
+            cell("-" if candidate.log_probability is None else f"{candidate.log_probability:.2f}"),
             cell("-" if candidate.semantic_cost is None else f"{candidate.semantic_cost:.3f}"),
             cell("-" if candidate.score is None else f"{candidate.score:.2f}"),
             style="bold green" if index == plan.chosen else "",
@@ -226,7 +239,7 @@ def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Tab
         title += f" ({left_out} of the sample's own group left out)"
     # the text takes what the other columns leave of the line
     table = Table(title=cell(title), title_justify="left", title_style="", expand=True)
-    for head in ("weight", "cosine"):
+    for head in ("weight", "similarity"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("entry", no_wrap=True, overflow="ellipsis", max_width=ID_WIDTH)
     if len(sources) > 1:
@@ -249,6 +262,8 @@ def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Tab
 def _overview(trajectories: Sequence[Trajectory]) -> Table:
     from rich.table import Table
 
+    from omg_graph.trajectory.words import prediction_text
+
     table = Table(title=f"{len(trajectories)} samples", title_justify="left")
     for head in ("sample", "missing", "plan", "prediction", "error"):
         table.add_column(head)
@@ -257,36 +272,29 @@ def _overview(trajectories: Sequence[Trajectory]) -> Table:
             cell(trajectory.id),
             cell(", ".join(trajectory.missing) or "-"),
             cell("-" if trajectory.plan is None else trajectory.plan.text),
-            cell(prediction_text(trajectory)),
+            cell(prediction_text(trajectory.prediction)),
             cell(", ".join(f"{n} {e.nmse:.2f}" for n, e in trajectory.errors.items()) or "-"),
         )
     return table
 
 
-def pooled_errors(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Normalised squared error of each hidden modality over all samples: a sum over a sum."""
-    pooled = {}
-    for name in dict.fromkeys(name for trajectory in trajectories for name in trajectory.errors):
-        errors = [trajectory.errors[name] for trajectory in trajectories if name in trajectory.errors]
-        deviation = sum(error.squared_deviation for error in errors)
-        pooled[name] = sum(error.squared_error for error in errors) / deviation
-    return pooled
-
-
-def result_document(trajectories: Sequence[Trajectory], model: Model, output: Path) -> dict[str, Any]:
+def result_document(run: SavedRun, report: Path | None = None) -> dict[str, Any]:
     """What ``--json`` prints."""
     from omg_graph.graph.results import document
+    from omg_graph.trajectory.words import pooled_errors
 
+    facts = run.facts
     return {
-        "output": str(output),
+        "output": str(run.folder),
+        "report": None if report is None else str(report),
         "model": {
-            "name": model.config.name,
-            "fingerprint": model.manifest.fingerprint,
-            "synthetic": model.config.synthetic,
+            "name": None if facts is None else facts.model,
+            "fingerprint": run.trajectories[0].model,
+            "synthetic": None if facts is None else facts.synthetic,
         },
-        "samples": len(trajectories),
-        "nmse": pooled_errors(trajectories),
-        "trajectories": [document(trajectory) for trajectory in trajectories],
+        "samples": len(run.trajectories),
+        "nmse": pooled_errors(run.trajectories),
+        "trajectories": [document(trajectory) for trajectory in run.trajectories],
     }
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.cli.output import bars, cell, note, print_json, stderr_console, stdout_console
+from omg_graph.cli.output import cell, note, print_json, stdout_console
+from omg_graph.cli.training_bars import TrainingBars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from omg_graph.training.several import TrainedModel
 
 
 SHOWN = ("acc2", "f1", "acc3", "acc5", "acc7", "accuracy", "macro_f1", "mae", "corr", "ece")
@@ -30,6 +33,29 @@ def train(
         int | None, typer.Option(min=1, help="Epochs of the executor at most.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Train so many models, from --seed on, into one folder.", show_default=False
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Cross-validate by group over 'train' and 'valid', a model a fold.",
+            show_default=False,
+        ),
+    ] = None,
+    missing_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Train for this share of missing slots alone; for all if left out.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was cut off.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a model at --output.")] = False,
@@ -56,7 +82,8 @@ def train(
     """Train a model on a data file; samples may miss different modalities.
 
     Fits on 'train', chooses on 'valid' (or a tenth held out by group), never reads 'test'. A run that was
-    cut off, at any moment, goes on with --resume to the same weights.
+    cut off, at any moment, goes on with --resume to the same weights. With --seeds or --folds it trains
+    several models into one folder, which omg evaluate takes as a whole.
     """
     from omg_graph.errors import DataError
 
@@ -67,10 +94,10 @@ def train(
         overrides["optimiser"] = {"epochs": epochs}
     if annotator is not None:
         overrides["planner"] = {"annotator": annotator}
+    if missing_rate is not None:
+        overrides["missing_rate"] = missing_rate
 
-    from omg_graph.training.graph import build_training_graph
-
-    request = {
+    request: dict[str, Any] = {
         "data": str(data),
         "output": str(output),
         "config": config,
@@ -85,8 +112,17 @@ def train(
         "resume": resume,
         "overwrite": overwrite,
     }
+    if seeds is None and folds is None:
+        _train_one(request, as_json)
+    else:
+        _train_several(request, seeds, folds, as_json)
+
+
+def _train_one(request: dict[str, Any], as_json: bool) -> None:
+    from omg_graph.training.graph import build_training_graph
+
     result: dict[str, Any] = {}
-    with _Live() as live:
+    with TrainingBars() as live:
         told: Iterator[Any] = build_training_graph().stream(request, stream_mode=["custom", "values"])
         for mode, chunk in told:
             if mode == "custom":
@@ -102,32 +138,27 @@ def train(
     _show(result)
 
 
-class _Live:
-    """A bar for each stage, with its loss; plain lines where no terminal shows them."""
+def _train_several(request: dict[str, Any], seeds: int | None, folds: int | None, as_json: bool) -> None:
+    from omg_graph.training.session import TrainingRequest
+    from omg_graph.training.several import train_several
 
-    def __enter__(self) -> _Live:
-        from rich.progress import TextColumn
-
-        self.console = stderr_console()
-        self.bar = bars(TextColumn("{task.fields[loss]}", markup=False))
-        self.bar.start()
-        self.tasks: dict[str, Any] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def told(self, event: dict[str, Any]) -> None:
-        """Show one event of the training graph."""
-        what, done, of = str(event["stage"]).replace("_", " "), event["done"], event["of"]
-        loss = "" if event["loss"] is None else f"loss {event['loss']:.4f}"
-        if done and not self.console.is_terminal and done == of:
-            note(f"{what}: {done}/{of} {loss}".rstrip())
-        if not done:
-            return
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=of, loss=loss)
-        self.bar.update(self.tasks[what], completed=done, total=of, loss=loss)
+    with TrainingBars() as live:
+        models = train_several(TrainingRequest(**request), seeds=seeds, folds=folds, told=live.of_model)
+    if as_json:
+        print_json(
+            {
+                "model": request["output"],
+                "models": [
+                    model.named.model_dump() | {"metrics": model.metrics, "seconds": model.seconds}
+                    for model in models
+                ],
+                "notes": list(dict.fromkeys(text for model in models for text in model.notes)),
+            }
+        )
+        return
+    for remark in models[0].notes:
+        note(f"{models[0].named.folder}: {remark}")
+    _show_several(models, request["output"])
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -155,6 +186,32 @@ def _show(result: dict[str, Any]) -> None:
     console.print(cell("missing: slots missing by nature + hidden for the measurement", "dim"))
     seconds = sum(result["seconds"].values())
     console.print(cell(f"model: {result['model']} ({seconds:.0f} s)", "bold"), soft_wrap=True)
+
+
+def _show_several(models: Sequence[TrainedModel], output: str) -> None:
+    from rich.table import Table
+
+    console = stdout_console()
+    names = [key for key in SHOWN if all(key in row for model in models for row in model.metrics["rows"])]
+    table = Table(title="validation, averaged over patterns: normalised squared error and task metrics")
+    for head in ("model", "seed", "error", *names):
+        table.add_column(head)
+    for model in models:
+        rows = model.metrics["rows"]
+        errors = [sum(row["nmse"].values()) / len(row["nmse"]) for row in rows if row["nmse"]]
+        table.add_row(
+            cell(model.named.folder),
+            str(model.named.seed),
+            _number(_mean(errors)),
+            *(_number(_mean([row[name] for row in rows if row[name] is not None])) for name in names),
+        )
+    console.print(table)
+    seconds = sum(sum(model.seconds.values()) for model in models)
+    console.print(cell(f"models: {output} ({len(models)}, {seconds:.0f} s)", "bold"), soft_wrap=True)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _number(value: float | None) -> str:

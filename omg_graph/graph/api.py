@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
+from omg_graph.errors import ConfigError
 from omg_graph.graph.batches import select, store_batch
+from omg_graph.graph.checkpoints import checkpoint_serializer
 from omg_graph.graph.reconstruct import build_graph
+from omg_graph.graph.review import Reviewer, ReviewRequest
 from omg_graph.graph.state import ReconstructionInput, Settings
 from omg_graph.model.model import Model
 from omg_graph.samples.columns import FillNonfinite
@@ -103,6 +108,7 @@ def reconstruct(
     settings: Settings | None = None,
     artifacts: ArtifactStore | None = None,
     on_event: EventCallback | None = None,
+    review: Reviewer | None = None,
 ) -> list[Trajectory]:
     """Reconstruct what is missing, through the graph.
 
@@ -115,6 +121,7 @@ def reconstruct(
         settings: top_k, candidates, steps, draws, seed.
         artifacts: Where the trajectories' arrays are kept; give a store of your own to read them.
         on_event: Told what the nodes report while they run.
+        review: Asked about each sample's plan after re-ranking.
 
     Returns:
         One trajectory for each sample, in order.
@@ -124,7 +131,7 @@ def reconstruct(
     """
     request = prepare(model, source, split=split, missing=missing, limit=limit)
     store = artifacts or MemoryArtifactStore()
-    return list(stream(model, request, settings or Settings(), store, on_event))
+    return list(stream(model, request, settings or Settings(), store, on_event, review=review))
 
 
 def stream(
@@ -135,10 +142,22 @@ def stream(
     on_event: EventCallback | None = None,
     *,
     full_paths: int = FULL_PATHS,
+    review: Reviewer | None = None,
 ) -> Iterator[Trajectory]:
-    """Trajectories as they are made, micro-batch by micro-batch."""
+    """Trajectories as they are made, micro-batch by micro-batch.
+
+    Raises:
+        ConfigError: if the settings ask for a review, and nobody is there to answer.
+    """
+    if settings.review_plan and review is None:
+        raise ConfigError(
+            "review_plan: somebody to answer was expected: give review=..., or run the graph of build_graph "
+            "with a checkpointer, and resume it"
+        )
     # False: called inside a node of another graph, it leaves nothing in that graph's checkpoints
-    graph, count = build_graph(model, artifacts=store, checkpointer=False), len(request.observed)
+    saver = InMemorySaver(serde=checkpoint_serializer()) if review else False
+    graph = build_graph(model, artifacts=store, checkpointer=saver)
+    count = len(request.observed)
     # a batch keeps all of its paths or none, so one begins where the kept ones end
     starts = sorted({*range(0, count, MICRO_BATCH), full_paths} & set(range(count)))
     for number, (start, end) in enumerate(pairwise([*starts, count])):
@@ -146,16 +165,30 @@ def stream(
         batch = store_batch(
             request.observed.take(rows), request.truth.take(rows), request.hidden[rows], store
         )
-        context = settings.model_copy(update={"keep_path": settings.keep_path and start < full_paths})
-        result: list[Trajectory] = []
-        told: Iterator[Any] = graph.stream(
-            ReconstructionInput(batch=batch), context=context, stream_mode=["custom", "values"]
+        context = settings.model_copy(
+            update={
+                "keep_path": settings.keep_path and start < full_paths,
+                "review_plan": review is not None,
+            }
         )
-        for mode, chunk in told:
-            if mode == "custom" and on_event is not None:
-                on_event({"batch": number, **chunk})
-            if mode == "values":
-                result = chunk.get("trajectories", result)
+        result: list[Trajectory] = []
+        given: ReconstructionInput | Command[Any] | None = ReconstructionInput(batch=batch)
+        while given is not None:
+            told: Iterator[Any] = graph.stream(
+                given,
+                {"configurable": {"thread_id": str(number)}} if review else None,
+                context=context,
+                stream_mode=["custom", "values"],
+            )
+            given = None
+            for mode, chunk in told:
+                if mode == "custom" and on_event is not None:
+                    on_event({"batch": number, **chunk})
+                if mode == "values":
+                    result = chunk.get("trajectories", result)
+                    if review is not None and "__interrupt__" in chunk:
+                        asked = ReviewRequest.model_validate(chunk["__interrupt__"][0].value)
+                        given = Command(resume=review(asked).model_dump())
         for trajectory in result:
             notes = (*request.notes, *trajectory.notes)
             yield trajectory.model_copy(update={"notes": notes})

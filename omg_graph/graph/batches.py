@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from omg_graph.errors import DataError
+from omg_graph.files import DataFolder
 from omg_graph.graph.state import Batch, ReconstructionInput
 from omg_graph.samples.conforming import conform, hide_modalities
 from omg_graph.samples.dataset import BoolArray, ModalitySpec, Split
@@ -32,6 +33,7 @@ def store_batch(split: Split, truth: Split | None, hidden: BoolArray | None, sto
         arrays=arrays,
         observed={name: tuple(rows.tolist()) for name, rows in split.observed.items()},
         lengths={name: tuple(rows.tolist()) for name, rows in split.lengths.items()},
+        lost={name: store.put(rows) for name, rows in split.lost.items()},
         raw_text=split.raw_text,
     )
     if truth is None or hidden is None or not hidden.any():
@@ -55,14 +57,20 @@ def load_split(batch: Batch, store: ArtifactStore) -> Split:
         arrays={name: store.get(ref) for name, ref in batch.arrays.items()},
         observed={name: np.array(rows, dtype=np.bool_) for name, rows in batch.observed.items()},
         lengths={name: np.array(rows, dtype=np.int64) for name, rows in batch.lengths.items()},
+        lost={name: store.get(ref) for name, ref in batch.lost.items()},
         raw_text=batch.raw_text,
     )
 
 
 def read_input(
-    request: ReconstructionInput, specs: tuple[ModalitySpec, ...]
+    request: ReconstructionInput, specs: tuple[ModalitySpec, ...], folder: DataFolder | None = None
 ) -> tuple[Split, Split, BoolArray, tuple[str, ...]]:
     """The samples that a caller means, as the model sees them.
+
+    Args:
+        request: A path or samples written out.
+        specs: The model's modalities.
+        folder: The one folder that the path may lie in; anywhere if None.
 
     Returns:
         What is observed, the same rows before hiding, what was hidden, and notes on what was decided.
@@ -73,8 +81,12 @@ def read_input(
     if (request.path is None) == (request.samples is None):
         raise DataError("either a path or samples were expected as input, and not both: give one of them")
     if request.path is not None:
-        data = read_data_file(Path(request.path), with_labels=False, specs=specs)
         source = request.path
+        if folder is None:
+            data = read_data_file(Path(source), with_labels=False, specs=specs)
+        else:
+            with folder.unnamed():
+                data = read_data_file(folder.find(source, "path"), with_labels=False, specs=specs)
     else:
         data = read_mapping(request.samples or [], source="samples", with_labels=False, specs=specs)
         source = "samples"

@@ -1,26 +1,43 @@
-"""The four nodes: each reads the state, calls one step of the workflow, and writes the trajectories."""
+"""The graph's nodes: each reads the state, calls one step of the workflow, and writes the trajectories."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 
-from omg_graph.errors import DataError
-from omg_graph.graph import records
+from omg_graph.errors import ConfigError, DataError
+from omg_graph.files import DataFolder
+from omg_graph.graph import reading, records, review
 from omg_graph.graph.batches import load_split, read_input, store_batch
-from omg_graph.graph.state import DEFAULT_SETTINGS, Batch, ReconstructionState, Settings
+from omg_graph.graph.executor import TELL, ExecutorGraph, ExecutorRequest
+from omg_graph.graph.grounding import ground
+from omg_graph.graph.selection import select
+from omg_graph.graph.state import (
+    Batch,
+    ReconstructionInput,
+    ReconstructionState,
+    Reviewing,
+    Settings,
+    settings_of,
+)
+from omg_graph.graph.strict import checked_input
 from omg_graph.model import steps
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import CandidatePlan
+from omg_graph.planner.interface import Planner
+from omg_graph.samples.dataset import Split
 from omg_graph.trajectory.artifacts import ArtifactStore
+from omg_graph.trajectory.trajectory import Trajectory
 
 Update = dict[str, Any]
-Node = Callable[[ReconstructionState, Runtime[Settings]], Update]
+
+DURABILITY = "__pregel_durability"
+"""What a graph inside inherits; with "sync" LangGraph fails in one that keeps no checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -29,107 +46,144 @@ class Nodes:
 
     model: Model
     store: ArtifactStore
+    data_folder: DataFolder | None = None
+    planners: Mapping[str, Planner] = field(default_factory=dict)
+
+    def intake(self, given: Any, another_graphs: bool) -> Any:
+        """Input with its samples put into the store, if they are written out in it.
+
+        Raises:
+            OmgError: if the input has an unknown key, or its samples can't be used.
+        """
+        samples = given.get("samples") if isinstance(given, dict) else getattr(given, "samples", None)
+        if samples is None or not isinstance(given, (dict, ReconstructionInput)):
+            return given
+        if isinstance(given, ReconstructionInput):
+            return given.model_copy(update={"samples": None, "batch": self._read(given)})
+        own = {key: given[key] for key in given if key in ReconstructionInput.model_fields}
+        request = checked_input(own if another_graphs else given, ReconstructionInput)
+        return given | {"samples": None, "batch": self._read(request)}
 
     def planner(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Reason from what is observed to candidate plans (section 3.3)."""
-        started, settings = time.perf_counter(), _settings(runtime)
-        batch, notes = self._batch(state)
+        started, settings = time.perf_counter(), settings_of(runtime)
+        model = self._planning(settings)
+        batch = state.batch or self._read(state)
         split = load_split(batch, self.store)
+        if state.reviewing.redraw:
+            return review.redrawn(model, self.store, split, state, settings)
         embedding = steps.observe(self.model, split).embedding
         count = settings.candidates or self.model.config.planning.candidates
-        candidates = steps.propose(self.model, split, embedding, count, settings.seed)
+        candidates = steps.propose(model, split, embedding, count, settings.seed)
         _tell({"node": "planner", "candidates": count, "samples": len(split)})
-        trajectories = records.opened(self.model, batch, split, candidates, settings.seed, notes)
-        return {
-            "batch": batch,
-            "samples": None,
+        trajectories = records.opened(model, batch, split, candidates, settings.seed, batch.notes)
+        # what is there already needn't be kept once more
+        taken = {} if batch is state.batch else {"batch": batch, "samples": None}
+        return taken | {
             "embeddings": {"observation": self.store.put(embedding)},
             "trajectories": records.timed(trajectories, "planner", started),
+            "reading": reading.candidates(trajectories),
+            "reviewing": Reviewing(),
+            "edits": [],
         }
 
-    def rerank(self, state: ReconstructionState) -> Update:
+    def rerank(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Choose the candidate with the best log-probability less its inconsistency (Eqs. 5 and 6)."""
-        started = time.perf_counter()
-        embedding = self.store.get(state.embeddings["observation"])
-        proposed = [
-            [
-                CandidatePlan(
-                    tuple(c.value for c in candidate.constraints),
-                    tuple(c.log_probability for c in candidate.constraints),
-                    tuple(c.tokens for c in candidate.constraints),
-                    candidate.greedy,
-                )
-                for candidate in trajectory.candidates
-            ]
-            for trajectory in state.trajectories
-        ]
-        ranked = steps.rerank(self.model, proposed, embedding)
-        trajectories = records.planned(self.model, state.trajectories, ranked)
+        started, model = time.perf_counter(), self._planning(settings_of(runtime))
+        # where a person asked for new candidates of one sample, the others have their plans
+        rows = [row for row, trajectory in enumerate(state.trajectories) if trajectory.plan is None]
+        waiting = [state.trajectories[row] for row in rows]
+        embedding = self.store.get(state.embeddings["observation"])[rows]
+        ranked = steps.rerank(self.model, [records.drawn_plans(one) for one in waiting], embedding)
+        trajectories = list(state.trajectories)
+        for row, trajectory in zip(rows, records.planned(model, waiting, ranked), strict=True):
+            trajectories[row] = trajectory
         plans = [trajectory.plan for trajectory in trajectories]
         _tell({"node": "rerank", "plans": [plan.text for plan in plans if plan is not None]})
-        return {"trajectories": records.timed(trajectories, "rerank", started)}
+        return {
+            "trajectories": records.timed(trajectories, "rerank", started),
+            "reading": reading.plans(trajectories),
+        }
+
+    def review(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
+        """Let a person pick or edit a plan, if the run asks for that, and apply what a fork changes."""
+        settings = settings_of(runtime)
+
+        def sample(row: int) -> Split:
+            return load_split(present(state.batch), self.store).take([row])
+
+        return review.reviewed(self._planning(settings), self.store, sample, state, settings)
 
     def retriever(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Ground the plan in entries of the knowledge base (Eqs. 7-9)."""
-        started, settings = time.perf_counter(), _settings(runtime)
-        split = load_split(_present(state.batch), self.store)
-        plans = records.plans_of(state.trajectories)
-        plan_embeddings = steps.embed_plans(self.model, plans)
-        evidence = steps.retrieve(
-            self.model,
-            split,
-            steps.observe(self.model, split),
-            plans,
-            plan_embeddings,
-            top_k=settings.top_k or self.model.config.retrieval.top_k,
-            allow_own_group=settings.allow_own_group,
+        started, settings = time.perf_counter(), settings_of(runtime)
+        split = load_split(present(state.batch), self.store)
+        plan_embeddings = steps.embed_plans(self.model, records.plans_of(state.trajectories), split.ids)
+        trajectories, evidence = ground(
+            self.model, self.store, split, state.trajectories, plan_embeddings, settings, state.edits
         )
-        found = {name: sum(len(row) for row in rows.entries) for name, rows in evidence.items()}
+        found = {name: sum(len(t.evidence.get(name, ())) for t in trajectories) for name in evidence}
         _tell({"node": "retriever", "entries": found})
-        trajectories = records.grounded(
-            state.trajectories, evidence, plan_embeddings, self.model.retriever, self.store
-        )
         return {
             "embeddings": state.embeddings | {"plan": self.store.put(plan_embeddings)},
-            "evidence_vectors": {name: self.store.put(rows.aggregated) for name, rows in evidence.items()},
+            "evidence_vectors": {name: self.store.put(rows) for name, rows in evidence.items()},
             "trajectories": records.timed(trajectories, "retriever", started),
+            "reading": reading.evidence(trajectories),
+            "edits": [],
         }
 
-    def executor(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
+    def _planning(self, settings: Settings) -> Model:
+        """The model, with the planner that a run asks for."""
+        name = settings.planner
+        if name is None or name == self.model.planner.name:
+            return self.model
+        if name not in self.planners:
+            known = ", ".join(dict.fromkeys((self.model.planner.name, *self.planners)))
+            raise ConfigError(
+                f"planner: one of {known} was expected, {name!r} came: take one, or leave it out"
+            )
+        return self.model.with_planner(self.planners[name])
+
+    def _read(self, request: ReconstructionInput) -> Batch:
+        observed, truth, hidden, notes = read_input(request, self.model.latent_space.specs, self.data_folder)
+        batch = store_batch(observed, truth, hidden, self.store)
+        return batch.model_copy(update={"notes": notes})
+
+
+def executor_node(parts: ExecutorGraph, model: Model, store: ArtifactStore) -> Callable[..., Update]:
+    """The node that runs the executor's own graph."""
+
+    def executor(state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Denoise what is missing under plan and evidence, and predict the label (Eqs. 10-13, 16, 17)."""
-        started, settings = time.perf_counter(), _settings(runtime)
-        batch = _present(state.batch)
-        split = load_split(batch, self.store)
-        executed = steps.execute(
-            self.model,
-            split,
-            steps.observe(self.model, split),
-            self.store.get(state.embeddings["plan"]),
-            {name: self.store.get(ref) for name, ref in state.evidence_vectors.items()},
-            seed=settings.seed,
-            draws=settings.draws,
-            steps=settings.steps,
-            on_step=lambda draw, step, of: _tell({"node": "executor", "draw": draw, "step": step, "of": of}),
+        request = ExecutorRequest(
+            batch=present(state.batch),
+            embeddings=state.embeddings,
+            evidence_vectors=state.evidence_vectors,
+            trajectories=state.trajectories,
         )
-        trajectories = records.executed(
-            self.model, self.store, state.trajectories, batch, split, executed, settings
-        )
-        return {"trajectories": records.timed(trajectories, "executor", started)}
+        # its steps report through this graph's writer, or their events would stay inside
+        inside: RunnableConfig = {"configurable": {TELL: runtime.stream_writer, DURABILITY: "async"}}
+        settings = settings_of(runtime)
 
-    def _batch(self, state: ReconstructionState) -> tuple[Batch, tuple[str, ...]]:
-        if state.batch is not None:
-            return state.batch, ()
-        observed, truth, hidden, notes = read_input(state, self.model.latent_space.specs)
-        return store_batch(observed, truth, hidden, self.store), notes
+        def execute(given: ExecutorRequest) -> list[Trajectory]:
+            made: list[Trajectory] = parts.invoke(given, inside, context=settings)["trajectories"]
+            return made
+
+        if settings.select == "utility":
+            trajectories = select(model, store, request, settings, execute)
+        else:
+            trajectories = execute(request)
+        return {"trajectories": trajectories, "reading": reading.results(trajectories)}
+
+    return executor
 
 
-def _settings(runtime: Runtime[Settings]) -> Settings:
-    """The run's settings; a graph that has this one for a node hands down a context of its own kind."""
-    given: object = runtime.context
-    return given if isinstance(given, Settings) else DEFAULT_SETTINGS
+def present(batch: Batch | None) -> Batch:
+    """The batch that the planner left.
 
-
-def _present(batch: Batch | None) -> Batch:
+    Raises:
+        DataError: if there is none.
+    """
     if batch is None:
         raise DataError("the graph was entered after its planner, with no batch: start it at the planner")
     return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 
 from omg_graph.errors import PlanError
+from omg_graph.graph.gaps import NOTHING_MISSING, known_truths, with_gaps
+from omg_graph.graph.pictures import emerging
 from omg_graph.graph.state import Batch, Settings
 from omg_graph.metrics.features import normalised_squared_error
 from omg_graph.model.model import Model
@@ -17,7 +20,7 @@ from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan as PlanValues
 from omg_graph.retriever.evidence import Evidence
-from omg_graph.retriever.retriever import ChromaRetriever, Retriever
+from omg_graph.retriever.retriever import ChromaRetriever
 from omg_graph.samples.dataset import FloatArray, Split
 from omg_graph.trajectory.artifacts import ArtifactStore
 from omg_graph.trajectory.trajectory import (
@@ -57,7 +60,7 @@ def opened(
             missing=tuple(name for name, there in zip(names, mask[row], strict=True) if not there),
             hidden=tuple(name for name, rows in batch.hidden.items() if rows[row]),
             raw_text=None if split.raw_text is None else split.raw_text[row],
-            candidates=tuple(_drawn(model, plan) for plan in plans),
+            candidates=tuple(drawn_candidate(model, plan) for plan in plans),
             plan_origin=origins[row],
             seed=seed,
             model=model.manifest.fingerprint,
@@ -67,7 +70,8 @@ def opened(
     ]
 
 
-def _drawn(model: Model, plan: CandidatePlan) -> PlanCandidate:
+def drawn_candidate(model: Model, plan: CandidatePlan) -> PlanCandidate:
+    """A plan that the planner drew, before re-ranking."""
     fields = model.schema.field_names
     total = sum(plan.log_probabilities)
     violations = model.schema.violations(plan.constraints)
@@ -89,6 +93,22 @@ def _drawn(model: Model, plan: CandidatePlan) -> PlanCandidate:
         greedy=plan.greedy,
         violations=violations,
     )
+
+
+def drawn_plans(trajectory: Trajectory) -> list[CandidatePlan]:
+    """The candidates that wait for re-ranking, as the planner drew them."""
+    return [
+        CandidatePlan(
+            tuple(link.value for link in candidate.constraints),
+            tuple(
+                math.nan if link.log_probability is None else link.log_probability
+                for link in candidate.constraints
+            ),
+            tuple(link.tokens for link in candidate.constraints),
+            candidate.greedy,
+        )
+        for candidate in trajectory.candidates
+    ]
 
 
 def planned(model: Model, trajectories: Trajectories, ranked: Sequence[Reranking]) -> Trajectories:
@@ -138,13 +158,25 @@ def plans_of(trajectories: Trajectories) -> list[PlanValues]:
 
 
 def grounded(
+    model: Model,
     trajectories: Trajectories,
     evidence: Mapping[str, Evidence],
     plan_embeddings: FloatArray,
-    retriever: Retriever,
     store: ArtifactStore,
+    *,
+    keep_nearest: bool,
 ) -> Trajectories:
-    """The evidence of every missing modality, traceable to its sources."""
+    """The evidence of every missing modality, traceable to its sources.
+
+    Args:
+        model: Which decodes the nearest entry.
+        trajectories: So far.
+        evidence: What was found, by modality.
+        plan_embeddings: c_S, (samples, constraints + 1, shared).
+        store: Where arrays go.
+        keep_nearest: Whether to keep the nearest entry's value, in the input's units.
+    """
+    retriever = model.retriever
     degraded = retriever.index.degraded if isinstance(retriever, ChromaRetriever) else None
     out = []
     for row, trajectory in enumerate(trajectories):
@@ -169,6 +201,9 @@ def grounded(
             arrays[f"evidence/{name}"] = store.put(found.aggregated[row])
             if entries[name]:
                 costs[name] = float(found.alignment_cost[row])
+                if keep_nearest and found.nearest is not None:
+                    value = torch.from_numpy(found.nearest[row : row + 1])
+                    arrays[f"nearest/{name}"] = store.put(model.latent_space.decode(name, value)[0])
             else:
                 notes = (*notes, f"no evidence was found for {name}")
         out.append(
@@ -185,7 +220,7 @@ def grounded(
     return out
 
 
-def executed(
+def reconstructed(
     model: Model,
     store: ArtifactStore,
     trajectories: Trajectories,
@@ -194,7 +229,7 @@ def executed(
     execution: Execution,
     settings: Settings,
 ) -> Trajectories:
-    """Reconstruction, path, prediction and utility."""
+    """Reconstruction, draws and path, and the error where the truth was hidden."""
     lengths, told = reconstructed_lengths(model, split)
     points = {
         name: _masked(model.latent_space.decode(name, execution.estimates[name]), lengths.get(name))
@@ -213,28 +248,29 @@ def executed(
         if settings.draws > 1 and name in execution.draws
     }
     errors = _errors(model, store, batch, points)
-    predictions = _predictions(model, execution)
+    shaping = emerging(model, execution, lengths) if settings.keep_path else {}
+    truths = known_truths(batch, store) if settings.keep_path else {}
     out = []
     for row, trajectory in enumerate(trajectories):
-        arrays, denoising, path_costs = dict(trajectory.arrays), {}, []
+        arrays, denoising = dict(trajectory.arrays), {}
         for name in trajectory.missing:
-            steps_taken = path_steps(execution, name, row)
-            denoising[name] = steps_taken
-            path_costs.append(path_cost([step.clean_change for step in steps_taken]))
+            denoising[name] = path_steps(execution, name, row)
             if settings.keep_path:
-                path = torch.stack([state[row] for state in execution.paths[name].states]).numpy()
-                arrays[f"path/{name}"] = store.put(path)
+                path = execution.paths[name]
+                arrays[f"path/{name}"] = store.put(torch.stack([z[row] for z in path.states]).numpy())
+                arrays[f"clean/{name}"] = store.put(torch.stack([z[row] for z in path.clean]).numpy())
+                arrays[f"steps/{name}"] = store.put(shaping[name][row])
+                if name in trajectory.hidden:
+                    arrays[f"truth/{name}"] = store.put(truths[name][row])
             if name in drawn:
                 arrays[f"draws/{name}"] = store.put(drawn[name][row])
-        row_errors = {name: rows[row] for name, rows in errors.items() if row in rows}
-        losses = [error.nmse for error in row_errors.values()]
-        plan = trajectory.plan
-        chosen = None if plan is None else plan.candidates[plan.chosen].semantic_cost
+        if settings.keep_path:  # with its input a run can be forked later
+            for name in trajectory.observed:
+                length = split.lengths[name][row] if name in split.lengths else None
+                arrays[f"observed/{name}"] = store.put(with_gaps(split, name, row)[:length])
         notes = trajectory.notes
         if not trajectory.missing:
-            notes = (*notes, "nothing was missing: nothing was reconstructed")
-        if predictions is None:
-            notes = (*notes, "the model was trained without labels: there is no prediction")
+            notes = (*notes, NOTHING_MISSING)
         out.append(
             trajectory.model_copy(
                 update={
@@ -245,17 +281,43 @@ def executed(
                     "length_source": {
                         name: told[name][row] for name in trajectory.missing if name in lengths
                     },
-                    "errors": row_errors,
+                    "errors": {name: rows[row] for name, rows in errors.items() if row in rows},
                     "denoising": denoising,
+                    "arrays": arrays,
+                    "notes": notes,
+                }
+            )
+        )
+    return out
+
+
+def predicted(model: Model, trajectories: Trajectories, execution: Execution) -> Trajectories:
+    """Prediction and utility."""
+    predictions = _predictions(model, execution.outputs)
+    without = _predictions(model, execution.outputs_without)
+    out = []
+    for row, trajectory in enumerate(trajectories):
+        losses = [error.nmse for error in trajectory.errors.values()]
+        plan = trajectory.plan
+        chosen = None if plan is None else plan.candidates[plan.chosen].semantic_cost
+        notes = trajectory.notes
+        if predictions is None:
+            notes = (*notes, "the model was trained without labels: there is no prediction")
+        out.append(
+            trajectory.model_copy(
+                update={
                     "prediction": None if predictions is None else predictions[row],
+                    "prediction_without": without[row] if without and trajectory.missing else None,
                     "utility": utility(
                         reconstruction_loss=float(np.mean(losses)) if losses else None,
                         semantic_cost=chosen,
                         evidence_costs=list(trajectory.evidence_cost.values()),
-                        path_costs=path_costs,
+                        path_costs=[
+                            path_cost([step.clean_change for step in steps])
+                            for steps in trajectory.denoising.values()
+                        ],
                         weights=model.config.utility,
                     ),
-                    "arrays": arrays,
                     "notes": notes,
                 }
             )
@@ -325,7 +387,8 @@ def _errors(
         truth, standardiser = store.get(ref), model.latent_space.codecs[name].standardiser
         rows = np.flatnonzero(np.array(batch.hidden[name]))
         length = np.array(batch.lengths[name]) if name in batch.lengths else None
-        mask = standardiser.scored(len(truth), length)
+        lost = store.get(batch.lost[name]) if name in batch.lost else None
+        mask = standardiser.scored(len(truth), length, lost)
         standard_truth = standardiser.standard(truth, length)
         standard_guess = standardiser.standard(points[name], length)
         out[name] = {}
@@ -346,9 +409,9 @@ def _errors(
     return out
 
 
-def _predictions(model: Model, execution: Execution) -> list[Prediction] | None:
+def _predictions(model: Model, outputs: torch.Tensor | None) -> list[Prediction] | None:
     """What the task head says, in the label's own words and units."""
-    head, outputs = model.executor.task, execution.outputs
+    head = model.executor.task
     if head is None or outputs is None:
         return None
     config = head.config
@@ -368,9 +431,17 @@ def _predictions(model: Model, execution: Execution) -> list[Prediction] | None:
 
 
 def timed(trajectories: Trajectories, node: str, started: float) -> Trajectories:
-    """Note how long a node took for the batch, in seconds."""
-    seconds = round(time.perf_counter() - started, 6)
+    """Note how long a node took for the batch, in seconds; the steps of one node are added up.
+
+    A fork runs a node again: what it had to say before isn't said twice.
+    """
+    seconds = time.perf_counter() - started
     return [
-        trajectory.model_copy(update={"timings": trajectory.timings | {node: seconds}})
+        trajectory.model_copy(
+            update={
+                "timings": trajectory.timings | {node: round(trajectory.timings.get(node, 0.0) + seconds, 6)},
+                "notes": tuple(dict.fromkeys(trajectory.notes)),
+            }
+        )
         for trajectory in trajectories
     ]

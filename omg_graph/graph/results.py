@@ -1,4 +1,4 @@
-"""What a run leaves on disk: reconstructions, trajectories and the arrays they refer to."""
+"""What a run leaves on disk: reconstructions, trajectories, the arrays they refer to and the run's facts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,28 +15,43 @@ from safetensors.numpy import save_file
 
 from omg_graph.errors import OmgError
 from omg_graph.files import whole_folder
-from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.graph.run_facts import RunFacts
 from omg_graph.samples.naming import check_names
 from omg_graph.trajectory.artifacts import Array, ArtifactStore
 from omg_graph.trajectory.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    from omg_graph.graph.state import Settings
+    from omg_graph.model.model import Model
+
 RECONSTRUCTION = "reconstruction.npz"
 TRAJECTORIES = "trajectory.jsonl"
 ARRAYS = "arrays.safetensors"
-OURS = {RECONSTRUCTION, TRAJECTORIES, ARRAYS}
+RUN = "run.json"
+REPORT = "report.html"
+OURS = {RECONSTRUCTION, TRAJECTORIES, ARRAYS, RUN, REPORT}
+
+MEAN, DEVIATION = "training_mean", "training_deviation"
+"""Arrays beside those of the trajectories: of each modality's features, in the input's units."""
 
 
 class ResultWriter:
     """Takes trajectories one by one, as they are made, and writes the folder at the end, whole."""
 
-    def __init__(self, specs: tuple[ModalitySpec, ...], draws: int) -> None:
-        check_names([spec.name for spec in specs])
-        self.specs = {spec.name: spec for spec in specs}
-        self.draws = draws
+    def __init__(self, model: Model, settings: Settings) -> None:
+        check_names(model.names)
+        self.facts = RunFacts.of(model, settings)
+        self.specs = {spec.name: spec for spec in self.facts.modalities}
+        self.draws = settings.draws
         self.trajectories: list[Trajectory] = []
         self._points: dict[str, dict[int, Array]] = {}
         self._drawn: dict[str, dict[int, Array]] = {}
+        self._filled: dict[str, dict[int, Array]] = {}
         self._kept: dict[str, list[Array]] = {}
+        self._statistics: dict[str, Array] = {}
+        for name, codec in model.latent_space.codecs.items():
+            self._statistics[f"{MEAN}/{name}"] = codec.standardiser.mean
+            self._statistics[f"{DEVIATION}/{name}"] = codec.standardiser.deviation
 
     def add(self, trajectory: Trajectory, store: ArtifactStore) -> None:
         """Take a trajectory and, while the store has them, its arrays."""
@@ -50,6 +65,8 @@ class ResultWriter:
             kind, _, name = key.partition("/")
             if kind == "draws":
                 self._drawn.setdefault(name, {})[row] = array
+            if kind == "filled":
+                self._filled.setdefault(name, {})[row] = array
             rows = self._kept.setdefault(self._place(key, array), [])
             moved[key] = ref.model_copy(update={"uri": f"{ARRAYS}#{self._place(key, array)}[{len(rows)}]"})
             rows.append(array)
@@ -81,20 +98,27 @@ class ResultWriter:
                 for trajectory in self.trajectories:
                     lines.write(json.dumps(document(trajectory), ensure_ascii=False, allow_nan=False) + "\n")
             stacked = {key: np.stack(rows) for key, rows in sorted(self._kept.items())}
-            save_file(stacked, made / ARRAYS)
+            save_file(stacked | self._statistics, made / ARRAYS)
+            (made / RUN).write_text(self.facts.model_dump_json(indent=2) + "\n", "utf-8")
 
     def reconstruction(self, *, single: bool) -> dict[str, npt.NDArray[Any]]:
         """The arrays of ``reconstruction.npz``; for a single sample without a leading axis."""
         count = len(self.trajectories)
         out: dict[str, npt.NDArray[Any]] = {"ids": np.array([t.id for t in self.trajectories])}
-        for name, points in self._points.items():
-            spec = self.specs[name]
+        for name, spec in self.specs.items():
+            points, filled = self._points.get(name, {}), self._filled.get(name, {})
+            if not points and not filled:
+                continue
             rows = np.full((count, *spec.shape), np.nan, dtype=np.float32)
             made = np.zeros(count, dtype=np.bool_)
             for row, point in points.items():
                 rows[row], made[row] = point, True
+            for row, sequence in filled.items():
+                rows[row] = sequence
             out[name] = rows[0] if single else rows
             out[f"{name}_reconstructed"] = made
+            if filled:
+                out[f"{name}_filled"] = self._made_up(name, made)
             if self.draws > 1 and name in self._drawn:
                 drawn = np.full((count, self.draws, *spec.shape), np.nan, dtype=np.float32)
                 for row, array in self._drawn[name].items():
@@ -106,6 +130,17 @@ class ResultWriter:
             if any(length is not None for length in lengths):
                 out[f"{name}_lengths"] = np.array([length or 0 for length in lengths], dtype=np.int64)
         return out
+
+    def _made_up(self, name: str, reconstructed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(samples, frames): lost frames that were filled, and every frame of what was reconstructed."""
+        frames = self.specs[name].shape[0]
+        made = np.zeros((len(self.trajectories), frames), dtype=np.bool_)
+        for row, trajectory in enumerate(self.trajectories):
+            if reconstructed[row]:
+                made[row, : trajectory.lengths.get(name, frames)] = True
+            elif name in trajectory.filled:
+                made[row, list(trajectory.filled[name].frames)] = True
+        return made
 
 
 def save_npz(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.graph.edits import Edit
 from omg_graph.samples.dataset import ModalitySpec
 from omg_graph.trajectory.artifacts import ArrayRef
 from omg_graph.trajectory.trajectory import Trajectory
@@ -22,9 +24,13 @@ class Batch(BaseModel):
     arrays: dict[str, ArrayRef] = Field(description="What is observed; zeros where it isn't.")
     observed: dict[str, tuple[bool, ...]]
     lengths: dict[str, tuple[int, ...]] = {}
+    lost: dict[str, ArrayRef] = Field(
+        default={}, description="Lost frames of sequences, hidden ones too: (samples, frames)."
+    )
     raw_text: tuple[str | None, ...] | None = None
     truth: dict[str, ArrayRef] = Field(default={}, description="What was hidden and is really there.")
     hidden: dict[str, tuple[bool, ...]] = {}
+    notes: tuple[str, ...] = Field(default=(), description="What was decided while the samples were read.")
 
 
 class ReconstructionInput(BaseModel):
@@ -35,26 +41,56 @@ class ReconstructionInput(BaseModel):
     path: str | None = Field(
         default=None,
         title="File",
-        description="A pickle or .npz of samples on the machine that runs the graph.",
-        examples=["examples/sample.pkl"],
+        description="A pickle or .npz of samples on the machine that runs the graph; on a server, in its "
+        "data folder.",
+        examples=["sample.pkl"],
     )
-    split: str | None = Field(default=None, description="Which split of the file; the usual one if empty.")
+    split: str | None = Field(
+        default=None,
+        title="Split",
+        description="Which split of the file; the usual one if empty.",
+        examples=["test"],
+    )
     samples: list[dict[str, Any]] | None = Field(
         default=None,
-        description="Samples written out instead of a file: modalities as lists of numbers, null if missing.",
+        title="Samples written out",
+        description="Instead of a file: modalities as lists of numbers, null if missing.",
         examples=[[{"id": "clip-1", "text": None, "audio": [0.1, 0.2]}]],
     )
-    missing: list[str] = Field(default=[], description="Modalities to hide although they are there.")
-    limit: int | None = Field(default=None, ge=1, description="Only the first so many samples.")
+    missing: list[str] = Field(
+        default=[],
+        title="Hide",
+        description="Modalities to hide although they are there; what isn't there is missing anyway.",
+        examples=[["vision"]],
+    )
+    limit: int | None = Field(
+        default=None, ge=1, title="Limit", description="Only the first so many samples.", examples=[5]
+    )
     batch: Batch | None = Field(
-        default=None, description="Samples that a program has put into the graph's artifact store already."
+        default=None,
+        title="Batch",
+        description="For programs: samples that are in the graph's artifact store already.",
     )
 
 
 class ReconstructionOutput(BaseModel):
     """What the graph gives back."""
 
-    trajectories: list[Trajectory] = Field(default=[], description="One for each sample, in order.")
+    trajectories: list[Trajectory] = Field(
+        default=[],
+        title="Trajectories",
+        description="One for each sample, in order: plan, evidence, denoising, reconstruction, prediction.",
+    )
+
+
+class Reviewing(BaseModel):
+    """How far a person's review of the plans has come."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    done: int = Field(default=0, ge=0, description="Samples whose plans are settled.")
+    redraw: bool = Field(default=False, description="Whether the next one is to get new candidates.")
+    rounds: int = Field(default=0, ge=0, description="How often new ones were drawn for it.")
 
 
 class ReconstructionState(ReconstructionInput, ReconstructionOutput):
@@ -62,9 +98,24 @@ class ReconstructionState(ReconstructionInput, ReconstructionOutput):
 
     model_config = ConfigDict(extra="forbid")
 
-    embeddings: dict[str, ArrayRef] = Field(default={}, description="u_X and c_S of the batch, by reference.")
+    reading: str = Field(
+        default="",
+        title="In words",
+        description="What the last node made, to be read: the first samples, in Markdown.",
+    )
+    embeddings: dict[str, ArrayRef] = Field(
+        default={}, title="Embeddings", description="u_X and c_S of the batch, by reference."
+    )
     evidence_vectors: dict[str, ArrayRef] = Field(
-        default={}, description="E for each missing modality, by reference."
+        default={}, title="Evidence vectors", description="E for each missing modality, by reference."
+    )
+    reviewing: Reviewing = Field(
+        default=Reviewing(), title="Review", description="How far a person's review has come."
+    )
+    edits: list[Edit] = Field(
+        default=[],
+        title="Edits",
+        description="What a fork changes; the nodes after it carry it out, and clear it.",
     )
 
 
@@ -74,16 +125,70 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: int | None = Field(
-        default=None, ge=1, description="Entries of evidence; the model's own if empty."
+        default=None,
+        ge=1,
+        title="Entries of evidence",
+        description="How many entries of the knowledge base serve as evidence; the model's own if empty.",
+        examples=[10],
     )
-    candidates: int | None = Field(default=None, ge=1, description="Plans drawn; the model's own if empty.")
-    steps: int | None = Field(default=None, ge=1, description="Denoising steps; the model's own if empty.")
-    draws: int = Field(default=1, ge=1, description="Samples of what a missing modality may have been.")
-    seed: int = Field(default=0, description="With the id it decides everything random.")
-    keep_path: bool = Field(default=True, description="Whether to keep the whole denoising path.")
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        title="Candidate plans",
+        description="How many plans are drawn for each sample; the model's own if empty.",
+        examples=[5],
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        title="Denoising steps",
+        description="From noise to reconstruction; the model's own if empty.",
+        examples=[20],
+    )
+    draws: int = Field(
+        default=1,
+        ge=1,
+        title="Draws",
+        description="Samples of what a missing modality may have been.",
+        examples=[19],
+    )
+    select: Literal["rerank", "utility"] = Field(
+        default="rerank",
+        title="Select by",
+        description="rerank: the plan by Eq. 5; utility: of all plans and draws the trajectory of the "
+        "greatest utility (Eq. 2).",
+    )
+    seed: int = Field(
+        default=0,
+        title="Seed",
+        description="With a sample's id it decides everything random.",
+        examples=[0],
+    )
+    planner: str | None = Field(
+        default=None,
+        title="Planner",
+        description="One of the planners that the graph was built with, by name; the model's own if empty.",
+        examples=["distilled"],
+    )
+    keep_path: bool = Field(
+        default=True, title="Keep the path", description="Whether to keep the whole denoising path."
+    )
     allow_own_group: bool = Field(
-        default=False, description="Whether entries of a sample's own group may serve; itself never does."
+        default=False,
+        title="Allow the own group",
+        description="Whether entries of a sample's own group may serve; itself never does.",
+    )
+    review_plan: bool = Field(
+        default=False,
+        title="Review the plan",
+        description="Whether to stop after re-ranking, for a person to pick or edit the plan.",
     )
 
 
 DEFAULT_SETTINGS = Settings()
+
+
+def settings_of(runtime: Runtime[Settings]) -> Settings:
+    """The run's settings; a graph that has this one for a node hands down a context of its own kind."""
+    given: object = runtime.context
+    return given if isinstance(given, Settings) else DEFAULT_SETTINGS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from langchain_core.tools import StructuredTool, ToolException
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from omg_graph.errors import DataError, OmgError
+from omg_graph.files import DataFolder
 from omg_graph.graph.api import reconstruct
 from omg_graph.graph.state import DEFAULT_SETTINGS, Settings
 from omg_graph.model.model import Model
@@ -50,7 +50,7 @@ def as_tool(
     Raises:
         DataError: if the data folder isn't there.
     """
-    folder = None if data_folder is None else _existing(Path(data_folder))
+    folder = None if data_folder is None else DataFolder(data_folder)
     base, store = settings or DEFAULT_SETTINGS, artifacts or MemoryArtifactStore()
 
     def call(
@@ -102,9 +102,10 @@ def told_of(trajectory: Trajectory) -> str:
     if trajectory.plan is not None:
         winner = trajectory.plan.candidates[trajectory.plan.chosen]
         values = ", ".join(f"{link.field} = {link.value}" for link in winner.constraints)
+        log = winner.log_probability
         lines.append(
             f"Plan: {values} (chosen of {len(trajectory.plan.candidates)} candidates, "
-            f"log-probability {winner.log_probability:.2f})."
+            f"log-probability {'unknown' if log is None else f'{log:.2f}'})."
         )
     for name, ref in trajectory.reconstruction.items():
         shape, numbers = " x ".join(map(str, ref.shape)), ref.statistics
@@ -216,32 +217,22 @@ def _numbers(dimensions: int) -> dict[str, Any]:
     return {"type": "array", "items": _numbers(dimensions - 1)} if dimensions else {"type": "number"}
 
 
-def _sources(folder: Path | None) -> tuple[str, ...]:
+def _sources(folder: DataFolder | None) -> tuple[str, ...]:
     return ("sample",) if folder is None else ("sample", "path")
 
 
-def _existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: a folder of data was expected as data_folder, there is none: create it")
-    return folder.resolve()
-
-
-def _inside(folder: Path | None, path: str) -> Path:
-    """The file that a path means, links followed.
+def _inside(folder: DataFolder | None, path: str) -> Path:
+    """The file that a path means.
 
     Raises:
         ToolException: if it doesn't lie under the data folder; whether it is there isn't told.
     """
-    if folder is not None:
-        # what no file can be called, or leads round in a circle, lies nowhere
-        with suppress(ValueError, OSError, RuntimeError):
-            found = (folder / path).resolve()
-            if found.is_relative_to(folder):
-                found.exists()  # raises where the name is too long
-                return found
-    raise ToolException(
-        f"path: a file in the data folder was expected, {printable(path)[:100]!r} came: give a relative path"
-    )
+    if folder is None:
+        raise ToolException(f"path: a sample was expected, {printable(path)[:100]!r} came: write it out")
+    try:
+        return folder.find(path, "path")
+    except DataError as error:
+        raise ToolException(printable(str(error))) from error
 
 
 def _invalid(error: Any) -> str:

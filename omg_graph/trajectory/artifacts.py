@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from omg_graph.errors import OmgError
 
 Array = npt.NDArray[Any]
-PREVIEW = 8
+PREVIEW = 4
 
 
 class ArrayStatistics(BaseModel):

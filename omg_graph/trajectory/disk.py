@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,20 @@ from omg_graph.errors import OmgError
 from omg_graph.files import write_atomically
 from omg_graph.trajectory.artifacts import Array, ArrayRef, content_hash, describe
 
+_HASH = re.compile(r"[0-9a-f]{64}")
+
 
 class DiskArtifactStore:
-    """One .npy file for each array, named by its hash, written whole or not at all."""
+    """One .npy file for each array, named by its hash, written whole or not at all.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where the files lie; it is made if it isn't there.
+        address: Where the arrays are served over HTTP, for references that a reader elsewhere can follow.
+    """
+
+    def __init__(self, folder: Path, address: str | None = None) -> None:
         self.folder = folder
+        self.address = address
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, array: Array) -> ArrayRef:
@@ -27,7 +36,13 @@ class DiskArtifactStore:
             content = io.BytesIO()
             np.save(content, np.asarray(array, order="C"), allow_pickle=False)
             write_atomically(path, content.getvalue())
-        return ref.model_copy(update={"uri": path.resolve().as_uri()})
+        uri = f"{self.folder.name}/{path.name}" if self.address is None else f"{self.address}/{ref.sha256}"
+        return ref.model_copy(update={"uri": uri})
+
+    def path(self, sha256: str) -> Path | None:
+        """The file of an array by its hash; None if there is none, or it is no hash."""
+        path = self.folder / f"{sha256}.npy"
+        return path if _HASH.fullmatch(sha256) and path.is_file() else None
 
     def get(self, ref: ArrayRef) -> Array:
         """Read an array; the name comes from its hash, never from a path in the reference.
@@ -35,8 +50,8 @@ class DiskArtifactStore:
         Raises:
             OmgError: if it isn't there or its content isn't what the reference says.
         """
-        path = self.folder / f"{ref.sha256}.npy"
-        if not ref.sha256.isalnum() or not path.is_file():
+        path = self.path(ref.sha256)
+        if path is None:
             raise OmgError(f"the array {ref.uri} isn't in {self.folder}: run the sample again")
         try:
             array: Array | None = np.load(path, allow_pickle=False)

@@ -13,13 +13,27 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
+def _nothing(value: object) -> bool:
+    return not value
+
+
+def _no(value: object) -> bool:
+    return value is False
+
+
 class Constraint(Record):
     """One link c_l of a plan's chain."""
 
     field: str
     value: str
-    log_probability: float = Field(description="log pi(c_l | X, c_<l), nats, value tokens and terminator.")
-    tokens: int = Field(description="How many tokens the sum runs over.")
+    log_probability: float | None = Field(
+        description="log pi(c_l | X, c_<l), nats, value tokens and terminator; null where nobody can tell."
+    )
+    tokens: int = Field(description="How many tokens the sum runs over; 0 where nobody can tell.")
 
 
 class PlanCandidate(Record):
@@ -27,18 +41,20 @@ class PlanCandidate(Record):
 
     text: str
     constraints: tuple[Constraint, ...]
-    log_probability: float = Field(description="Sum over the constraints: the first term of Eq. 5.")
-    log_probability_per_token: float
+    log_probability: float | None = Field(
+        description="Sum over the constraints: the first term of Eq. 5; null for a plan that a person wrote "
+        "and the planner can't score."
+    )
+    log_probability_per_token: float | None
     greedy: bool = False
     semantic_cost: float | None = Field(default=None, description="C_sem (Eq. 6); null before re-ranking.")
     violations: tuple[str, ...] = Field(default=(), description="What of the schema it breaks.")
     score: float | None = Field(
-        default=None, description="log-probability less lambda_s C_sem; null if the schema is broken."
+        default=None,
+        description="log-probability less lambda_s C_sem; null if the schema is broken or it has no "
+        "log-probability.",
     )
-
-
-def _absent(value: object) -> bool:
-    return value is None
+    edited: bool = Field(default=False, exclude_if=_no, description="Whether a person wrote it.")
 
 
 class PlanOrigin(Record):
@@ -59,7 +75,12 @@ class Plan(Record):
     text: str
     constraints: tuple[Constraint, ...]
     chosen: int = Field(description="Index of the winner among the candidates.")
-    chosen_by: str = Field(default="rerank", description="Who chose: the re-rank node, or a person.")
+    chosen_by: str = Field(
+        default="rerank",
+        description="Who chose: rerank (the model), utility (of the whole trajectory), person, or edited "
+        "(a person wrote it).",
+    )
+    reviewed: bool = Field(default=False, exclude_if=_no, description="Whether a person saw the candidates.")
     semantic_weight: float = Field(description="lambda_s of Eq. 5.")
     candidates: tuple[PlanCandidate, ...]
     prompt_version: str | None = Field(
@@ -97,6 +118,13 @@ class DenoisingStep(Record):
     clean_change: float = Field(description="Root mean squared change of the clean estimate.")
 
 
+class FilledFrames(Record):
+    """Lost frames of a sequence that is observed otherwise, which were filled."""
+
+    frames: tuple[int, ...] = Field(description="Which, from 0.")
+    of: int = Field(description="Frames that the sequence has.")
+
+
 class Prediction(Record):
     """What the task head says."""
 
@@ -130,6 +158,24 @@ class Utility(Record):
     note: str
 
 
+class RankedTrajectory(Record):
+    """One of the trajectories among which the greatest utility wins (Eq. 2)."""
+
+    plan: int = Field(description="Index of its plan among the candidates.")
+    draw: int
+    utility: float = Field(description="Eq. 3 without L_rec.")
+    semantic: float | None = Field(description="C_sem(S, X).")
+    evidence: float | None = Field(description="C_evi(S, E), averaged over missing modalities.")
+    path: float = Field(description="C_path, averaged over missing modalities.")
+
+
+class Selection(Record):
+    """How whole trajectories were ranked."""
+
+    ranked: tuple[RankedTrajectory, ...] = Field(description="The best first: this trajectory.")
+    note: str
+
+
 class Trajectory(Record):
     """Everything that happened to one sample."""
 
@@ -153,11 +199,25 @@ class Trajectory(Record):
     )
     denoising: dict[str, tuple[DenoisingStep, ...]] = {}
     reconstruction: dict[str, ArrayRef] = {}
-    lengths: dict[str, int] = Field(default={}, description="Frames of a reconstructed padded sequence.")
+    filled: dict[str, FilledFrames] = Field(
+        default={},
+        exclude_if=_nothing,
+        description="Observed sequences with lost frames; the filled one is the array filled/NAME.",
+    )
+    lengths: dict[str, int] = Field(
+        default={}, description="Frames of a padded sequence that was reconstructed or filled."
+    )
     length_source: dict[str, str] = {}
     errors: dict[str, ReconstructionError] = {}
     prediction: Prediction | None = None
+    prediction_without: Prediction | None = Field(
+        default=None,
+        description="The prediction with the training mean in place of what was reconstructed.",
+    )
     utility: Utility | None = None
+    selection: Selection | None = Field(
+        default=None, exclude_if=_absent, description="Where whole trajectories were ranked (Eq. 2)."
+    )
     arrays: dict[str, ArrayRef] = Field(
         default={}, description="Embeddings, evidence vectors, paths and draws, by reference."
     )

@@ -51,7 +51,7 @@ def test_tables_and_the_family_are_printed(evaluate: Evaluate, tmp_path: Path) -
 def test_json_is_the_document(evaluate: Evaluate, tmp_path: Path) -> None:
     code, out, err = evaluate(
         *("--protocol", "imbalanced", "--missing-rate", "audio=0.5,vision=0.25", "--seeds", "2"),
-        *("--draws", "0", "--no-floors", "--json"),
+        *("--draws", "0", "--floors", "none", "--json"),
     )
     assert code == 0, err
     document = json.loads(out)
@@ -88,7 +88,7 @@ def test_the_paper_beside(evaluate: Evaluate, tmp_path: Path) -> None:
 def test_the_paper_beside_random_rates(evaluate: Evaluate) -> None:
     code, out, err = evaluate(
         *("--protocol", "random", "--missing-rate", "0.0,0.25,0.7", "--seeds", "2", "--draws", "0"),
-        *("--no-floors", "--beside-paper", "mosei", "--json"),
+        *("--floors", "none", "--beside-paper", "mosei", "--json"),
     )
     assert code == 0, err
     document = json.loads(out)
@@ -132,7 +132,7 @@ def test_the_same_command_gives_the_same_results_and_shows_no_difference(
 
 
 def test_other_masks_cannot_be_compared(evaluate: Evaluate, tmp_path: Path, capsys: Capture) -> None:
-    fixed = ("--draws", "0", "--no-floors", "--limit", "6")
+    fixed = ("--draws", "0", "--floors", "none", "--limit", "6")
     evaluate("--patterns", "text", *fixed, output="first")
     evaluate("--patterns", "audio", *fixed, output="second")
     assert main(["compare", str(tmp_path / "first"), str(tmp_path / "second")]) == 2
@@ -187,7 +187,7 @@ def test_compare_needs_results(arguments: tuple[str, ...], complaint: str, capsy
 def test_compare_names_the_methods_that_are_there(
     evaluate: Evaluate, tmp_path: Path, capsys: Capture
 ) -> None:
-    evaluate("--patterns", "text", "--draws", "0", "--no-floors", "--limit", "6")
+    evaluate("--patterns", "text", "--draws", "0", "--floors", "none", "--limit", "6")
     assert main(["compare", str(tmp_path / "out"), "--method", "svm"]) == 2
     assert "there are those of omg" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "out")]) == 2

@@ -21,7 +21,7 @@ from omg_graph.trajectory.trajectory import Trajectory
 
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., dict[str, Any]]
-FILES = {"reconstruction.npz", "trajectory.jsonl", "arrays.safetensors"}
+FILES = {"reconstruction.npz", "trajectory.jsonl", "arrays.safetensors", "run.json", "report.html"}
 
 
 @pytest.fixture(autouse=True)

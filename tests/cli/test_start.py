@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
 
-COMMANDS = ("run", "train", "evaluate", "compare", "data", "kb", "simulate", "doctor")
+COMMANDS = ("run", "train", "evaluate", "compare", "data", "kb", "trace", "simulate", "doctor")
 HEAVY = (
     "torch",
     "langgraph",
@@ -22,6 +21,7 @@ HEAVY = (
     "safetensors",
     "numpy",
     "yaml",
+    "jinja2",
 )
 
 
@@ -40,7 +40,15 @@ def omg(*arguments: str, code: str | None = None, **environment: str) -> subproc
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["run", "--help"], ["train", "-h"], ["kb", "build", "-h"], ["doctor", "-h"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["train", "-h"],
+        ["kb", "build", "-h"],
+        ["trace", "report", "-h"],
+        ["doctor", "-h"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
@@ -51,16 +59,6 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout
     assert result.stderr.strip() == "heavy: []"
-
-
-def test_help_answers_in_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert omg("--help").returncode == 0
-        return time.perf_counter() - start
-
-    # The quickest of a few: the machine may be busy, the program may not be slow.
-    assert min(seconds() for _ in range(5)) < 0.5
 
 
 def test_version() -> None:

@@ -15,8 +15,7 @@ from omg_graph.cli import main
 from omg_graph.cli.features import FEATURES_SHOWN, feature_table
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.story import probabilities_text
-from omg_graph.model.folder import load_model
-from omg_graph.model.model import Model
+from omg_graph.graph.saved import SavedRun, open_run
 from omg_graph.trajectory.trajectory import Prediction
 
 Capture = pytest.CaptureFixture[str]
@@ -28,8 +27,15 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
+def results(
+    tiny_model_folder: Path, tiny_data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SavedRun:
+    folder = tmp_path_factory.mktemp("story") / "out"
+    command = _told(tiny_data_file, tiny_model_folder, folder, "--split", "valid", "--limit", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settings, "apply", lambda self: None)
+        assert main([*command, "--missing", "audio", "--no-report"]) == 0
+    return open_run(folder)
 
 
 def _told(data: Path, model: Path, output: Path, *more: str) -> list[str]:
@@ -55,7 +61,7 @@ def test_the_story_has_every_chapter_and_fits(
         "plan       ",
         "chosen (✓) and rejected of 5 candidates",
         "evidence for audio from",
-        "denoising  audio: 5 steps",
+        "denoising  audio: ",
         "result     audio: 5 numbers",
         "normalised squared error",
         "prediction ",
@@ -69,7 +75,7 @@ def test_the_story_has_every_chapter_and_fits(
     tables = [line for line in out.splitlines() if line and line[0] in "┏┃┡│└─"]
     assert max(map(cell_len, tables)) <= width
     assert {line[-1] for line in tables} <= set("┓┃┩│┘")  # no table is cut off
-    assert "┃ weight ┃ cosine ┃" in out
+    assert "┃ weight ┃ similarity ┃" in out
 
 
 def test_nothing_missing(
@@ -101,24 +107,24 @@ def _text(table: object) -> list[str]:
     return captured.get().splitlines()
 
 
-def test_features_without_names_are_not_listed(model: Model) -> None:
-    assert feature_table(model, "audio", np.zeros(5, np.float32)) is None
+def test_features_without_names_are_not_listed(results: SavedRun) -> None:
+    assert feature_table(results, "audio", np.zeros(5, np.float32)) is None
 
 
-def test_the_features_furthest_from_the_mean_come_first(model: Model) -> None:
+def test_the_features_furthest_from_the_mean_come_first(results: SavedRun) -> None:
     names = ("loud", "shrill", "slow", "hoarse", "wet")
+    units = ("dB", "1", "Hz", "1", "1")
+    assert results.facts is not None
     named = replace(
-        model,
-        config=model.config.model_copy(
-            update={
-                "feature_names": {"audio": names},
-                "feature_units": {"audio": ("dB", "1", "Hz", "1", "1")},
-            }
+        results,
+        facts=results.facts.model_copy(
+            update={"feature_names": {"audio": names}, "feature_units": {"audio": units}}
         ),
     )
-    standardiser = model.latent_space.codecs["audio"].standardiser
+    scale = named.scale("audio")
+    assert scale is not None
     distances = np.array([0.5, -3.0, 0.1, 2.0, -0.2], np.float32)
-    lines = _text(feature_table(named, "audio", standardiser.invert(distances[None])[0]))
+    lines = _text(feature_table(named, "audio", distances * scale[1] + scale[0]))
     told = [line for line in lines if any(name in line for name in names)]
     assert [next(name for name in names if name in line) for line in told] == [
         "shrill",
@@ -133,14 +139,17 @@ def test_the_features_furthest_from_the_mean_come_first(model: Model) -> None:
     assert told[0].count("█") > told[1].count("█") > told[2].count("█")
 
 
-def test_degrees_are_told_from_low_to_high(model: Model) -> None:
-    words = sorted(model.schema.degrees or {}, key=(model.schema.degrees or {}).__getitem__)
+def test_degrees_are_told_from_low_to_high(results: SavedRun) -> None:
+    assert results.facts is not None
+    degrees = results.facts.degrees or {}
+    words = sorted(degrees, key=degrees.__getitem__)
     shares = dict(zip(words, [0.0, 0.0, 0.0, 0.1, 0.2, 0.4, 0.3], strict=True))
-    told = probabilities_text(Prediction(value=2.0, label="positive", probabilities=shares), model)
+    prediction = Prediction(value=2.0, label="positive", probabilities=shares)
+    told = probabilities_text(prediction, results.facts)
     assert told == "strongly negative ▁▁▁▃▅█▆ strongly positive, most probable: positive (40%)"
 
 
-def test_classes_are_told_by_probability(model: Model) -> None:
+def test_classes_are_told_by_probability(results: SavedRun) -> None:
     shares = {"ant": 0.1, "bee": 0.7, "cat": 0.15, "dog": 0.05}
-    told = probabilities_text(Prediction(value=None, label="bee", probabilities=shares), model)
-    assert told == "bee 0.70, cat 0.15, ant 0.10"
+    prediction = Prediction(value=None, label="bee", probabilities=shares)
+    assert probabilities_text(prediction, results.facts) == "bee 0.70, cat 0.15, ant 0.10"

@@ -14,6 +14,11 @@ ROOT = Path(__file__).parents[2]
 ROWS = re.findall(
     r"^\| (\d+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs" / "equations.md").read_text("utf-8"), re.M
 )
+APPENDIX = re.findall(
+    r"^\| (B\.[^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$",
+    (ROOT / "docs" / "equations.md").read_text("utf-8"),
+    re.M,
+)
 
 
 def quoted(cell: str) -> list[str]:
@@ -39,6 +44,16 @@ def resolve(dotted: str) -> object:
 
 def test_every_equation_has_its_row() -> None:
     assert [int(number) for number, _, _ in ROWS] == list(range(1, 19))
+    told: set[int] = set()
+    for number, _, _ in APPENDIX:
+        first, last = re.findall(r"B\.(\d+)(?:-B\.(\d+))?", number)[0]
+        told.update(range(int(first), int(last or first) + 1))
+    assert told == set(range(1, 11))
+
+
+@pytest.mark.parametrize("code", sorted({name for row in APPENDIX for name in quoted(row[1])}))
+def test_the_code_of_the_appendix_is_there(code: str) -> None:
+    assert callable(resolve(code))
 
 
 @pytest.mark.parametrize(("number", "code"), [(row[0], name) for row in ROWS for name in quoted(row[1])])
@@ -54,7 +69,7 @@ def test_the_code_is_there_and_its_module_cites_the_equation(number: str, code: 
     assert int(number) in numbers
 
 
-@pytest.mark.parametrize("test", sorted({name for row in ROWS for name in quoted(row[2])}))
+@pytest.mark.parametrize("test", sorted({name for row in ROWS + APPENDIX for name in quoted(row[2])}))
 def test_the_tests_are_there(test: str) -> None:
     file, function = test.split("::")
     tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import shutil
@@ -24,6 +23,8 @@ import pytest
 import yaml
 
 from omg_graph.cli import main
+from omg_graph.cli.app import build_command
+from omg_graph.cli.runtime import Settings
 from omg_graph.seeding import derived_seed
 from omg_graph.training.config import load_config
 
@@ -193,27 +194,20 @@ def test_no_fence_is_left_open_or_passed_over() -> None:
 def test_every_command_has_examples() -> None:
     """What a reader is told of is run: no command is without an example."""
     seen = {
-        " ".join(words[1 : 3 if words[1] in ("kb", "data") else 2])
+        " ".join(words[1 : 3 if words[1] in ("kb", "data", "trace") else 2])
         for document in DOCUMENTS
         for block in blocks_of(document)
         if block.language == "sh"
         for words in commands_of(block.content)
         if words[0] == "omg"
     }
-    assert {"run", "train", "simulate", "data check", "kb build", "kb query", "kb stats"} <= seen
-
-
-ALONE = (["run"], ["train"], ["evaluate"], ["compare"], ["simulate"], ["doctor"])
+    expected = {"run", "train", "simulate", "data check", "kb build", "kb query", "kb stats"}
+    assert expected | {f"trace {name}" for name in ("show", "report", "fork", "compare")} <= seen
 
 
 def test_no_document_names_an_option_that_is_not_there() -> None:
-    known = set()
-    for command in (*ALONE, ["data", "check"], *_kb_commands()):
-        shown = io.StringIO()
-        with contextlib.redirect_stdout(shown), pytest.MonkeyPatch.context() as patch:
-            patch.setitem(os.environ, "COLUMNS", "200")
-            main([*command, "--help"])
-        known |= set(re.findall(r"--[a-z][a-z-]+", shown.getvalue()))
+    reproduce = (ROOT / "benchmarks" / "reproduce.py").read_text("utf-8")
+    known = {"--help"} | _options(build_command(Settings())) | set(re.findall(r'"(--[a-z-]+)"', reproduce))
     for document in DOCUMENTS:
         text = (ROOT / document).read_text("utf-8")
         named = set(
@@ -222,5 +216,6 @@ def test_no_document_names_an_option_that_is_not_there() -> None:
         assert named <= known, f"{document}: {sorted(named - known)}"
 
 
-def _kb_commands() -> list[list[str]]:
-    return [["kb", name] for name in ("build", "add", "query", "stats")]
+def _options(command: Any) -> set[str]:
+    own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*(_options(inner) for inner in getattr(command, "commands", {}).values()))

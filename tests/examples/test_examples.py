@@ -49,6 +49,26 @@ def test_a_tool(capsys: pytest.CaptureFixture[str]) -> None:
     assert "error: path: a file in the data folder was expected, '../README.md' came" in told
 
 
+def test_a_review(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person slips twice, and then edits the plan."""
+    said = iter(["99", "Sentiment=so so", "Sentiment=negative"])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    told = run("review.py", capsys)
+    assert "a candidate from 0 to" in told
+    assert "Sentiment can't be 'so so'" in told
+    assert re.search(r"^plan: .*, negative, chosen by: edited$", told, re.M)
+
+
+def test_what_if(capsys: pytest.CaptureFixture[str]) -> None:
+    told = run("whatif.py", capsys)
+    assert re.findall(r"^if it were ([\w ]+): ", told, re.M) == [
+        "strongly negative",
+        "neutral",
+        "strongly positive",
+    ]
+    assert re.search(r"^without synthetic-\S+: .* moved by 0\.\d*[1-9]", told, re.M)
+
+
 class ScriptedChatModel(BaseChatModel):
     """Calls the first tool it was given for the file that the question names, then answers from its text."""
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omg_graph.cli.story import pooled_errors
 from omg_graph.errors import DataError
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.graph.api import prepare, reconstruct
@@ -21,6 +20,7 @@ from omg_graph.samples.dataset import Split
 from omg_graph.samples.reading import read_data_file
 from omg_graph.trajectory.artifacts import MemoryArtifactStore
 from omg_graph.trajectory.trajectory import Trajectory
+from omg_graph.trajectory.words import pooled_errors
 
 FOLDERS = {
     "tiny_model_folder": "tiny_data_file",

@@ -28,7 +28,9 @@ from omg_graph.trajectory.artifacts import MemoryArtifactStore
 from omg_graph.trajectory.disk import DiskArtifactStore
 from omg_graph.trajectory.trajectory import Trajectory
 
-NODES = ["planner", "rerank", "retriever", "executor"]
+NODES = ["planner", "rerank", "review", "retriever", "executor"]
+REPORTING = ["planner", "rerank", "retriever", "executor"]
+"""Nodes that tell of their work; the review has something to tell only where a person answers."""
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +52,13 @@ def sample(tiny_data_file: Path) -> dict[str, Any]:
     }
 
 
-def test_four_nodes_in_their_order(model: Model) -> None:
+def test_the_nodes_in_their_order(model: Model) -> None:
     drawing = build_graph(model).get_graph()
     assert list(drawing.nodes) == ["__start__", *NODES, "__end__"]
     path = ["__start__", *NODES, "__end__"]
-    assert [(edge.source, edge.target) for edge in drawing.edges] == list(itertools.pairwise(path))
+    edges = {(edge.source, edge.target) for edge in drawing.edges}
+    back = {("review", "planner"), ("review", "review")}  # for new candidates, and for the next sample
+    assert edges == {*itertools.pairwise(path), *back}
     assert all(node in drawing.draw_mermaid() for node in NODES)
 
 
@@ -135,7 +139,7 @@ def test_progress_is_streamed(model: Model, sample: dict[str, Any]) -> None:
             {"samples": [sample]}, context={"steps": 3, "draws": 2}, stream_mode="custom"
         )
     )
-    assert [event["node"] for event in events[:3]] == NODES[:3]
+    assert [event["node"] for event in events[:3]] == REPORTING[:3]
     planned, ranked, retrieved, *steps = events
     assert planned["candidates"] == model.config.planning.candidates
     assert len(ranked["plans"]) == 1
@@ -170,7 +174,7 @@ def test_inside_a_graph_of_another_state(model: Model, sample: dict[str, Any]) -
     assert result["found"]
     assert result["heard"] == ["nothing", "audio"]
     seen = list(compiled.stream({"patient": sample}, stream_mode="custom", subgraphs=True))
-    assert {event["node"] for _, event in seen} == set(NODES)
+    assert {event["node"] for _, event in seen} == set(REPORTING)
 
 
 class Shared(TypedDict, total=False):

@@ -1,0 +1,1 @@
+"""The trace as a page: one file that opens offline and tells what happened to each sample."""

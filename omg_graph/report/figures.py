@@ -1,0 +1,244 @@
+"""What the page draws of one reconstructed modality: arrays chosen, brought to one scale and made small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from omg_graph.graph.saved import SavedRun
+from omg_graph.report.directions import principal_directions
+from omg_graph.report.packing import bundle, rounded
+from omg_graph.report.text import shortened, visible
+from omg_graph.trajectory.artifacts import Array
+from omg_graph.trajectory.thumbnails import block_sizes, spaced, thumbnail
+from omg_graph.trajectory.trajectory import Trajectory
+
+Kind = Literal["bars", "curve", "heat", "image"]
+
+FEATURES = 20
+"""The most features that get a bar of their own."""
+
+NAMED_ROWS = 24
+"""The most rows of a heat map that there is room to name."""
+
+NAME_LENGTH = 60
+
+FEWEST = 64
+"""Numbers of an array that are shown in any case."""
+
+FEWEST_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of it a page has room for."""
+
+    cells: int = 2048
+    """The most numbers of an array."""
+    step_cells: int = 900
+    """The most numbers of the clean estimate at one step."""
+    steps: int = 25
+    """The most steps that show it."""
+
+    def scaled(self, share: float) -> Detail:
+        """A share of it."""
+        return Detail(
+            max(FEWEST, int(self.cells * share)),
+            max(FEWEST, int(self.step_cells * share)),
+            max(FEWEST_STEPS, int(self.steps * share**0.5)),
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one modality of a run looks like, the same for all of its samples."""
+
+    shape: tuple[int, ...]
+    kind: Kind
+    scale: tuple[Array, Array] | None
+    """Training mean and deviation, where numbers are told in deviations from the mean."""
+    names: tuple[str, ...] | None
+    units: tuple[str, ...] | None
+
+
+def look(run: SavedRun, name: str, shape: tuple[int, ...], picture: tuple[int, int] | None) -> Look:
+    """Decide how a modality is drawn: bars, a curve, a heat map or an image.
+
+    Args:
+        run: The results.
+        name: The modality.
+        shape: Of one sample.
+        picture: Rows and columns, for a vector that is the pixels of an image.
+    """
+    facts = run.facts
+    kinds = {} if facts is None else {spec.name: spec.kind for spec in facts.modalities}
+    guess = {1: "vector", 2: "sequence"}.get(len(shape), "image")
+    kind = kinds.get(name, guess)
+    if kind == "sequence" and shape[0] == 1:
+        shape, kind = shape[1:], "vector"
+    if picture is not None and kind == "vector" and picture[0] * picture[1] == shape[0]:
+        return Look(picture, "image", None, None, None)
+    if kind == "image":
+        return Look(shape, "image", None, None, None)
+    names = None if facts is None else facts.feature_names.get(name)
+    units = None if facts is None else facts.feature_units.get(name)
+    drawn: Kind = "heat" if kind == "sequence" else "bars" if names or shape[0] <= FEATURES else "curve"
+    return Look(shape, drawn, run.scale(name), names, units)
+
+
+def figures(run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail: Detail) -> dict[str, Any]:
+    """The data of one modality's pictures; ``lacking`` where its arrays aren't there.
+
+    Args:
+        run: The results.
+        trajectory: Of the sample.
+        name: A missing modality of it.
+        look: How it is drawn.
+        detail: How much of it.
+    """
+    arrays = _arrays(run, trajectory, name, look)
+    data: dict[str, Any] = {"name": visible(name), "kind": look.kind, "standard": look.scale is not None}
+    norms = trajectory.denoising.get(name, ())
+    data["norms"] = {
+        "timestep": [step.timestep for step in norms],
+        "state": [rounded(step.state_norm) for step in norms],
+        "clean": [rounded(step.clean_norm) for step in norms],
+        "change": [rounded(step.clean_change) for step in norms],
+    }
+    data["path"] = _path(run, trajectory, name)
+    data["lacking"] = "estimate" not in arrays
+    data["steps"] = None if data["lacking"] else _steps(run, trajectory, name, look, detail)
+    if data["lacking"]:
+        return data
+    shape = arrays["estimate"].shape
+    blocks = block_sizes(shape, detail.cells)
+    small = {key: thumbnail(array, blocks) for key, array in arrays.items()}
+    data |= {
+        "size": list(shape),
+        "blocks": list(blocks),
+        "all": bundle(small, "curve" if look.kind in ("bars", "curve") else "picture"),
+        "limit": _limit(small, look),
+    }
+    if look.kind == "bars":
+        data["bars"] = _bars(arrays, look)
+    if look.kind == "heat" and look.names is not None and shape[1] <= NAMED_ROWS and blocks[1] == 1:
+        data["names"] = [_feature(look, index) for index in range(shape[1])]
+    return data
+
+
+def interval(draws: int) -> float:
+    """The share of values that lie between the smallest and the largest of so many exchangeable draws."""
+    return (draws - 1) / (draws + 1)
+
+
+def _arrays(run: SavedRun, trajectory: Trajectory, name: str, look: Look) -> dict[str, Array]:
+    refs = trajectory.arrays
+    found = {
+        "estimate": run.arrays.find(trajectory.reconstruction.get(name)),
+        "truth": run.arrays.find(refs.get(f"truth/{name}")),
+        "nearest": run.arrays.find(refs.get(f"nearest/{name}")),
+    }
+    draws = run.arrays.find(refs.get(f"draws/{name}"))
+    if draws is not None:
+        found |= {"low": draws.min(axis=0), "high": draws.max(axis=0)}
+    length = trajectory.lengths.get(name)
+    return {key: _shown(array, look, length) for key, array in found.items() if array is not None}
+
+
+def _shown(array: Array, look: Look, length: int | None) -> Array:
+    """An array as it is drawn: in deviations, without padded frames, an image with one channel or three."""
+    shaped: Array = np.asarray(array, np.float32).reshape(look.shape)
+    if look.kind == "image":
+        return shaped.mean(axis=0) if shaped.ndim == 3 and len(shaped) != 3 else shaped
+    if look.scale is not None:
+        mean, deviation = look.scale
+        shaped = (shaped - mean) / deviation
+    return shaped if look.kind != "heat" or length is None else shaped[: max(1, length)]
+
+
+def _limit(small: Mapping[str, Array], look: Look) -> float | None:
+    """Where a heat map's colours end: nearly all numbers of estimate and truth lie within."""
+    if look.kind != "heat":
+        return None
+    numbers = np.abs(np.concatenate([small[key].ravel() for key in ("estimate", "truth") if key in small]))
+    finite = numbers[np.isfinite(numbers)]
+    return rounded(float(np.quantile(finite, 0.98)) or 1.0) if finite.size else 1.0
+
+
+def _bars(arrays: Mapping[str, Array], look: Look) -> dict[str, Any]:
+    """The features whose estimate or truth lies furthest from the training mean, the furthest first."""
+    estimate = arrays["estimate"]
+    distance = np.abs(np.nan_to_num(estimate))
+    if "truth" in arrays:
+        distance = np.maximum(distance, np.abs(np.nan_to_num(arrays["truth"])))
+    chosen = np.argsort(-distance, kind="stable")[:FEATURES]
+    if len(estimate) <= FEATURES:
+        chosen = np.arange(len(estimate))
+    bars: dict[str, Any] = {
+        "index": chosen.tolist(),
+        "names": [_feature(look, index) for index in chosen.tolist()],
+        "units": [_unit(look, index) for index in chosen.tolist()],
+        "series": {key: [rounded(float(array[i])) for i in chosen] for key, array in arrays.items()},
+    }
+    if look.scale is not None:
+        mean, deviation = look.scale
+        bars["mean"] = [rounded(float(mean[i])) for i in chosen]
+        bars["deviation"] = [rounded(float(deviation[i])) for i in chosen]
+    return bars
+
+
+def _feature(look: Look, index: int) -> str:
+    name = look.names[index] if look.names is not None else f"feature {index + 1}"
+    return shortened(visible(name), NAME_LENGTH)
+
+
+def _unit(look: Look, index: int) -> str:
+    unit = "" if look.units is None else look.units[index]
+    return "" if unit == "1" else shortened(visible(unit), NAME_LENGTH)
+
+
+def _steps(
+    run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail: Detail
+) -> dict[str, Any] | None:
+    """The clean estimate at the steps that were kept, made smaller still where there are many samples."""
+    kept, scale = run.arrays.find(trajectory.arrays.get(f"steps/{name}")), run.scale(name)
+    if kept is None or scale is None:  # they are kept in deviations, which say nothing alone
+        return None
+    length = trajectory.lengths.get(name)
+    if look.kind == "image":
+        blocks = tuple(-(-size // small) for size, small in zip(scale[0].shape, kept.shape[1:], strict=True))
+        mean, deviation = (thumbnail(array, blocks) for array in scale)
+        kept = kept * deviation + mean
+        if kept[0].size == np.prod(look.shape):
+            kept = kept.reshape(len(kept), *look.shape)
+        kept = kept.mean(axis=1) if kept.ndim == 4 and kept.shape[1] != 3 else kept
+    elif look.kind == "heat":
+        frames = -(-(length or look.shape[0]) * kept.shape[1] // look.shape[0])
+        kept = kept[:, : max(1, frames)]
+    else:
+        kept = kept.reshape(len(kept), -1)
+    blocks = block_sizes(kept.shape[1:], detail.step_cells)
+    shown = spaced(len(kept), detail.steps)
+    small = thumbnail(kept[shown], blocks)
+    kept_steps = spaced(len(trajectory.denoising[name]), len(kept))
+    steps = [kept_steps[place] for place in shown]
+    use = "picture" if look.kind in ("heat", "image") else "curve"
+    return {"of": [step + 1 for step in steps], "whole": bool(small[0].size == np.prod(look.shape))} | bundle(
+        {"estimate": small}, use
+    )
+
+
+def _path(run: SavedRun, trajectory: Trajectory, name: str) -> dict[str, Any] | None:
+    states = run.arrays.find(trajectory.arrays.get(f"path/{name}"))
+    clean = run.arrays.find(trajectory.arrays.get(f"clean/{name}"))
+    if states is None or clean is None or not (np.isfinite(states).all() and np.isfinite(clean).all()):
+        return None
+    (way, guesses), shares = principal_directions(states, clean)
+    return {
+        "states": [[rounded(x), rounded(y)] for x, y in way.tolist()],
+        "clean": [[rounded(x), rounded(y)] for x, y in guesses.tolist()],
+        "shares": [rounded(share) for share in shares],
+    }

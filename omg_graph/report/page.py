@@ -1,0 +1,270 @@
+"""The page itself: template, styles, scripts and data in one file that asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from omg_graph.errors import DataError
+from omg_graph.files import write_atomically
+from omg_graph.graph.saved import SavedRun
+from omg_graph.report import chapters
+from omg_graph.report.figures import FEWEST, Detail, Look, figures, interval, look
+from omg_graph.report.text import shortened, visible
+from omg_graph.trajectory.trajectory import Trajectory
+from omg_graph.trajectory.words import prediction_text
+
+DETAILED = 100
+"""The most samples whose whole story is in a page; the list names all."""
+
+STORIES = 4_300_000
+"""Bytes for the stories of a page; libraries and list come on top, so that 100 samples stay under 5 MB."""
+
+LEAST = 3_200
+"""Bytes that one modality's pictures take at the least."""
+
+QUOTE_LENGTH = 2_000
+
+SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "assets/charts.js", "assets/page.js")
+STYLES = "assets/page.css"
+LICENCES = "vendor/LICENSES.txt"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample's part of the page."""
+
+    number: int
+    trajectory: Trajectory
+    quote: str | None
+    plan: chapters.PlanChapter | None
+    evidence: list[chapters.EvidenceChapter]
+    labels: list[chapters.LabelRow]
+    change: str
+    utility: list[chapters.UtilityRow]
+    draws: int
+    modalities: list[dict[str, Any]]
+    """What its pictures are drawn from, in full detail."""
+
+    @property
+    def interval(self) -> float:
+        """What share the interval of its draws is made to hold."""
+        return interval(self.draws)
+
+
+@dataclass(frozen=True)
+class Story:
+    """A sample's article, and what its pictures are drawn from."""
+
+    text: Markup
+    data: Markup
+
+
+def write_report(
+    run: SavedRun,
+    output: Path,
+    *,
+    ids: Sequence[str] = (),
+    pictures: Mapping[str, tuple[int, int]] | None = None,
+) -> int:
+    """Write the page of a run, whole or not at all.
+
+    Args:
+        run: The results.
+        output: The file to write.
+        ids: Only these samples.
+        pictures: Rows and columns of vectors that are the pixels of an image.
+
+    Returns:
+        The size of the page in bytes.
+
+    Raises:
+        DataError: if there is no such sample, or one of ``pictures`` doesn't fit.
+    """
+    content = render(run, ids=ids, pictures=pictures).encode()
+    write_atomically(output, content)
+    return len(content)
+
+
+def render(
+    run: SavedRun, *, ids: Sequence[str] = (), pictures: Mapping[str, tuple[int, int]] | None = None
+) -> str:
+    """The page as text; see ``write_report``."""
+    listed = [run.trajectory(sample_id) for sample_id in ids] if ids else list(run.trajectories)
+    looks = _looks(run, listed[:DETAILED], pictures or {})
+    stories, detail = _stories(run, listed, looks)
+    scripts = [Markup(asset(name)) for name in SCRIPTS]  # noqa: S704 - our own files
+    labels = {t.prediction.label for t in listed if t.prediction is not None}
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            run=run,
+            facts=run.facts,
+            listed=listed,
+            stories=stories,
+            modalities=list(dict.fromkeys(name for trajectory in listed for name in trajectory.missing)),
+            labels=sorted(label for label in labels if label is not None),
+            scripts=scripts,
+            policy=_policy(scripts),
+            styles=Markup(asset(STYLES)),  # noqa: S704
+            licences=asset(LICENCES),
+            reduced=detail != Detail(),
+        )
+    )
+
+
+def _stories(
+    run: SavedRun, listed: Sequence[Trajectory], looks: Mapping[str, Look]
+) -> tuple[list[Story], Detail]:
+    """The articles of as many samples as there is room for, with pictures as fine as there is room for."""
+    template = environment().get_template("sample.html")
+    detail, left = Detail(), STORIES
+    told: list[Sample] = []
+    texts: list[str] = []
+    for number, trajectory in enumerate(listed[:DETAILED]):
+        sample = _sample(run, number, trajectory, looks, detail)
+        text = template.render(
+            sample=sample, facts=run.facts, many=len(listed) > 1, of=len(listed[:DETAILED])
+        )
+        left -= len(text.encode()) + LEAST * len(trajectory.reconstruction)
+        if told and left < 0:
+            break
+        told.append(sample)
+        texts.append(text)
+    room = STORIES - sum(len(text.encode()) for text in texts)
+    data = [_data(sample, sample.modalities) for sample in told]
+    while (size := sum(map(len, data))) > room and detail.cells > FEWEST:
+        detail = detail.scaled(0.9 * max(0.1, room / size))
+        data = [_data(sample, _modalities(run, sample.trajectory, looks, detail)) for sample in told]
+    return [Story(Markup(text), part) for text, part in zip(texts, data, strict=True)], detail  # noqa: S704
+
+
+def _looks(
+    run: SavedRun, told: Sequence[Trajectory], pictures: Mapping[str, tuple[int, int]]
+) -> dict[str, Look]:
+    shapes = {name: ref.shape for trajectory in told for name, ref in trajectory.reconstruction.items()}
+    for name, (rows, columns) in pictures.items():
+        size = math.prod(shapes[name]) if name in shapes else None
+        if size != rows * columns:
+            there = "nothing of that name was reconstructed" if size is None else f"it has {size} numbers"
+            raise DataError(
+                f"{name}: a reconstructed vector of {rows} × {columns} numbers was expected, {there}: "
+                "leave it out, or give its rows and columns"
+            )
+    return {name: look(run, name, shape, pictures.get(name)) for name, shape in shapes.items()}
+
+
+def _sample(
+    run: SavedRun, number: int, trajectory: Trajectory, looks: Mapping[str, Look], detail: Detail
+) -> Sample:
+    plan = None if trajectory.plan is None else chapters.plan_chapter(trajectory.plan)
+    shapes = [ref.shape for key, ref in trajectory.arrays.items() if key.startswith("draws/")]
+    return Sample(
+        number=number,
+        trajectory=trajectory,
+        quote=shortened(trajectory.raw_text, QUOTE_LENGTH) if trajectory.raw_text else None,
+        plan=plan,
+        evidence=chapters.evidence_chapters(trajectory),
+        labels=chapters.label_rows(trajectory, run.facts),
+        change=chapters.prediction_change(trajectory),
+        utility=chapters.utility_rows(trajectory),
+        draws=shapes[0][0] if shapes else 1,
+        modalities=_modalities(run, trajectory, looks, detail),
+    )
+
+
+def _modalities(
+    run: SavedRun, trajectory: Trajectory, looks: Mapping[str, Look], detail: Detail
+) -> list[dict[str, Any]]:
+    return [figures(run, trajectory, name, looks[name], detail) for name in trajectory.reconstruction]
+
+
+def _data(sample: Sample, modalities: list[dict[str, Any]]) -> Markup:
+    """What a sample's pictures are drawn from, as JSON."""
+    candidates = () if sample.plan is None else sample.plan.candidates
+    return _json(
+        {
+            "modalities": modalities,
+            "labels": [[visible(row.label), row.with_it, row.without] for row in sample.labels],
+            "candidates": [
+                [place, row.log_probability, row.weighted_cost, row.chosen]
+                for place, row in enumerate(candidates, start=1)
+            ],
+        }
+    )
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """The content security policy: these scripts and no other, and not one request."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def asset(name: str) -> str:
+    """A file of this room as text."""
+    return (files("omg_graph.report") / name).read_text("utf-8")
+
+
+@cache
+def environment() -> Environment:
+    """Where templates are found, with everything in them escaped."""
+    environment = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "json": _json,
+        "figure": _figure,
+        "said": prediction_text,
+        "size": lambda shape: " × ".join(str(size) for size in shape),
+    }
+    return environment
+
+
+def _template(name: str) -> str:
+    """A template without its indentation, which would be a fifth of a page."""
+    return re.sub(r"^ +", "", asset(f"assets/{name}"), flags=re.M)
+
+
+def _shown(value: object) -> object:
+    """What the template writes: text of others with its unseen signs made visible."""
+    if isinstance(value, Markup):
+        return value
+    return visible(value) if isinstance(value, str) else value
+
+
+def _json(document: object) -> Markup:
+    """JSON that can stand in a script element: nothing in it ends the element."""
+    text = json.dumps(document, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)  # noqa: S704 - escaped above
+
+
+def _figure(number: float | None, digits: int = 3) -> str:
+    if number is None:
+        return "–"
+    # adding zero takes the sign from what rounds to zero
+    return f"{round(number, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -1,0 +1,1 @@
+"""What LangGraph's server shows to others: the three graphs, bounded, and the arrays they refer to."""

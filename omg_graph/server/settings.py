@@ -1,0 +1,52 @@
+"""What the operator of a server decides, by environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from omg_graph.retriever.index import cache_folder
+from omg_graph.trajectory.disk import DiskArtifactStore
+
+ADDRESS = "LANGGRAPH_API_URL"
+"""Where LangGraph's server says that it can be reached."""
+
+ROUTE = "/artifacts"
+
+
+class ServerSettings(BaseModel):
+    """One server's model and folders."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_folder: Path = Field(description="OMG_DATA_FOLDER: the one folder that requests may name files in.")
+    model: Path | None = Field(default=None, description="OMG_MODEL: a model folder; else the embedded one.")
+    artifacts: Path = Field(description="OMG_ARTIFACTS: where arrays are kept.")
+    planner_model: str | None = Field(
+        default=None, description="OMG_PLANNER_MODEL: a chat model that runs may ask to plan."
+    )
+    address: str = Field(default="", description="What stands before the path of a served array.")
+
+    @classmethod
+    def read(cls, data_folder: Path, environment: Mapping[str, str] = os.environ) -> ServerSettings:
+        """The settings of this process.
+
+        Args:
+            data_folder: The data folder where the environment names none.
+            environment: Where the variables are looked up.
+        """
+        model = environment.get("OMG_MODEL")
+        return cls(
+            data_folder=Path(environment.get("OMG_DATA_FOLDER") or data_folder),
+            model=Path(model) if model else None,
+            artifacts=Path(environment.get("OMG_ARTIFACTS") or cache_folder() / "artifacts"),
+            planner_model=environment.get("OMG_PLANNER_MODEL") or None,
+            address=environment.get(ADDRESS, "").rstrip("/"),
+        )
+
+    def store(self) -> DiskArtifactStore:
+        """The arrays, on disk as threads are: they outlive the process."""
+        return DiskArtifactStore(self.artifacts, address=f"{self.address}{ROUTE}")

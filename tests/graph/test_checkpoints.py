@@ -1,0 +1,74 @@
+"""What a run leaves in a checkpointer: little, whatever its samples hold."""
+
+from __future__ import annotations
+
+import pickle
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from omg_graph.graph.reconstruct import build_graph
+from omg_graph.graph.state import Settings
+from omg_graph.model.folder import load_model
+from omg_graph.model.model import Model
+from omg_graph.trajectory.disk import DiskArtifactStore
+
+SIDE = 512
+"""A scan of so many rows and columns of single-precision numbers is a megabyte."""
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    random, splits = np.random.default_rng(0), {}
+    for name, rows in (("train", 12), ("valid", 4)):
+        state = random.standard_normal((rows, 2))
+        bands = (state @ random.standard_normal((2, 64))).repeat(SIDE * SIDE // 64, axis=1)
+        noisy = bands.reshape(rows, SIDE, SIDE) + 0.1 * random.standard_normal((rows, SIDE, SIDE))
+        splits[name] = {
+            "id": [f"{name}-{row}" for row in range(rows)],
+            "scan": noisy.astype(np.float32),
+            "vitals": np.concatenate([state, random.standard_normal((rows, 3))], axis=1),
+        }
+    path = tmp_path_factory.mktemp("scans") / "scans.pkl"
+    path.write_bytes(pickle.dumps(splits, protocol=4))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(scans: Path, train_tiny: Callable[..., Path]) -> Model:
+    return load_model(train_tiny(scans, "scans-model"))
+
+
+def stored(file: Path) -> int:
+    with sqlite3.connect(file) as database:
+        (kept,) = database.execute(
+            "select sum(length(checkpoint) + length(metadata)) from checkpoints"
+        ).fetchone()
+        (written,) = database.execute("select sum(length(value)) from writes").fetchone()
+    return int(kept + written)
+
+
+@pytest.mark.parametrize("how", ["written out", "by path"])
+def test_a_sample_of_a_megabyte_leaves_less_than_64_kilobytes(
+    model: Model, scans: Path, tmp_path: Path, how: str
+) -> None:
+    if how == "by path":
+        request: dict[str, Any] = {"path": str(scans), "split": "valid", "limit": 1, "missing": ["scan"]}
+    else:
+        scan = np.random.default_rng(1).standard_normal((SIDE, SIDE)).astype(np.float32)
+        request = {"samples": [{"id": "mine", "scan": scan.tolist(), "vitals": None}]}
+    file = tmp_path / "runs.sqlite"
+    with SqliteSaver.from_conn_string(str(file)) as saver:
+        store = DiskArtifactStore(tmp_path / "arrays")
+        graph = build_graph(model, artifacts=store, checkpointer=saver)
+        config = {"configurable": {"thread_id": "one"}}
+        (made,) = graph.invoke(request, config, context=Settings(top_k=10, steps=20))["trajectories"]
+        first = list(graph.get_state_history(config))[-1]
+    assert stored(file) < 64 * 1024
+    assert store.get(made.reconstruction[made.missing[0]]).size > 0
+    assert first.next == ("__start__",)

@@ -1,0 +1,264 @@
+"""LangGraph's server as others meet it: its SDK, a remote graph, MCP, a browser's questions, bad callers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.pregel.remote import RemoteGraph
+from langgraph_sdk import get_sync_client
+from langgraph_sdk.client import SyncLangGraphClient
+from mcp import Client
+
+from omg_graph.graph.reconstruct import build_graph
+from omg_graph.graph.state import Settings
+from omg_graph.model.folder import load_model
+from omg_graph.samples.reading import read_data_file
+
+REQUEST = {"path": "clips.pkl", "split": "test", "missing": ["audio"], "limit": 1}
+NODES = ["planner", "rerank", "review", "retriever", "executor"]
+STUDIO = "https://smith.langchain.com"
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> SyncLangGraphClient:
+    return get_sync_client(url=server)
+
+
+@pytest.fixture(scope="module")
+def streamed(client: SyncLangGraphClient) -> tuple[str, list[tuple[str, Any]]]:
+    """A thread, and everything that its first run streamed."""
+    thread = client.threads.create()["thread_id"]
+    parts = client.runs.stream(
+        thread,
+        "reconstruct",
+        input=REQUEST,
+        context={"steps": 3},
+        stream_mode=["values", "updates", "custom", "debug", "tasks", "checkpoints"],
+        stream_subgraphs=True,
+    )
+    return thread, [(part.event, part.data) for part in parts]
+
+
+def test_it_offers_three_graphs_that_say_what_they_are(client: SyncLangGraphClient) -> None:
+    offered = {one["graph_id"]: one["description"] for one in client.assistants.search()}
+    assert set(offered) == {"reconstruct", "train", "knowledge_base"}
+    assert all(offered.values())
+
+
+def test_a_form_can_be_filled_in(client: SyncLangGraphClient) -> None:
+    """Studio makes its forms of these schemas: every field says what it is, and shows how."""
+    (assistant,) = client.assistants.search(graph_id="reconstruct")
+    schemas = client.assistants.get_schemas(assistant["assistant_id"])
+    for kind in ("input_schema", "output_schema", "context_schema"):
+        for name, field in schemas[kind]["properties"].items():
+            assert field["title"], (kind, name)
+            assert field["description"], (kind, name)
+    # the server makes this one of types alone; what Studio shows of it are titles
+    assert {"reading", "trajectories", "batch"} <= set(schemas["state_schema"]["properties"])
+    context = schemas["context_schema"]["properties"]
+    for name in ("top_k", "candidates", "steps", "draws", "seed", "planner"):
+        assert "default" in context[name]
+        assert context[name]["examples"]
+    given = schemas["input_schema"]["properties"]
+    assert all(given[name]["examples"] for name in ("path", "samples", "missing"))
+
+
+def test_xray_shows_the_executors_steps(client: SyncLangGraphClient) -> None:
+    (assistant,) = client.assistants.search(graph_id="reconstruct")
+    plain = client.assistants.get_graph(assistant["assistant_id"])
+    deep = client.assistants.get_graph(assistant["assistant_id"], xray=True)
+    assert [node["id"] for node in plain["nodes"]] == ["__start__", *NODES, "__end__"]
+    inside = {node["id"] for node in deep["nodes"]}
+    assert {f"executor:{step}" for step in ("encode", "denoise", "decode", "predict")} <= inside
+
+
+def test_every_way_of_streaming(streamed: tuple[str, list[tuple[str, Any]]]) -> None:
+    _, parts = streamed
+    kinds = {event.partition("|")[0] for event, _ in parts}
+    assert {"values", "updates", "custom", "debug", "tasks", "checkpoints"} <= kinds
+    steps = [data for event, data in parts if event.startswith("custom|executor:")]
+    assert [step["step"] for step in steps] == list(range(1, steps[0]["of"] + 1))
+    assert all(step["norm"]["audio"] > 0 for step in steps)
+    assert [step["change"]["audio"] > 0 for step in steps] == [False, *[True] * (len(steps) - 1)]
+    inside = [list(data) for event, data in parts if event.startswith("updates|executor:")]
+    assert inside == [["encode"], ["denoise"], ["decode"], ["predict"]]
+
+
+def test_it_gives_what_a_plain_call_gives(
+    streamed: tuple[str, list[tuple[str, Any]]], tiny_model_folder: Path, tiny_data_file: Path
+) -> None:
+    _, parts = streamed
+    served = next(data for event, data in reversed(parts) if event == "values")["trajectories"][0]
+    graph = build_graph(load_model(tiny_model_folder))
+    (here,) = graph.invoke(REQUEST | {"path": str(tiny_data_file)}, context=Settings(steps=3))["trajectories"]
+    assert served["reconstruction"]["audio"]["sha256"] == here.reconstruction["audio"].sha256
+    assert served["prediction"] == here.prediction.model_dump(mode="json")
+
+
+def test_arrays_are_served_in_full(
+    streamed: tuple[str, list[tuple[str, Any]]], client: SyncLangGraphClient
+) -> None:
+    state = client.threads.get_state(streamed[0])["values"]
+    ref = state["trajectories"][0]["reconstruction"]["audio"]
+    assert ref["uri"] in state["reading"]
+    told = httpx.get(ref["uri"])
+    assert told.json()["shape"] == ref["shape"] == [5]
+    assert told.json()["statistics"] == ref["statistics"]
+    array = np.load(io.BytesIO(httpx.get(f"{ref['uri']}.npy").content), allow_pickle=False)
+    np.testing.assert_allclose(array, told.json()["values"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["f" * 64, "..%2f..%2fgraphs%2fapp.py", "%2e%2e%2flog.txt", "log.txt", "F" * 64 + ".npy", "a/../b"],
+)
+def test_nothing_else_is_served(server: str, name: str) -> None:
+    assert httpx.get(f"{server}/artifacts/{name}").status_code == 404
+
+
+def test_history_and_a_fork(streamed: tuple[str, list[tuple[str, Any]]], client: SyncLangGraphClient) -> None:
+    thread, _ = streamed
+    history = client.threads.get_history(thread)
+    assert [state["next"] for state in history] == [[], *([node] for node in reversed(NODES)), ["__start__"]]
+    before = next(state for state in history if state["next"] == ["review"])
+    (done,) = history[0]["values"]["trajectories"]
+    edit = {"edits": [{"pick": 1}]}
+    forked = client.threads.update_state(
+        thread, edit, as_node="rerank", checkpoint_id=before["checkpoint"]["checkpoint_id"]
+    )
+    result = client.runs.wait(
+        thread, "reconstruct", input=None, context={"steps": 3}, checkpoint=forked["checkpoint"]
+    )
+    (other,) = result["trajectories"]
+    assert (other["plan"]["chosen"], other["plan"]["chosen_by"]) == (1, "person")
+    assert other["id"] == done["id"]
+    assert other["timings"]["planner"] == done["timings"]["planner"]  # not computed again
+
+
+def test_an_interrupt_is_resumed(client: SyncLangGraphClient) -> None:
+    thread = client.threads.create()["thread_id"]
+    settings = {"steps": 2, "review_plan": True}
+    client.runs.wait(thread, "reconstruct", input=REQUEST, context=settings)
+    state = client.threads.get_state(thread)
+    assert state["next"] == ["review"]
+    (asked,) = state["interrupts"]
+    assert asked["value"]["kind"] == "review_plan"
+    assert len(asked["value"]["candidates"]) > 1
+    result = client.runs.wait(thread, "reconstruct", command={"resume": {"pick": 1}}, context=settings)
+    (trajectory,) = result["trajectories"]
+    assert (trajectory["plan"]["chosen"], trajectory["plan"]["chosen_by"]) == (1, "person")
+
+
+def test_samples_written_out_leave_no_arrays_in_the_thread(
+    client: SyncLangGraphClient, tiny_data_file: Path
+) -> None:
+    split = read_data_file(tiny_data_file, with_labels=False).splits["test"]
+    sample = {"id": "mine", "text": split.arrays["text"][0].tolist(), "audio": None}
+    thread = client.threads.create()["thread_id"]
+    result = client.runs.wait(thread, "reconstruct", input={"samples": [sample]}, context={"steps": 2})
+    assert result["trajectories"][0]["missing"] == ["audio", "vision"]
+    for state in client.threads.get_history(thread):
+        assert not state["values"].get("samples")
+        assert str(sample["text"][7]) not in str(state["values"])  # beyond what a preview shows
+
+
+@pytest.mark.parametrize(
+    ("graph", "given", "told"),
+    [
+        ("reconstruct", {"path": "/etc/passwd"}, "path: a file in the data folder was expected"),
+        ("reconstruct", {"path": "../clips.pkl"}, "path: a file in the data folder was expected"),
+        ("reconstruct", {"path": "link.pkl"}, "path: a file in the data folder was expected"),
+        ("reconstruct", {"path": "none.pkl"}, "none.pkl"),
+        ("reconstruct", {"paht": "clips.pkl"}, "'paht' came"),
+        ("train", {"data": "/etc/passwd", "output": "m"}, "data: a file in the data folder was expected"),
+        ("train", {"data": "clips.pkl", "output": "../m"}, "output: a file in the data folder was expected"),
+        ("knowledge_base", {"data": ["clips.pkl", "../x"], "output": "kb"}, "data: a file in the data"),
+        ("knowledge_base", {"data": ["clips.pkl"], "output": "kb", "model": "/"}, "model: a file in the"),
+    ],
+)
+def test_a_bad_request_is_told_why(
+    client: SyncLangGraphClient, served_folder: Path, graph: str, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Exception, match="RequestError") as caught:
+        client.runs.wait(None, graph, input=given)
+    assert told in str(caught.value)
+    assert str(served_folder) not in str(caught.value)  # where the data lie is the operator's business
+
+
+def test_a_state_that_was_tampered_with_reads_nothing_either(client: SyncLangGraphClient) -> None:
+    """A caller may write into a thread's state and go on from there, past the check of the input."""
+    thread = client.threads.create(graph_id="knowledge_base")["thread_id"]
+    client.threads.update_state(thread, {"data": ["/etc/passwd"], "output": "kb"}, as_node="read")
+    with pytest.raises(Exception, match="data: a file in the data folder was expected"):
+        client.runs.wait(thread, "knowledge_base", input=None)
+
+
+def test_a_knowledge_base_is_built_in_the_data_folder(
+    client: SyncLangGraphClient, served_folder: Path
+) -> None:
+    request = {"data": ["clips.pkl"], "splits": ["test"], "output": "kb"}
+    result = client.runs.wait(None, "knowledge_base", input=request)
+    assert (result["knowledge_base"], result["entries"]) == ("kb", 12)
+    assert (served_folder / "kb").is_dir()
+
+
+def test_as_a_remote_graph_inside_another(server: str) -> None:
+    remote = RemoteGraph("reconstruct", url=server)
+    outer = StateGraph(dict)
+    outer.add_node("recover", lambda _: remote.invoke(REQUEST, context={"steps": 2}))
+    outer.add_edge(START, "recover")
+    outer.add_edge("recover", END)
+    result = outer.compile().invoke({})
+    assert result["trajectories"][0]["reconstruction"]["audio"]["shape"] == [5]
+
+
+def test_over_mcp(server: str) -> None:
+    async def talk() -> tuple[Any, Any]:
+        async with Client(f"{server}/mcp") as session:
+            return await session.list_tools(), await session.call_tool("reconstruct", REQUEST)
+
+    tools, result = anyio.run(talk)
+    offered = {tool.name: tool for tool in tools.tools}
+    assert set(offered) == {"reconstruct", "train", "knowledge_base"}
+    assert offered["reconstruct"].description
+    assert not result.is_error
+    assert "trajectories" in result.content[0].text
+
+
+def preflight(server: str, path: str, origin: str, **more: str) -> httpx.Response:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    return httpx.options(f"{server}{path}", headers={"Origin": origin} | asked | more)
+
+
+PRIVATE = {"Access-Control-Request-Private-Network": "true"}
+
+
+@pytest.mark.parametrize("origin", [STUDIO, "https://eu.smith.langchain.com", "http://localhost:5173"])
+@pytest.mark.parametrize("path", ["/threads", "/runs/stream", "/mcp", "/artifacts/x"])
+def test_studio_may_call_a_server_on_this_machine(server: str, origin: str, path: str) -> None:
+    plain, private = preflight(server, path, origin), preflight(server, path, origin, **PRIVATE)
+    for answer in (plain, private):
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == origin
+    assert private.headers["access-control-allow-private-network"] == "true"
+    answered = httpx.post(f"{server}/threads", json={}, headers={"Origin": origin})
+    assert answered.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "https://smith.langchain.com.evil.example", "null"]
+)
+def test_other_pages_may_not(server: str, origin: str) -> None:
+    answer = preflight(server, "/threads", origin, **PRIVATE)
+    assert answer.status_code == 400
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers.get("access-control-allow-private-network") is None
+    read = httpx.get(f"{server}/info", headers={"Origin": origin})
+    assert "access-control-allow-origin" not in read.headers
