@@ -38,5 +38,7 @@ def build_agent(chat_model: BaseChatModel, model: Model) -> CompiledStateGraph:
 if __name__ == "__main__":
     from langchain.chat_models import init_chat_model
 
+    if len(sys.argv) < 2:
+        sys.exit("a chat model was expected, as in: python examples/agent.py openai:gpt-5-mini")
     agent = build_agent(init_chat_model(sys.argv[1]), load_model())
     print(agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1].content)

@@ -198,15 +198,12 @@ def _plans(plan: Plan) -> Table:
     table.add_column("plan")
     for head in ("log p", "C_sem", "score"):
         table.add_column(head, justify="right", no_wrap=True)
-    order = sorted(range(drawn), key=lambda index: (index != plan.chosen, -_score(plan.candidates[index])))
     times = Counter(candidate.text for candidate in plan.candidates)
     greedy = {candidate.text for candidate in plan.candidates if candidate.greedy}
     # the same plan is often drawn more than once: one line tells of all of them
-    first: dict[str, int] = {}
-    for index in order:
-        first.setdefault(plan.candidates[index].text, index)
-    for text, index in first.items():
+    for index in plan.ranked():
         candidate = plan.candidates[index]
+        text = candidate.text
         told = [*(["greedy"] if text in greedy else []), *([f"×{times[text]}"] if times[text] > 1 else [])]
         told += ["edited"] if candidate.edited else []
         table.add_row(
@@ -222,10 +219,6 @@ def _plans(plan: Plan) -> Table:
 
 def _broken(candidate: PlanCandidate) -> str:
     return f" ✗ {candidate.violations[0]}" if candidate.violations else ""
-
-
-def _score(candidate: PlanCandidate) -> float:
-    return float("-inf") if candidate.score is None else candidate.score
 
 
 def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Table:

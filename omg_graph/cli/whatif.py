@@ -46,7 +46,9 @@ def fork(
     pick: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Another candidate, by its number from 1 in trajectory.jsonl.", show_default=False
+            min=1,
+            help="Another candidate, by its place in the table of the trace.",
+            show_default=False,
         ),
     ] = None,
     drop_evidence: Annotated[
@@ -101,7 +103,7 @@ def fork(
             trajectory,
             artifacts=store,
             constraints=constraints,
-            pick=None if pick is None else pick - 1,
+            pick=None if pick is None else _candidate_at(trajectory, pick),
             drop_evidence=drop_evidence or (),
             settings=settings,
         )
@@ -125,6 +127,16 @@ def fork(
         print_json(result_document(results, page))
     else:
         show_results(stdout_console(), results, report=page)
+
+
+def _candidate_at(trajectory: Trajectory, place: int) -> int:
+    """The index of a candidate, by its place in the table of different ones."""
+    from omg_graph.errors import PlanError
+
+    shown = () if trajectory.plan is None else trajectory.plan.ranked()
+    if place > len(shown):
+        raise PlanError(f"--pick: a candidate from 1 to {len(shown)} was expected, {place} came")
+    return shown[place - 1]
 
 
 def compare(

@@ -93,7 +93,7 @@ class SavedRun:
             if trajectory.id == sample_id:
                 return trajectory
         raise DataError(
-            f"{self.folder}: a sample {sample_id!r} was expected, there are "
+            f"{self.folder}: there is no sample {sample_id!r}, but "
             f"{_some([t.id for t in self.trajectories])}: name one of them with --id"
         )
 

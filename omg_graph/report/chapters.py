@@ -12,7 +12,6 @@ from omg_graph.trajectory.trajectory import (
     Constraint,
     EvidenceEntry,
     Plan,
-    PlanCandidate,
     Trajectory,
 )
 from omg_graph.trajectory.words import prediction_text
@@ -99,18 +98,10 @@ class UtilityRow:
 
 def plan_chapter(plan: Plan) -> PlanChapter:
     """The candidates, best first, the same plan told once."""
-    order = sorted(
-        range(len(plan.candidates)),
-        key=lambda index: (index != plan.chosen, -_score(plan.candidates[index])),
-    )
     times = Counter(candidate.text for candidate in plan.candidates)
     greedy = {candidate.text for candidate in plan.candidates if candidate.greedy}
-    first: dict[str, int] = {}
-    for index in order:
-        first.setdefault(plan.candidates[index].text, index)
-    rows = [
-        _candidate(plan, index, times=times[text], greedy=text in greedy) for text, index in first.items()
-    ]
+    shown = [(index, plan.candidates[index].text) for index in plan.ranked()]
+    rows = [_candidate(plan, index, times=times[text], greedy=text in greedy) for index, text in shown]
     return PlanChapter(
         tuple(rows[:CANDIDATES_SHOWN]),
         max(0, len(rows) - CANDIDATES_SHOWN),
@@ -161,10 +152,6 @@ def _candidate(plan: Plan, index: int, *, times: int, greedy: bool) -> Candidate
         violations=drawn.violations,
         edited=drawn.edited,
     )
-
-
-def _score(candidate: PlanCandidate) -> float:
-    return float("-inf") if candidate.score is None else candidate.score
 
 
 def evidence_chapters(trajectory: Trajectory) -> list[EvidenceChapter]:

@@ -148,6 +148,6 @@ def hide_modalities(split: Split, missing: Sequence[str]) -> tuple[Split, BoolAr
     """
     for name in missing:
         if name not in split.names:
-            raise DataError(f"--missing: some of {', '.join(split.names)} were expected, {name!r} came")
+            raise DataError(f"--missing: one of {', '.join(split.names)} was expected, {name!r} came")
     named = np.array([name in missing for name in split.names], bool)
     return split.hide(np.broadcast_to(named, (len(split), len(named)))), split.mask() & named

@@ -97,6 +97,18 @@ class Plan(Record):
         description="What a language model's log-probabilities are: its own, or the agreement of candidates.",
     )
 
+    def ranked(self) -> tuple[int, ...]:
+        """Indices of the different candidates as they are shown: the winner first, then by score."""
+
+        def place(index: int) -> tuple[bool, float]:
+            score = self.candidates[index].score
+            return index != self.chosen, float("inf") if score is None else -score
+
+        first: dict[str, int] = {}
+        for index in sorted(range(len(self.candidates)), key=place):
+            first.setdefault(self.candidates[index].text, index)
+        return tuple(first.values())
+
 
 class EvidenceEntry(Record):
     """One of N_K, traceable to where it came from."""

@@ -107,7 +107,7 @@ def test_one_sample_of_several(results: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["show", "{results}", "--id", "nobody"], "a sample 'nobody' was expected"),
+        (["show", "{results}", "--id", "nobody"], "there is no sample 'nobody'"),
         (["report", "{empty}"], "run omg run first"),
         (["report", "{results}", "--output", "{empty}"], "a file in a folder that is there"),
         (["report", "{results}", "--output", "{empty}/no/page.html"], "a file in a folder that is there"),

@@ -12,6 +12,7 @@ import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.trajectory.trajectory import Plan
 
 Capture = pytest.CaptureFixture[str]
 Omg = Callable[..., Any]
@@ -139,6 +140,7 @@ def test_a_page_escapes_what_it_is_given(runs: Path, omg: Omg, tmp_path: Path) -
         (["one", "--set", "Sentiment=so so"], "Sentiment can't be 'so so'"),
         (["one", "--drop-evidence", "nobody"], "'nobody' came"),
         (["one"], "a change was expected"),
+        (["one", "--pick", "99"], "--pick: a candidate from 1 to"),
         (["nowhere", "--pick", "1"], "a folder that omg run wrote"),
     ],
 )
@@ -150,6 +152,19 @@ def test_what_can_t_be_forked(
     assert main(["trace", "fork", str(runs / name), *changes, *place]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_candidate_is_picked_by_its_place_in_the_table(
+    runs: Path, tiny_model_folder: Path, tmp_path: Path, omg: Omg
+) -> None:
+    plan = Plan.model_validate(trajectory(runs / "one")["plan"])
+    ranked = plan.ranked()
+    assert ranked[0] == plan.chosen
+    texts = [plan.candidates[index].text for index in ranked]
+    assert sorted(texts) == sorted({candidate.text for candidate in plan.candidates})
+    place = len(texts)
+    omg("trace", "fork", runs / "one", "--pick", place, "--output", tmp_path, "--model", tiny_model_folder)
+    assert trajectory(tmp_path)["plan"]["text"] == texts[-1]
 
 
 def test_runs_on_other_samples_aren_t_compared(runs: Path, tmp_path: Path, capsys: Capture) -> None:
