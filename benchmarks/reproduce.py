@@ -129,7 +129,7 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
     yield _ablation(
         "mosi",
         mosi,
-        common | {"only": (PLAIN, NEITHER) if full else FEW} | _floors(full),
+        common | {"only": (PLAIN,) if full else FEW} | _floors(full),
     )
     if full:
         yield _ablation("mosi-ablation", mosi, common | _floors(full))

@@ -38,6 +38,12 @@ install_import_hook(SHAPED, "beartype.beartype")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed doesn't depend on the terminal, nor on pytest's workers, which set a width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The real data sets; tests that need them are skipped where they aren't there."""
