@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,49 +38,59 @@ class ReconstructionInput(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str | None = Field(
-        default=None,
-        title="File",
-        description="A pickle or .npz of samples on the machine that runs the graph; on a server, in its "
-        "data folder.",
-        examples=["sample.pkl"],
-    )
-    split: str | None = Field(
-        default=None,
-        title="Split",
-        description="Which split of the file; the usual one if empty.",
-        examples=["test"],
-    )
-    samples: list[dict[str, Any]] | None = Field(
-        default=None,
-        title="Samples written out",
-        description="Instead of a file: modalities as lists of numbers, null if missing.",
-        examples=[[{"id": "clip-1", "text": None, "audio": [0.1, 0.2]}]],
-    )
-    missing: list[str] = Field(
-        default=[],
-        title="Hide",
-        description="Modalities to hide although they are there; what isn't there is missing anyway.",
-        examples=[["vision"]],
-    )
-    limit: int | None = Field(
-        default=None, ge=1, title="Limit", description="Only the first so many samples.", examples=[5]
-    )
-    batch: Batch | None = Field(
-        default=None,
-        title="Batch",
-        description="For programs: samples that are in the graph's artifact store already.",
-    )
+    path: Annotated[
+        str | None,
+        Field(
+            title="File",
+            description="A pickle or .npz of samples on the machine that runs the graph; on a server, in its "
+            "data folder.",
+            examples=["sample.pkl"],
+        ),
+    ] = None
+    split: Annotated[
+        str | None,
+        Field(
+            title="Split", description="Which split of the file; the usual one if empty.", examples=["test"]
+        ),
+    ] = None
+    samples: Annotated[
+        list[dict[str, Any]] | None,
+        Field(
+            title="Samples written out",
+            description="Instead of a file: modalities as lists of numbers, null if missing.",
+            examples=[[{"id": "clip-1", "text": None, "audio": [0.1, 0.2]}]],
+        ),
+    ] = None
+    missing: Annotated[
+        list[str],
+        Field(
+            title="Hide",
+            description="Modalities to hide although they are there; what isn't there is missing anyway.",
+            examples=[["vision"]],
+        ),
+    ] = []
+    limit: Annotated[
+        int | None, Field(ge=1, title="Limit", description="Only the first so many samples.", examples=[5])
+    ] = None
+    batch: Annotated[
+        Batch | None,
+        Field(
+            title="Batch", description="For programs: samples that are in the graph's artifact store already."
+        ),
+    ] = None
 
 
 class ReconstructionOutput(BaseModel):
     """What the graph gives back."""
 
-    trajectories: list[Trajectory] = Field(
-        default=[],
-        title="Trajectories",
-        description="One for each sample, in order: plan, evidence, denoising, reconstruction, prediction.",
-    )
+    trajectories: Annotated[
+        list[Trajectory],
+        Field(
+            title="Trajectories",
+            description="One for each sample, in order: plan, evidence, denoising, reconstruction, "
+            "prediction.",
+        ),
+    ] = []
 
 
 class Reviewing(BaseModel):
@@ -98,25 +108,29 @@ class ReconstructionState(ReconstructionInput, ReconstructionOutput):
 
     model_config = ConfigDict(extra="forbid")
 
-    reading: str = Field(
-        default="",
-        title="In words",
-        description="What the last node made, to be read: the first samples, in Markdown.",
-    )
-    embeddings: dict[str, ArrayRef] = Field(
-        default={}, title="Embeddings", description="u_X and c_S of the batch, by reference."
-    )
-    evidence_vectors: dict[str, ArrayRef] = Field(
-        default={}, title="Evidence vectors", description="E for each missing modality, by reference."
-    )
-    reviewing: Reviewing = Field(
-        default=Reviewing(), title="Review", description="How far a person's review has come."
-    )
-    edits: list[Edit] = Field(
-        default=[],
-        title="Edits",
-        description="What a fork changes; the nodes after it carry it out, and clear it.",
-    )
+    reading: Annotated[
+        str,
+        Field(
+            title="In words",
+            description="What the last node made, to be read: the first samples, in Markdown.",
+        ),
+    ] = ""
+    embeddings: Annotated[
+        dict[str, ArrayRef], Field(title="Embeddings", description="u_X and c_S of the batch, by reference.")
+    ] = {}
+    evidence_vectors: Annotated[
+        dict[str, ArrayRef],
+        Field(title="Evidence vectors", description="E for each missing modality, by reference."),
+    ] = {}
+    reviewing: Annotated[
+        Reviewing, Field(title="Review", description="How far a person's review has come.")
+    ] = Reviewing()
+    edits: Annotated[
+        list[Edit],
+        Field(
+            title="Edits", description="What a fork changes; the nodes after it carry it out, and clear it."
+        ),
+    ] = []
 
 
 class Settings(BaseModel):

@@ -56,12 +56,11 @@ def test_a_form_can_be_filled_in(client: SyncLangGraphClient) -> None:
     """Studio makes its forms of these schemas: every field says what it is, and shows how."""
     (assistant,) = client.assistants.search(graph_id="reconstruct")
     schemas = client.assistants.get_schemas(assistant["assistant_id"])
-    for kind in ("input_schema", "output_schema", "context_schema"):
+    for kind in ("input_schema", "output_schema", "context_schema", "state_schema"):
         for name, field in schemas[kind]["properties"].items():
             assert field["title"], (kind, name)
             assert field["description"], (kind, name)
-    # the server makes this one of types alone; what Studio shows of it are titles
-    assert {"reading", "trajectories", "batch"} <= set(schemas["state_schema"]["properties"])
+    assert schemas["state_schema"]["properties"]["reading"]["title"] == "In words"
     context = schemas["context_schema"]["properties"]
     for name in ("top_k", "candidates", "steps", "draws", "seed", "planner"):
         assert "default" in context[name]
