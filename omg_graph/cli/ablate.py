@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omg_graph.cli.options import AsJson, Device, Label, TextEncoder
 from omg_graph.cli.output import bars, cell, print_json, stdout_console
 
 if TYPE_CHECKING:
@@ -55,16 +56,14 @@ def ablate(
     ] = "auto",
     draws: Annotated[int, typer.Option(min=0, help="Samples of what is missing; 0 for none.")] = 0,
     floors: Annotated[str, typer.Option(help="Floors beside: fast, all or none.")] = "fast",
-    label: Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)] = None,
+    label: Label = None,
     fill_nonfinite: Annotated[
         str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)
     ] = None,
     keep_models: Annotated[bool, typer.Option(help="Keep the models when they are measured.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    device: Device = "auto",
+    text_encoder: TextEncoder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put other components in the method's place, train each anew, and tell what each part brings.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omg_graph.cli.options import AsJson, names_in
 from omg_graph.cli.output import cell, print_json, progress_bar, stdout_console
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def compare(
     metrics: Annotated[
         str | None, typer.Option(help="Only these, e.g. acc2,nmse.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare results on the same samples and masks: paired differences with 95 % intervals.
 
@@ -38,7 +39,7 @@ def compare(
     for other in others:
         check_pairing(first, other)
     resamples = resamples_of([first, *others])
-    wanted = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    wanted = names_in(metrics)
     found: list[tuple[Results, list[Difference]]] = []
     with progress_bar("comparing", "pairs") as told:
         for number, other in enumerate(others, start=1):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omg_graph.cli.beside import show_beside_paper
+from omg_graph.cli.options import AsJson, Device, TextEncoder, require_data
 from omg_graph.cli.output import bars, cell, note, print_json, stdout_console
 
 if TYPE_CHECKING:
@@ -77,28 +78,26 @@ def evaluate(
         str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
+    device: Device = "auto",
+    text_encoder: TextEncoder = None,
     beside_paper: Annotated[
         str | None, typer.Option(help="The paper's figures beside: mosi or mosei.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model on a data file: masks drawn once, floors beside, intervals over whole groups.
 
     Writes metrics.json, predictions.jsonl, table.md, the masks and, with matplotlib, plots to --output.
     """
-    from omg_graph.errors import ConfigError, DataError
+    from omg_graph.errors import ConfigError
 
     if metrics not in FAMILIES:
         raise ConfigError(f"--metrics is one of {', '.join(FAMILIES)}, {metrics!r} came")
     if fill_nonfinite not in (None, "zero", "mean"):
         raise ConfigError(f"--fill-nonfinite is zero or mean, {fill_nonfinite!r} came")
     for option, path in (("--data", data), ("--train-data", train_data)):
-        if path is not None and not path.exists():
-            raise DataError(f"{option} {path}: there is no such file: give a pickle or .npz of samples")
+        if path is not None:
+            require_data(option, path)
 
     from omg_graph.cli.loading import model_folder
     from omg_graph.evaluation.evaluate import EvaluationRequest

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from omg_graph.cli.options import AsJson, Device, TextEncoder, require_data
 from omg_graph.cli.output import bars, note, print_json, spinner, stdout_console
 from omg_graph.cli.review import Prompt, require_terminal
 
@@ -38,7 +39,7 @@ def run(
     ] = None,
     kb: Annotated[Path | None, typer.Option("--kb", help="Another knowledge base of the same model.")] = None,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = DEFAULT_OUTPUT,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     top_k: Annotated[int | None, typer.Option(min=1, max=100_000, help="Entries of evidence (K).")] = None,
     candidates: Annotated[
         int | None, typer.Option(min=1, max=1_000, help="Plans drawn for each sample.")
@@ -84,25 +85,21 @@ def run(
     planner_cache: Annotated[
         bool, typer.Option(help="Keep the chat model's answers on disk, so that none is paid for twice.")
     ] = True,
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
+    text_encoder: TextEncoder = None,
     review: Annotated[
         bool, typer.Option("--review", help="Stop at each sample's plan, to pick or edit it by keyboard.")
     ] = False,
     report: Annotated[bool, typer.Option(help="Write the trace as a page too, report.html.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Reconstruct the missing modalities of every sample in a file.
 
     Writes reconstruction.npz, trajectory.jsonl, arrays.safetensors, run.json and report.html to --output.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.errors import DataError
     from omg_graph.graph.results import ARRAYS, REPORT, ResultWriter, check_output
 
-    if not input_file.exists():
-        raise DataError(f"--input {input_file}: there is no such file: give a pickle or .npz of samples")
+    require_data("--input", input_file)
     check_output(output)
     if review:
         require_terminal()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omg_graph.cli.options import AsJson, TextEncoder
 from omg_graph.cli.output import bars, cell, note, print_json, stdout_console
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ def study(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Worlds and trainings of each setting, from 0.")] = 3,
     draws: Annotated[int, typer.Option(min=2, help="Samples of what is missing.")] = 19,
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    text_encoder: TextEncoder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train on simulated clips and measure how far the model is from the exact posterior.
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from omg_graph.cli.options import AsJson
 from omg_graph.cli.output import print_json, spinner, stdout_console
-from omg_graph.cli.whatif import compare, fork
+from omg_graph.cli.whatif import Results, compare, fork
 
 app = typer.Typer(
     help="Results of omg run: as a page, told in the terminal, run on with something changed.",
@@ -16,13 +17,6 @@ app = typer.Typer(
 )
 app.command()(fork)
 app.command()(compare)
-
-Results = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE", help="A folder that omg run wrote, or its trajectory.jsonl.", show_default=False
-    ),
-]
 
 
 @app.command()
@@ -44,7 +38,7 @@ def report(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the trace as a page: one file that opens offline.
 
@@ -75,7 +69,7 @@ def show(
     sample_id: Annotated[
         str | None, typer.Option("--id", help="Which sample; the first by default.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell the story of one sample in the terminal, and list the others."""
     from omg_graph.graph.results import document

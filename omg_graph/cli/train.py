@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from omg_graph.cli.options import (
+    AsJson,
+    Device,
+    FillNonfinite,
+    Label,
+    Modalities,
+    PlanSchema,
+    TextEncoder,
+    names_in,
+    require_data,
+)
 from omg_graph.cli.output import cell, note, print_json, stdout_console
 from omg_graph.cli.training_bars import TrainingBars
 
@@ -56,28 +67,19 @@ def train(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was cut off.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a model at --output.")] = False,
-    modalities: Annotated[
-        str | None, typer.Option(help="Use only these, e.g. text,audio.", show_default=False)
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)] = None,
-    fill_nonfinite: Annotated[
-        Literal["zero", "mean"] | None,
-        typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False),
-    ] = None,
+    modalities: Modalities = None,
+    label: Label = None,
+    fill_nonfinite: FillNonfinite = None,
     annotator: Annotated[
         Literal["lexical", "labels", "clusters"] | None,
         typer.Option(help="Where plans come from: lexical, labels or clusters.", show_default=False),
     ] = None,
-    schema: Annotated[
-        Path | None, typer.Option(help="A plan schema of your own (YAML).", show_default=False)
-    ] = None,
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    schema: PlanSchema = None,
+    text_encoder: TextEncoder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train a model on a data file; samples may miss different modalities.
 
@@ -85,10 +87,7 @@ def train(
     cut off, at any moment, goes on with --resume to the same weights. With --seeds or --folds it trains
     several models into one folder, which omg evaluate takes as a whole.
     """
-    from omg_graph.errors import DataError
-
-    if not data.exists():
-        raise DataError(f"--data {data}: there is no such file: give a pickle or .npz of samples")
+    require_data("--data", data)
     overrides: dict[str, Any] = {}
     if epochs is not None:
         overrides["optimiser"] = {"epochs": epochs}
@@ -104,7 +103,7 @@ def train(
         "overrides": overrides,
         "seed": seed,
         "device": device,
-        "modalities": None if modalities is None else [name.strip() for name in modalities.split(",")],
+        "modalities": names_in(modalities),
         "label": label,
         "fill_nonfinite": fill_nonfinite,
         "schema_file": None if schema is None else str(schema),

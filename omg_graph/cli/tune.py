@@ -7,6 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from omg_graph.cli.options import (
+    AsJson,
+    Device,
+    FillNonfinite,
+    Label,
+    Modalities,
+    PlanSchema,
+    TextEncoder,
+    names_in,
+    require_data,
+)
 from omg_graph.cli.output import cell, note, print_json, stdout_console
 from omg_graph.cli.training_bars import TrainingBars
 
@@ -35,34 +46,22 @@ def tune(
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each value; their mean decides.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was cut off.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace results at --output.")] = False,
-    modalities: Annotated[
-        str | None, typer.Option(help="Use only these, e.g. text,audio.", show_default=False)
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)] = None,
-    fill_nonfinite: Annotated[
-        Literal["zero", "mean"] | None,
-        typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False),
-    ] = None,
-    schema: Annotated[
-        Path | None, typer.Option(help="A plan schema of your own (YAML).", show_default=False)
-    ] = None,
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    modalities: Modalities = None,
+    label: Label = None,
+    fill_nonfinite: FillNonfinite = None,
+    schema: PlanSchema = None,
+    text_encoder: TextEncoder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Choose lambda_s, then lambda_p, then lambda_e on validation rows (the paper's Appendix A).
 
     Writes tuning.json, table.md and best.yaml, which omg train --config takes. lambda_s only re-ranks the
     same candidates; for the other two the executor alone is trained anew.
     """
-    from omg_graph.errors import DataError
-
-    if not data.exists():
-        raise DataError(f"--data {data}: there is no such file: give a pickle or .npz of samples")
+    require_data("--data", data)
 
     from omg_graph.training.session import TrainingRequest
     from omg_graph.training.tuning import TuningRequest, load_grid
@@ -74,7 +73,7 @@ def tune(
         config=config,
         seed=seed,
         device=device,
-        modalities=None if modalities is None else [name.strip() for name in modalities.split(",")],
+        modalities=names_in(modalities),
         label=label,
         fill_nonfinite=fill_nonfinite,
         schema_file=None if schema is None else str(schema),

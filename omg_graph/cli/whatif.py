@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omg_graph.cli.options import AsJson, TextEncoder
 from omg_graph.cli.output import cell, note, print_json, spinner, stdout_console
 
 if TYPE_CHECKING:
@@ -23,13 +24,16 @@ ENTRIES_SHOWN = 15
 DEFAULT_OUTPUT = Path("omg_fork")
 
 
+Results = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="A folder that omg run wrote, or its trajectory.jsonl.", show_default=False
+    ),
+]
+
+
 def fork(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="A folder that omg run wrote, or its trajectory.jsonl.", show_default=False
-        ),
-    ],
+    file: Results,
     sample_id: Annotated[
         str | None,
         typer.Option("--id", help="Which sample, if there is more than one.", show_default=False),
@@ -66,11 +70,9 @@ def fork(
     kb: Annotated[
         Path | None, typer.Option("--kb", help="The knowledge base of the run, if it had another.")
     ] = None,
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the text encoder's weights.", show_default=False)
-    ] = None,
+    text_encoder: TextEncoder = None,
     report: Annotated[bool, typer.Option(help="Write the trace as a page too, report.html.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run one sample on from its plan or its evidence, with something changed.
 
@@ -149,7 +151,7 @@ def compare(
     page: Annotated[
         Path | None, typer.Option("--html", help="Write the comparison as a page too.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what differs between two runs of a sample: plan, evidence and output."""
     from omg_graph.graph.saved import open_run

@@ -226,11 +226,9 @@ class KernelConditional(nn.Module):
         key = (tuple(pattern.tolist()), target)
         if key not in self._residuals:
             column = list(self.widths).index(target)
-            known = self.known[:, column]
-            inverse = self._inverse(column, pattern)
-            dual = inverse @ self._split(self._kept(known))[target]
+            inverse, dual = self._inverse(column, pattern), self._dual(target, pattern)
             left = torch.zeros_like(dual)
-            for rows in _members(self.groups[known]):
+            for rows in _members(self.groups[self.known[:, column]]):
                 left[rows] = torch.linalg.solve(inverse[rows][:, rows], dual[rows])
             self._residuals[key] = (left / left.square().mean().sqrt().clamp(min=1e-9)).float()
         return self._residuals[key]
@@ -250,17 +248,21 @@ class KernelConditional(nn.Module):
         return same_id | (_codes(groups).to(self.groups.device).unsqueeze(1) == self.groups)
 
     def _regress(self, target: str, pattern: Tensor, near: Tensor, own: Tensor) -> Tensor:
-        column = list(self.widths).index(target)
-        key = (tuple(pattern.tolist()), target)
-        inverse = None
-        if key not in self._solved or bool(own.any()):
-            inverse = self._inverse(column, pattern)
-            self._solved[key] = inverse @ self._split(self._kept(self.known[:, column]))[target]
-        dual = self._solved[key]
+        dual = self._dual(target, pattern)
         predicted: Tensor = near @ dual
-        if inverse is not None and bool(own.any()):
+        if bool(own.any()):
+            inverse = self._inverse(list(self.widths).index(target), pattern)
             predicted = predicted - _own_share(near @ inverse, inverse, dual, own)
         return predicted.float()
+
+    def _dual(self, target: str, pattern: Tensor) -> Tensor:
+        """K^-1 y of the kept rows that know the target."""
+        key = (tuple(pattern.tolist()), target)
+        if key not in self._solved:
+            column = list(self.widths).index(target)
+            truth = self._split(self._kept(self.known[:, column]))[target]
+            self._solved[key] = self._inverse(column, pattern) @ truth
+        return self._solved[key]
 
     def _inverse(self, column: int, pattern: Tensor) -> Tensor:
         key = (tuple(pattern.tolist()), column)

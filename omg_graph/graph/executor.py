@@ -139,8 +139,8 @@ class ExecutorSteps:
     def predict(self, state: ExecutorState) -> Update:
         """The label, from what is observed and what was estimated."""
         started = time.perf_counter()
-        given = self._input(state, load_split(state.batch, self.store))
-        executed = steps.predict(self.model, given, self._execution(state))
+        split = load_split(state.batch, self.store)
+        executed = steps.predict(self.model, split, self._input(state, split), self._execution(state))
         trajectories = records.predicted(self.model, state.trajectories, executed)
         return {"trajectories": records.timed(trajectories, "executor", started)}
 

@@ -241,7 +241,8 @@ def execute(
         on_step: Told of every step.
     """
     batch = executor_input(model, split, observation, plan_embeddings, evidence)
-    return predict(model, batch, denoise(model, batch, seed=seed, draws=draws, steps=steps, on_step=on_step))
+    made = denoise(model, batch, seed=seed, draws=draws, steps=steps, on_step=on_step)
+    return predict(model, split, batch, made)
 
 
 def denoise(
@@ -292,8 +293,9 @@ def denoise(
     return Execution(estimates, stacked, paths, conditions.anchor, path_costs=ranked)
 
 
-def predict(model: Model, batch: ExecutorInput, execution: Execution) -> Execution:
+def predict(model: Model, split: Split, batch: ExecutorInput, execution: Execution) -> Execution:
     """The label, with what was estimated and without (Eq. 17)."""
+    batch = _with_reading(model, split, batch)
     nothing = {name: torch.zeros_like(latents) for name, latents in batch.latents.items()}
     return replace(
         execution,
@@ -312,6 +314,7 @@ def point_estimates(
 ) -> Execution:
     """Like ``execute`` with no sample drawn: the mean estimate and the label alone."""
     batch = executor_input(model, split, observation, plan_embeddings, evidence)
+    batch = _with_reading(model, split, batch)
     conditions, estimates = _estimates(model, batch)
     return Execution(
         estimates,
@@ -345,12 +348,15 @@ def executor_input(
             for name, width in model.executor.widths.items()
         },
         groups=split.groups,
-        reading=None
-        if model.reader is None
-        else model.reader.read(
-            observation.latents, observation.observed, split.raw_text, split.ids, split.groups
-        ),
     )
+
+
+def _with_reading(model: Model, split: Split, batch: ExecutorInput) -> ExecutorInput:
+    """The batch with what the label reader says of it, where there is one."""
+    if model.reader is None:
+        return batch
+    reading = model.reader.read(batch.latents, batch.observed, split.raw_text, batch.ids, batch.groups)
+    return replace(batch, reading=reading)
 
 
 def _estimates(model: Model, batch: ExecutorInput) -> tuple[Conditions, dict[str, Tensor]]:

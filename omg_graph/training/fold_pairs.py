@@ -36,7 +36,7 @@ def plan_pairs(
 ) -> list[Plan]:
     """The re-ranked plan of each pair, drawn as at inference (Eq. 5)."""
     rows = pool.rows[pairs]
-    texts = _visible_text(split, pool, pairs)
+    texts = visible_text(split, pool, pairs)
     observed = embeddings.numpy()
     proposals = student.propose(
         PlannerInput(tuple(split.ids[row] for row in rows), observed, texts),
@@ -79,7 +79,8 @@ def plan_table(
     return distinct, index, torch.from_numpy(rows)
 
 
-def _visible_text(split: Split, pool: PatternPool, pairs: IntArray) -> tuple[str | None, ...]:
+def visible_text(split: Split, pool: PatternPool, pairs: IntArray) -> tuple[str | None, ...]:
+    """The transcript of each pair, None where there is none or it is hidden with the text."""
     if split.raw_text is None:
         return (None,) * len(pairs)
     if TEXT_MODALITY not in split.names:

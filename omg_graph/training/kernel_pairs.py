@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,37 @@ def fit_kernel(
     """
     known = torch.from_numpy(split.mask())
     filled = filled_inputs(latents, known, gaussian)
-    kept = _keep(filled, known, split, rows_drawn(split.ids, rows, seed, "kernel"))
-    tuned = _keep(filled, known, split, rows_drawn(split.ids, min(rows, TUNING_ROWS), seed, "kernel"))
-    tuned.tune(observed_sets(pool))
+    return kept_and_tuned(filled, known, split, observed_sets(pool), rows=rows, seed=seed, purpose="kernel")
+
+
+def kept_and_tuned(
+    inputs: Mapping[str, Tensor],
+    known: Tensor,
+    split: Split,
+    patterns: Tensor,
+    *,
+    rows: int,
+    seed: int,
+    purpose: str,
+    targets: Sequence[str] | None = None,
+) -> KernelConditional:
+    """Keep rows, with lengths and ridges chosen on no more of them than ``TUNING_ROWS``.
+
+    Args:
+        inputs: What to regress from and on, a row for each of the split.
+        known: Which of it is known.
+        split: The rows, with their ids and groups.
+        patterns: Observed sets to choose for.
+        rows: Rows to keep at most.
+        seed: Decides which.
+        purpose: Rows for another purpose are drawn otherwise.
+        targets: What to choose for; everything if None.
+    """
+    kept, tuned = (
+        _keep(inputs, known, split, rows_drawn(split.ids, count, seed, purpose))
+        for count in (rows, min(rows, TUNING_ROWS))
+    )
+    tuned.tune(patterns, targets)
     kept.patterns, kept.lengths, kept.ridges = tuned.patterns, tuned.lengths, tuned.ridges
     return kept
 
@@ -64,9 +93,9 @@ def rows_drawn(ids: Sequence[str], count: int, seed: int, purpose: str) -> Tenso
     return torch.from_numpy(np.sort(drawn[:count]))
 
 
-def _keep(filled: Mapping[str, Tensor], known: Tensor, split: Split, rows: Tensor) -> KernelConditional:
+def _keep(inputs: Mapping[str, Tensor], known: Tensor, split: Split, rows: Tensor) -> KernelConditional:
     return KernelConditional.keep(
-        {name: value[rows] for name, value in filled.items()},
+        {name: value[rows] for name, value in inputs.items()},
         known[rows],
         [split.ids[row] for row in rows.tolist()],
         [split.groups[row] for row in rows.tolist()],
@@ -82,9 +111,7 @@ def observed_sets(pool: PatternPool) -> Tensor:
     for size in range(1, modalities):
         of_size = patterns[sizes == size]
         chosen.append(of_size[:: max(1, len(of_size) // modalities)][:modalities])
-    return (
-        torch.from_numpy(np.concatenate(chosen)) if chosen else torch.zeros(0, modalities, dtype=torch.bool)
-    )
+    return torch.from_numpy(np.concatenate([patterns[:0], *chosen]))
 
 
 def kernel_pairs(
@@ -92,6 +119,29 @@ def kernel_pairs(
 ) -> dict[str, Tensor]:
     """E[z | visible] of every pair and modality, never from a row's own group."""
     out = {name: torch.zeros(len(pool), value.shape[1]) for name, value in latents.items()}
+    for block in alike_pairs(latents, split, pool):
+        hidden = ~block.visible[0]
+        for name in np.array(list(latents))[hidden.numpy()].tolist():
+            guess = model.predict(name, block.latents, block.visible, block.ids, block.groups)
+            out[name][torch.from_numpy(block.pairs)] = guess
+    return out
+
+
+@dataclass(frozen=True)
+class AlikePairs:
+    """Some pairs that show the same modalities."""
+
+    pairs: IntArray
+    latents: dict[str, Tensor]
+    """Zeros where hidden."""
+    visible: Tensor
+    """(pairs, modalities), all rows alike."""
+    ids: list[str]
+    groups: list[str]
+
+
+def alike_pairs(latents: Mapping[str, Tensor], split: Split, pool: PatternPool) -> Iterator[AlikePairs]:
+    """All pairs, those of one pattern together, so many at a time that kernels with them stay small."""
     patterns, member = np.unique(pool.visible, axis=0, return_inverse=True)
     for index, pattern in enumerate(patterns):
         of_pattern = np.flatnonzero(member == index)
@@ -99,12 +149,13 @@ def kernel_pairs(
             pairs = of_pattern[start : start + BLOCK]
             rows = pool.rows[pairs]
             visible = torch.from_numpy(pattern).expand(len(pairs), -1)
-            inputs = {
-                name: value[rows] * visible[:, column : column + 1]
-                for column, (name, value) in enumerate(latents.items())
-            }
-            ids = [split.ids[row] for row in rows]
-            groups = [split.groups[row] for row in rows]
-            for name in np.array(list(latents))[~pattern].tolist():
-                out[name][torch.from_numpy(pairs)] = model.predict(name, inputs, visible, ids, groups)
-    return out
+            yield AlikePairs(
+                pairs,
+                {
+                    name: value[rows] * visible[:, column : column + 1]
+                    for column, (name, value) in enumerate(latents.items())
+                },
+                visible,
+                [split.ids[row] for row in rows],
+                [split.groups[row] for row in rows],
+            )

@@ -23,10 +23,9 @@ from omg_graph.model.reader import LabelReader
 from omg_graph.planner.schema import Plan
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.samples.dataset import Split
-from omg_graph.seeding import derived_seed
 from omg_graph.training.evidence import EvidenceSource, NoEvidence, ProjectionFit, fit_projection
 from omg_graph.training.fold_pairs import fit_gaussian, gaussian_pairs, plan_table
-from omg_graph.training.kernel_pairs import fit_kernel, kernel_pairs
+from omg_graph.training.kernel_pairs import fit_kernel, kernel_pairs, rows_drawn
 from omg_graph.training.model_config import model_config
 from omg_graph.training.pairs import IntArray, PairData, chosen_pairs
 from omg_graph.training.patterns import PatternPool
@@ -60,10 +59,8 @@ class Prepared:
 
 def training_entries(run: RunData, space: LatentSpace, encoder: ObservationEncoder) -> KnowledgeBase:
     """The knowledge base: the training split, or as much of it as is asked for, and nothing else."""
-    rows = np.arange(len(run.train))
-    if run.config.retriever.entries is not None:
-        drawn = [derived_seed(run.seed, "entries", sample_id) for sample_id in run.train.ids]
-        rows = np.sort(np.argsort(np.array(drawn), kind="stable")[: run.config.retriever.entries])
+    count = run.config.retriever.entries or len(run.train)
+    rows = rows_drawn(run.train.ids, count, run.seed, "entries").numpy()
     return make_entries(
         run.train.take(rows),
         [run.choice.plans[row] for row in rows.tolist()],

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from omg_graph.encoders.words import WordEncoder
 from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import KernelConditional
 from omg_graph.executor.task import TaskHeadConfig, label_columns
 from omg_graph.model.reader import LABEL, LabelReader, with_words
 from omg_graph.samples.dataset import TEXT_MODALITY, Split
-from omg_graph.training.kernel_pairs import BLOCK, TUNING_ROWS, filled_inputs, observed_sets, rows_drawn
+from omg_graph.training.fold_pairs import visible_text
+from omg_graph.training.kernel_pairs import alike_pairs, filled_inputs, kept_and_tuned, observed_sets
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.targets import label_tensor
 
@@ -54,18 +53,10 @@ def fit_reader(
     inputs[LABEL] = label_columns(task, label)
     there = torch.cat([there, ~label.isnan().unsqueeze(1)], dim=1)
 
-    def kept(index: Tensor) -> KernelConditional:
-        return KernelConditional.keep(
-            {name: value[index] for name, value in inputs.items()},
-            there[index],
-            [split.ids[row] for row in index.tolist()],
-            [split.groups[row] for row in index.tolist()],
-        )
-
-    tuned = kept(rows_drawn(split.ids, min(rows, TUNING_ROWS), seed, "reader"))
-    tuned.tune(_with_words(observed_sets(pool), split, texts is not None), [LABEL])
-    kernel = kept(rows_drawn(split.ids, rows, seed, "reader"))
-    kernel.patterns, kernel.lengths, kernel.ridges = tuned.patterns, tuned.lengths, tuned.ridges
+    shown = _with_words(observed_sets(pool), split, texts is not None)
+    kernel = kept_and_tuned(
+        inputs, there, split, shown, rows=rows, seed=seed, purpose="reader", targets=[LABEL]
+    )
     return LabelReader(kernel, encoder)
 
 
@@ -83,28 +74,9 @@ def reading_pairs(
 ) -> Tensor:
     """What the reader says of each pair, (pairs, width), never from a row's own group."""
     out = torch.zeros(len(pool), reader.width)
-    patterns, member = np.unique(pool.visible, axis=0, return_inverse=True)
-    for index, pattern in enumerate(patterns):
-        of_pattern = np.flatnonzero(member == index)
-        for start in range(0, len(of_pattern), BLOCK):
-            pairs = of_pattern[start : start + BLOCK]
-            rows = pool.rows[pairs]
-            out[torch.from_numpy(pairs)] = reader.read(
-                {
-                    name: value[rows] * bool(pattern[column])
-                    for column, (name, value) in enumerate(latents.items())
-                },
-                torch.from_numpy(pattern).expand(len(pairs), -1),
-                _visible_texts(split, rows.tolist(), pattern.tolist()),
-                [split.ids[row] for row in rows],
-                [split.groups[row] for row in rows],
-            )
+    for block in alike_pairs(latents, split, pool):
+        texts = visible_text(split, pool, block.pairs)
+        out[torch.from_numpy(block.pairs)] = reader.read(
+            block.latents, block.visible, texts, block.ids, block.groups
+        )
     return out
-
-
-def _visible_texts(split: Split, rows: Sequence[int], pattern: Sequence[bool]) -> list[str | None] | None:
-    if split.raw_text is None:
-        return None
-    if TEXT_MODALITY in split.names and not pattern[split.names.index(TEXT_MODALITY)]:
-        return None
-    return [split.raw_text[row] for row in rows]

@@ -28,20 +28,20 @@ def fit_start(trainer: ExecutorTrainer) -> dict[str, float]:
     if not len(executor.kernel.known) or executor.anchor.kind == "none":
         return {}
     pairs = trainer.checked[:: max(1, len(trainer.checked) // PAIRS)]
-    scores: dict[str, float] = {}
+    totals = dict.fromkeys(STARTS, 0.0)
     executor.eval()
-    for start in STARTS:
-        executor.start.fill_(start)
-        total = 0.0
-        with torch.no_grad():
-            for first in range(0, len(pairs), CHECK_BLOCK):
-                block = pairs[first : first + CHECK_BLOCK]
-                batch, conditions = trainer.inputs(data, block)
-                targets = data.targets(block, trainer.device)
-                total += _energy(executor, batch, conditions, targets.latents, targets.known, trainer.seed)
-        scores[str(start)] = total / len(pairs)
-    executor.start.fill_(float(min(scores, key=lambda key: scores[key])))
-    return scores
+    with torch.no_grad():
+        for first in range(0, len(pairs), CHECK_BLOCK):
+            block = pairs[first : first + CHECK_BLOCK]
+            batch, conditions = trainer.inputs(data, block)
+            targets = data.targets(block, trainer.device)
+            for start in STARTS:
+                executor.start.fill_(start)
+                totals[start] += _energy(
+                    executor, batch, conditions, targets.latents, targets.known, trainer.seed
+                )
+    executor.start.fill_(min(totals, key=lambda start: totals[start]))
+    return {str(start): total / len(pairs) for start, total in totals.items()}
 
 
 def _energy(
