@@ -87,7 +87,7 @@ def test_a_reference_beyond_the_array_finds_nothing(results: Path) -> None:
 def test_another_sample_is_an_error_that_names_some(results: Path) -> None:
     run = open_run(results)
     assert run.trajectory(run.trajectories[1].id) is run.trajectories[1]
-    with pytest.raises(DataError, match=r"'nobody' was expected, there are .*--id"):
+    with pytest.raises(DataError, match=r"no sample 'nobody', but .*--id"):
         run.trajectory("nobody")
 
 

@@ -183,7 +183,7 @@ def test_no_file_outside_the_data_folder(tool: StructuredTool, folder: Path, pat
         ({"sample": "a"}, "sample"),
         ({"path": "clips/none.pkl"}, "clips/none.pkl: a data file"),
         ({"path": "clips"}, "clips: a data file"),
-        ({"path": "clips/ours.pkl", "missing": ["smell"]}, "missing: some of text, audio, vision"),
+        ({"path": "clips/ours.pkl", "missing": ["smell"]}, "missing: one of text, audio, vision was expected"),
         ({"path": "clips/ours.pkl", "missing": ["text", "audio", "vision"]}, "nothing is"),
         ({"path": "clips/ours.pkl", "limit": 0}, "limit"),
         ({"path": "clips/ours.pkl", "limit": FILE_SAMPLES + 1}, "limit"),
