@@ -11,7 +11,11 @@ CMU-MOSI and mfeat are read from the folder that OMG_DATA names; without it the 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results_page import Chapter, results_page
+from goals import prediction_goals, reconstruction_goals, study_goals, training_goals
+from results_page import FULL_SEEDS, Chapter, results_page
 
 if TYPE_CHECKING:
     from omg_graph.ablation.runs import AblationRequest
@@ -119,37 +124,53 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
         output / "mosi",
         "CMU-MOSI",
         "Utterances of `train` and `valid`, cross-validated by video: every learned part is fitted anew in "
-        "each fold, and each clip is predicted by the model that never saw its video."
+        "each fold, and each clip is predicted by the model that never saw its video. The method reads the "
+        "words of a transcript that is shown, the floors its features alone, but for `anchor`."
         if full
         else "The split `valid`, whose rows chose the epochs too: figures are flattered.",
         PLAIN,
+        goals=prediction_goals("CMU-MOSI", PLAIN),
     )
     common: dict[str, Any] = {"data": folder / MOSI, "output": mosi.folder, "seeds": seeds, "epochs": epochs}
     common |= {"folds": 5, "keep_models": False} if full else {"split": "valid", "floors": "fast"}
     yield _ablation(
         "mosi",
         mosi,
-        common | {"only": (PLAIN,) if full else FEW} | _floors(full),
+        common | {"only": (PLAIN,) if full else FEW} | _floors(options),
     )
     if full:
-        yield _ablation("mosi-ablation", mosi, common | _floors(full))
+        yield _ablation("mosi-ablation", mosi, common | _floors(options))
     mfeat = Chapter(
         output / "mfeat",
         "UCI Multiple Features",
         "Six views of handwritten digits, the split `valid`, whose rows chose the epochs too.",
         PLAIN,
         MFEAT_PATTERNS,
+        goals=reconstruction_goals("mfeat", tuple(MFEAT_PATTERNS)),
     )
     patterns = tuple(shown for group in MFEAT_PATTERNS.values() for shown in group)
     common = {"data": folder / MFEAT, "output": mfeat.folder, "seeds": seeds, "epochs": epochs}
-    common |= {"split": "valid", "patterns": patterns, "draws": 19 if full else 0}
-    yield _ablation("mfeat", mfeat, common | {"only": (PLAIN,)} | _floors(full))
+    common |= {"split": "valid", "patterns": patterns, "groups": MFEAT_PATTERNS, "draws": 19 if full else 0}
+    drawn = {"drawn_floors": "networks"} if _floors(options)["floors"] == "all" else {}
+    yield _ablation("mfeat", mfeat, common | {"only": (PLAIN,)} | _floors(options) | drawn)
     if full:
-        variants = Chapter(
-            output / "mfeat-ablation", "UCI Multiple Features, all variants", mfeat.about, PLAIN
-        )
+        title = "UCI Multiple Features, all variants"
+        variants = Chapter(output / "mfeat-ablation", title, mfeat.about, PLAIN, MFEAT_PATTERNS)
         more = {"output": variants.folder, "draws": 0, "floors": "none", "keep_models": False}
         yield _ablation("mfeat-ablation", variants, common | more)
+    training = Chapter(
+        output / "training",
+        "Training time",
+        "`omg train` on the official split of CMU-MOSI, one model, all stages, in a process of its own.",
+        results="training",
+        goals=training_goals,
+    )
+    yield Part(
+        training,
+        "training",
+        lambda told: _training_time(training.folder, folder / MOSI, epochs, told),
+        folder / MOSI,
+    )
 
 
 def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
@@ -170,7 +191,7 @@ def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part
         "keep_models": False,
         "only": () if full else (PLAIN, "entangled"),
     }
-    ablation = _ablation("simulator", chapter, settings | _floors(full), given=False)
+    ablation = _ablation("simulator", chapter, settings | _floors(options), given=False)
 
     def run(told: Told) -> None:
         _simulate(corpus, speakers=200 if full else 60)
@@ -182,6 +203,7 @@ def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part
         "Beside the exact posterior",
         "Simulated worlds whose exact posterior is known ([study.md](study.md) says which).",
         results="study",
+        goals=study_goals,
     )
     yield Part(study, "study", lambda told: _study(study.folder, options, told))
 
@@ -197,8 +219,8 @@ def _ablation(name: str, chapter: Chapter, settings: dict[str, Any], given: bool
     return Part(chapter, name, run, settings["data"] if given else None)
 
 
-def _floors(full: bool) -> dict[str, str]:
-    return {"floors": "all" if full else "fast"}
+def _floors(options: argparse.Namespace) -> dict[str, str]:
+    return {"floors": options.floors or ("all" if options.full else "fast")}
 
 
 def _simulate(corpus: Path, speakers: int) -> None:
@@ -226,6 +248,42 @@ def _study(folder: Path, options: argparse.Namespace, told: Told) -> None:
         settings = tuple(setting.smaller(speakers, 5) for setting in settings[:1])
     request = StudyRequest(folder, settings, options.seeds)
     run_study(request, lambda run, what, done, of: told(f"{run}: {what}", done, of))
+
+
+def _training_time(folder: Path, data: Path, epochs: int | None, told: Told) -> None:
+    """Train once, by the command that people use, and keep how long it took; never twice."""
+    from omg_graph.errors import OmgError
+    from omg_graph.files import write_atomically
+    from omg_graph.model.folder import machine, versions
+
+    result = folder / "training.json"
+    if result.is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model"
+    command = [sys.executable, "-m", "omg_graph.cli", "train", "--data", str(data), "--output", str(model)]
+    command += ["--overwrite", "--json", *(() if epochs is None else ("--epochs", str(epochs)))]
+    told("omg train", 0, 1)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise OmgError(f"omg train was expected to finish, it ended with {done.returncode}: see above")
+    document = {
+        "data": "CMU-MOSI",
+        "epochs_at_most": epochs,
+        "wall_seconds": round(seconds, 1),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "stages": json.loads((model / "manifest.json").read_text("utf-8"))["training"]["seconds"],
+        "versions": versions(),
+        "machine": machine(),
+    }
+    shutil.rmtree(model)
+    lines = ["# Training time", "", "| stage | seconds |", "| --- | ---: |"]
+    lines += [f"| {stage} | {taken:.1f} |" for stage, taken in document["stages"].items()]
+    lines += [f"| all, with starting and reading | {seconds:.1f} |", ""]
+    write_atomically(folder / "training.md", "\n".join(lines).encode())
+    write_atomically(result, json.dumps(document, indent=1).encode())
 
 
 @contextmanager
@@ -263,11 +321,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="PART", help="one of the studies; repeat for more")
     parser.add_argument("--seeds", type=int, help="models of each variant; 5 with --full, else 1")
     parser.add_argument("--epochs", type=int, help="of the executor at most")
+    parser.add_argument("--floors", help="fast, networks, all or none; all with --full, else fast")
     parser.add_argument("--output", type=Path, help="folder for everything; results/full or results/quick")
     parser.add_argument("--page", type=Path, help="the page; docs/results.md with --full")
     parser.add_argument("--page-only", action="store_true", help="write the page from what there is")
     options = parser.parse_args(arguments)
-    options.seeds = options.seeds or (5 if options.full else 1)
+    options.seeds = options.seeds or (FULL_SEEDS if options.full else 1)
     return options
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from goals import AVERAGE, METHOD, PATTERNS, Document, Goal
+from goals import table as goal_table
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-METHOD = "default"
-PATTERNS = "fixed"
+FULL_SEEDS = 5
+"""Of every study in the whole reproduction."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Chapter:
     """Patterns whose errors are averaged together."""
     results: str = "ablation"
     """The name of its files: ``ablation.json`` and ``ablation.md``."""
+    goals: Callable[[Document], Iterator[Goal]] | None = None
+    """What the method is held to there."""
 
 
 def results_page(page: Path, chapters: Sequence[Chapter], *, full: bool) -> None:
@@ -42,13 +46,14 @@ def results_page(page: Path, chapters: Sequence[Chapter], *, full: bool) -> None
     from omg_graph.files import write_atomically
 
     lines = ["# Results", "", *(_linked(line, page) for line in _introduction(full))]
+    lines += _goals(chapters) if full else []
     for chapter in chapters:
         lines += ["", f"## {chapter.title}", "", _linked(chapter.about, page), ""]
         document = _document(chapter)
         if document is None:
             lines.append("Not run yet.")
             continue
-        lines += _facts(document)
+        lines += _facts(document, full)
         if chapter.results == "ablation":
             lines += [*_gains(chapter, document), *_groups(chapter, document)]
         lines += [*_pictures(page, chapter), *_tables(chapter)]
@@ -63,13 +68,38 @@ def _introduction(full: bool) -> list[str]:
     command = "make reproduce-full" if full else "make reproduce"
     lines = [
         f"Written by `{command}` from the results of its studies, as far as they have been run: each says "
-        "how many of its seeds are finished. Differences have 95 % intervals from resampled groups "
+        "which of its seeds are finished. Differences have 95 % intervals from resampled groups "
         "([evaluation.md](evaluation.md#intervals)); where an interval holds zero, no difference is shown. "
         "What the variants are: [ablations.md](ablations.md).",
     ]
     if not full:
         lines += ["", "**A short check that everything runs. These figures mean nothing.**"]
     return lines
+
+
+def _goals(chapters: Sequence[Chapter]) -> list[str]:
+    """How far the method comes, before any table."""
+    found: list[Goal] = []
+    waiting = []
+    for chapter in chapters:
+        document = _document(chapter)
+        if document is None:
+            waiting.append(chapter.title)
+        elif chapter.goals is not None:
+            found += chapter.goals(document)
+    if not found:
+        return []
+    lines = [
+        "",
+        "## At a glance",
+        "",
+        "What the method is held to, and how far it comes. *Not shown*: the figure is on the right side, its "
+        "interval is not. Seeds, epochs, split and machine of each study are in its section. `anchor` is the "
+        "method without its network: where the method isn't ahead of it, the denoiser brings nothing.",
+        "",
+        *goal_table(found),
+    ]
+    return [*lines, "", f"Not run yet: {', '.join(waiting)}."] if waiting else lines
 
 
 def _linked(text: str, page: Path) -> str:
@@ -86,27 +116,24 @@ def _document(chapter: Chapter) -> dict[str, Any] | None:
     return document
 
 
-def _facts(document: Mapping[str, Any]) -> list[str]:
-    """Machine and versions; seeds and epochs are in the tables' own heads."""
-    machine, versions = document.get("machine", {}), document.get("versions", {})
-    gpu = machine.get("gpu", "none")
-    where = processor() if gpu == "none" else f"{gpu}, {processor()}"
+def _facts(document: Document, full: bool) -> list[str]:
+    """Machine, versions and seeds; epochs are in the tables' own heads."""
+    machine, versions = document["machine"], document["versions"]
+    gpu = "" if machine["gpu"] == "none" else f"{machine['gpu']}, "
     packages = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch") if name in versions)
-    return [f"- machine: {where}, {os.cpu_count()} cores; {packages}"]
-
-
-def processor() -> str:
-    """The CPU's model, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    cores = f", {machine['cores']} cores" if "cores" in machine else ""
+    lines = [f"- machine: {gpu}{machine['processor']}{cores}; {packages}"]
+    done = {seed for entry in document.get("variants", ()) for seed in entry["seeds"]}
+    if full and done and len(done) < FULL_SEEDS:
+        lines.append(f"- {len(done)} of the {FULL_SEEDS} seeds of the whole reproduction")
+    return lines
 
 
 def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
     """The method against plain conditional diffusion and against its best floor, every pattern averaged."""
+    from omg_graph.ablation.page import RATES
+    from omg_graph.evaluation.report import TITLES
+
     methods = {entry["name"]: entry for entry in (*document["variants"], *document["floors"])}
     own = _averages(methods.get(METHOD), "figures")
     if not own:
@@ -115,7 +142,7 @@ def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
     floors = [name for name in methods if name not in {entry["name"] for entry in document["variants"]}]
     lines = [
         "",
-        "| metric | the method | beside | it has | the method less it |",
+        "| every pattern, averaged | the method | beside | it has | the method less it |",
         "| --- | ---: | --- | ---: | ---: |",
     ]
     for metric in (*labels, *(name for name in ("nmse", "energy_score") if name in own)):
@@ -130,10 +157,16 @@ def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
             if gap is None or gap["low"] is None:
                 continue
             less = [-gap[key] for key in ("difference", "high", "low")]
-            shown = "no difference shown" if less[1] <= 0 <= less[2] else ""
+            shown = ": no difference shown" if less[1] <= 0 <= less[2] else ""
+            scale, digits = (100, 1) if metric in RATES else (1, 4)
+            had, has, (at, low, high) = (
+                own[metric]["value"] * scale,
+                gap["first"] * scale,
+                (number * scale for number in less),
+            )
             lines.append(
-                f"| {metric} | {own[metric]['value']:.4f} | {name} | {gap['first']:.4f} | "
-                f"{less[0]:+.4f} [{less[1]:+.4f}, {less[2]:+.4f}] {shown} |"
+                f"| {TITLES.get(metric, metric)} | {had:.{digits}f} | `{name}` | {has:.{digits}f} | "
+                f"{at:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{shown} |"
             )
     return [*lines, ""]
 
@@ -141,28 +174,28 @@ def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
 def _averages(entry: Mapping[str, Any] | None, kind: str) -> dict[str, Mapping[str, Any]]:
     """Metric to its row over all fixed patterns."""
     rows = {} if entry is None else entry["protocols"].get(PATTERNS, {})
-    return {row["metric"]: row for row in rows.get(kind, ()) if row["condition"] == "average"}
+    return {row["metric"]: row for row in rows.get(kind, ()) if row["condition"] == AVERAGE}
 
 
-def _groups(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
+def _groups(chapter: Chapter, document: Document) -> list[str]:
     """Normalised squared error, averaged over missing modalities, then over the patterns of a group."""
-    if not chapter.groups:
-        return []
     lines = [
         f"| normalised squared error | {' | '.join(chapter.groups)} |",
         f"| --- |{' ---: |' * len(chapter.groups)}",
     ]
     for entry in (*document["variants"], *document["floors"]):
         rows = entry["protocols"].get(PATTERNS, {}).get("figures", ())
-        errors = {row["condition"]: row["value"] for row in rows if row["metric"] == "nmse"}
-        by_views = {frozenset(name.split("+")): value for name, value in errors.items()}
-        cells = []
-        for patterns in chapter.groups.values():
-            found = [by_views[frozenset(p)] for p in patterns if by_views.get(frozenset(p)) is not None]
-            cells.append(f"{sum(found) / len(found):.4f}" if len(found) == len(patterns) else "–")
-        if set(cells) != {"–"}:
-            lines.append(f"| {entry['name']} | {' | '.join(cells)} |")
-    return ["", *lines, ""]
+        errors = {row["condition"]: row for row in rows if row["metric"] == "nmse"}
+        found = [errors.get(group) for group in chapter.groups]
+        if any(found):
+            cells = ["–" if row is None else _with_interval(row) for row in found]
+            lines.append(f"| `{entry['name']}` | {' | '.join(cells)} |")
+    return ["", *lines, ""] if len(lines) > 2 else []
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    value = f"{row['value']:.4f}"
+    return value if row["low"] is None else f"{value} [{row['low']:.4f}, {row['high']:.4f}]"
 
 
 def _pictures(page: Path, chapter: Chapter) -> list[str]:

@@ -17,10 +17,9 @@ def ask(request: dict) -> dict:
     """Here a web page, a chat message or a ticket would come in."""
     if request["error"]:
         print(request["error"])
-    for number, candidate in enumerate(request["candidates"]):
-        mark = "*" if number == request["chosen"] else " "
-        print(f"{mark} {number} {candidate['text']} (score {candidate['score']:.2f})")
-    said = input("a number, FIELD=VALUE, or Enter for the one with the star: ")
+    for candidate in request["candidates"]:
+        print(f"{candidate['number']} {candidate['text']} (score {candidate['score']:.2f})")
+    said = input("a number, FIELD=VALUE, or Enter for the first, which the model chose: ")
     if not said:
         return {"accept": True}
     field, equals, value = said.partition("=")

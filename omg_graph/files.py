@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omg_graph.errors import DataError, OmgError
+from omg_graph.errors import ConfigError, DataError, OmgError
 
 
 class DataFolder:
@@ -123,6 +124,52 @@ def write_atomically(path: Path, content: bytes) -> None:
         made.unlink(missing_ok=True)
 
 
+class KeyedFiles:
+    """A folder of small files, each named by a hash of all that its content depends on.
+
+    Several processes may share it: a file appears whole, and two that write the same one write what either
+    would take.
+    """
+
+    def __init__(self, folder: Path, suffix: str, *, what: str, remedy: str) -> None:
+        """Open a folder, making it if need be.
+
+        Args:
+            folder: where it lies.
+            suffix: of its files.
+            what: what is kept there, for the message.
+            remedy: what to do where it can't be written, for the message.
+
+        Raises:
+            ConfigError: if it can't be written.
+        """
+        self._folder, self._suffix = folder, suffix
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise ConfigError(
+                f"a folder that can be written was expected for {what}, {folder} isn't one: {remedy}"
+            )
+
+    def read(self, key: str) -> bytes | None:
+        """The content, or None where there is none."""
+        try:
+            return self.path(key).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Keep a content; a full disk costs repeated work later, and no result now."""
+        path = self.path(key)
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, content)
+
+    def path(self, key: str) -> Path:
+        """The file of a key, there or not."""
+        return self._folder / key[:2] / f"{key}{self._suffix}"
+
+
 def _swap(made: Path, target: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
     old = aside / target.name
@@ -146,7 +193,12 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+_READING_UMASK = threading.Lock()
+"""The umask is read by setting it, which two threads must not do at once."""
+
+
 def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
+    with _READING_UMASK:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,8 +92,8 @@ def export_spans() -> None:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
     except ImportError:
         raise ConfigError(
             f"{named} asks for spans, and the packages that send them aren't there: "
@@ -105,7 +105,28 @@ def export_spans() -> None:
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider(resource=Resource.create({"service.name": "omg"}))
         trace.set_tracer_provider(provider)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+
+    place = f"{named}={os.environ[named]}"
+
+    class Exporter(OTLPSpanExporter):
+        """Tells once, at the end, of what didn't arrive, and not of each time that it tried."""
+
+        lost = 0
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            result = super().export(spans)
+            self.lost += 0 if result is SpanExportResult.SUCCESS else len(spans)
+            return result
+
+        def shutdown(self) -> None:
+            super().shutdown()  # type: ignore[no-untyped-call]
+            if self.lost:
+                remedy = "see that a collector answers there, or unset it"
+                _log.warning("%d spans didn't arrive at %s: %s", self.lost, place, remedy)
+
+    if not _log.isEnabledFor(logging.DEBUG):
+        logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
+    provider.add_span_processor(BatchSpanProcessor(Exporter()))
 
 
 def keep_content_home() -> None:

@@ -171,6 +171,70 @@ def tiny_text_encoder() -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_thinker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-Omni thinker of random weights with a tokenizer of its kind. Read it, never write."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5OmniThinkerConfig,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+    )
+
+    from omg_graph.planner.prompting import load_prompt
+    from omg_graph.planner.schema_files import AFFECT, load_schema
+    from omg_graph.seeding import seeded
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+    special += ["<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>"]
+    tokenizer = Tokenizer(models.BPE())
+    # words with the space before them, digits, punctuation with the space before it, space
+    pieces = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(pieces, "isolated"), letters])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    told = load_prompt("en").system_message(load_schema(AFFECT))
+    tokenizer.train_from_iterator([told, '{"Entity": "story", "Action": "praises"}'], trainer)
+    tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in special])
+    folder = tmp_path_factory.mktemp("thinker")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    ).save_pretrained(folder)
+    ids = {word: tokenizer.token_to_id(word) for word in special}
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    sound = {"num_mel_bins": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    words = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    config = Qwen2_5OmniThinkerConfig(
+        vision_config={**vision, "fullatt_block_indexes": [1], "initializer_range": 0.2},
+        audio_config={**sound, "d_model": 32, "output_dim": 32, "initializer_range": 0.2},
+        text_config={
+            **words,
+            "vocab_size": tokenizer.get_vocab_size() + 7,  # more than the tokenizer has, as in the real one
+            "num_key_value_heads": 2,
+            "rope_parameters": rotary,
+            "initializer_range": 0.2,
+        },
+        audio_token_index=ids["<|AUDIO|>"],
+        image_token_index=ids["<|IMAGE|>"],
+        video_token_index=ids["<|VIDEO|>"],
+        audio_start_token_id=ids["<|audio_bos|>"],
+        audio_end_token_id=ids["<|audio_eos|>"],
+        vision_start_token_id=ids["<|vision_bos|>"],
+        vision_end_token_id=ids["<|vision_eos|>"],
+        initializer_range=0.2,
+    )
+    with seeded("tiny thinker"):
+        Qwen2_5OmniThinkerForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+TINY_NETWORKS = {"members": 2, "hidden": 8, "components": 4, "epochs": 2}
+
+
+@pytest.fixture(scope="session")
 def tiny_settings(tiny_text_encoder: str) -> dict[str, Any]:
     """A training configuration that takes seconds."""
     return {
@@ -180,6 +244,7 @@ def tiny_settings(tiny_text_encoder: str) -> dict[str, Any]:
         "planner": {"width": 16, "layers": 1, "epochs": 2, "folds": 2, "patterns": 4},
         "retriever": {"epochs": 1, "top_k": 4, "shortlist": 6},
         "executor": {"width": 16, "heads": 2, "train_steps": 50, "sample_steps": 5},
+        "task": {"direct": TINY_NETWORKS},
         "optimiser": {"epochs": 2, "batch_size": 32},
     }
 

@@ -26,7 +26,7 @@ from omg_graph.model.folder import load_model
 from omg_graph.samples.reading import read_data_file
 from omg_graph.telemetry import CONTENT, step
 
-NODES = ["planner", "rerank", "review", "retriever", "executor"]
+NODES = ["planner", "rerank", "retriever", "executor"]
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,25 @@ def collector() -> Iterator[Collector]:
     made = Collector()
     yield made
     made.close()
+
+
+def test_a_collector_that_isnt_there_is_told_in_a_line() -> None:
+    """However often OpenTelemetry tries, and in a process of its own, as its settings hold for all of it."""
+    program = (
+        "from omg_graph.telemetry import export_spans, step\n"
+        "export_spans()\n"
+        "with step('planner'):\n"
+        "    pass\n"
+    )
+    environment = os.environ | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("1 spans didn't arrive at OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9: ")
 
 
 @pytest.mark.parametrize("asked", [False, True])

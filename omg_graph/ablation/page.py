@@ -56,8 +56,9 @@ def facts(results: AblationResults) -> list[str]:
     """What the figures rest on."""
     request, done = results.request, results.measured.get(DEFAULT)
     seeds = 0 if done is None else len(done.seeds)
+    named = "" if done is None else f" ({', '.join(map(str, done.seeds))})"
     told = [
-        f"{seeds} of {results.wanted} seeds; epochs of the executor at most "
+        f"{seeds} of {results.wanted} seeds{named}; epochs of the executor at most "
         f"{request.base().optimiser.epochs}; configuration {request.config or 'default'}",
         f"random: missing rate {request.missing_rate:g}, {request.mask_seeds} masks; fixed: every pattern, "
         "averaged; metrics in percent, but for NMSE, MAE and the like",
@@ -134,7 +135,8 @@ def gradient_section(results: AblationResults) -> list[str]:
         "",
         "The cosine between the gradients of a semantic loss and of the noise loss on the weights of the "
         "denoiser's blocks, over training; below zero they are in conflict. The paper claims conflict in one "
-        "end-to-end network, relieved by planning, retrieval and injection in different layers.",
+        "end-to-end network, relieved by planning, retrieval and injection in different layers. In brackets "
+        "the lowest and the highest of several trainings (seeds and folds); one has none.",
         "",
         *table_head(
             ["variant", *(head for name in SEMANTIC for head in (f"cos(L_{name}, noise)", "negative"))]
@@ -144,7 +146,10 @@ def gradient_section(results: AblationResults) -> list[str]:
         cells = [f"`{name}`"]
         for loss in SEMANTIC:
             found = conflicts(records, loss)
-            cells += ["–", "–"] if found is None else [f"{found[0]:+.3f}", f"{100 * found[1]:.0f} %"]
+            if found is None:
+                cells += ["–", "–"]
+            else:
+                cells += [figure_text(found[0], interval=True, signed=True), f"{100 * found[1]:.0f} %"]
         lines.append(table_line(cells))
     return [*lines, ""]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ from omg_graph.evaluation.evaluate import METRICS
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.runner import METHOD
 from omg_graph.evaluation.statistics import statistics_of
-from omg_graph.evaluation.tables import SampleTable
+from omg_graph.evaluation.tables import SampleTable, conditions_in_order
 from omg_graph.model.folder import machine, versions
 
 Entry = Variant | Swap
+Groups = dict[str, tuple[str, ...]]
+"""Name to the conditions that are averaged together."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Figures:
     """One method under one protocol."""
 
     values: dict[tuple[str, str], Interval]
-    """(metric, condition or ``average``) to figure."""
+    """(metric, condition, ``average`` or group of conditions) to figure."""
     differences: list[Difference]
     """From the method itself, on the seeds that both have; empty for the method."""
 
@@ -141,14 +143,16 @@ def collect(request: AblationRequest, variants: Sequence[Variant], swaps: Sequen
         own = {name: methods_of(rows)[METHOD] for name, rows in tables.items()}
         resamples = resamples_of([Results(name, rows) for name, rows in own.items()])
         results.notes[protocol] = resamples.note
+        groups = _groups(request.groups, own[DEFAULT])
         statistics = statistics_of(own[DEFAULT])
         results.metrics = tuple(dict.fromkeys([*results.metrics, *(s.name for s in statistics)]))
         results.family = own[DEFAULT][0].family
         for name, rows in own.items():
-            figures[name][protocol] = _figures(name, rows, own[DEFAULT], resamples)
+            figures[name][protocol] = _figures(name, rows, own[DEFAULT], resamples, groups)
         for method, rows in methods_of(tables[DEFAULT]).items():
             if method != METHOD:
-                floors.setdefault(method, {})[protocol] = _figures(method, rows, own[DEFAULT], resamples)
+                beside = _figures(method, rows, own[DEFAULT], resamples, groups)
+                floors.setdefault(method, {})[protocol] = beside
     results.reranked = _reranked(request, seeds.get(DEFAULT, ()))
     results.measured = {
         name: Measured(name, tuple(seeds[name]), figures[name], _alias(owner, name)) for name in seeds
@@ -179,7 +183,7 @@ def _reranked(request: AblationRequest, seeds: Sequence[int]) -> float | None:
 
 
 def _figures(
-    name: str, tables: list[SampleTable], default: list[SampleTable], resamples: Resamples
+    name: str, tables: list[SampleTable], default: list[SampleTable], resamples: Resamples, groups: Groups
 ) -> Figures:
     values: dict[tuple[str, str], Interval] = {}
     differences: list[Difference] = []
@@ -192,15 +196,32 @@ def _figures(
         found = resamples.by_condition(statistic, tables)
         defined = {place: numbers for place, numbers in found.items() if not np.isnan(numbers[0])}
         if defined:
-            everything = {AVERAGE: average(list(defined.values()))} | defined
-            values |= {(statistic.name, place): interval(n) for place, n in everything.items()}
+            averaged = {AVERAGE: tuple(defined)} | groups
+            means = {
+                place: average([defined[member] for member in members])
+                for place, members in averaged.items()
+                if all(member in defined for member in members)
+            }
+            values |= {(statistic.name, place): interval(n) for place, n in (means | defined).items()}
         if tables is not default and compared:
-            differences += paired(
-                statistic,
-                resamples.by_condition(statistic, compared),
-                resamples.by_condition(statistic, against),
-            )
+            ours, theirs = (resamples.by_condition(statistic, of) for of in (compared, against))
+            differences += paired(statistic, ours, theirs)
+            for group, members in groups.items():
+                parts = ({member: of[member] for member in members} for of in (ours, theirs))
+                rows = paired(statistic, *parts)  # the mean, then each condition
+                if len(rows) == 1 + len(members):
+                    differences.append(replace(rows[0], condition=group))
     return Figures(values, differences)
+
+
+def _groups(groups: Mapping[str, Sequence[Sequence[str]]], tables: Sequence[SampleTable]) -> Groups:
+    """Name to conditions, of those groups that are there as a whole."""
+    named = {frozenset(name.split("+")): name for name in conditions_in_order(tables)}
+    return {
+        group: tuple(named[frozenset(pattern)] for pattern in patterns)
+        for group, patterns in groups.items()
+        if all(frozenset(pattern) in named for pattern in patterns)
+    }
 
 
 def _gradients(request: AblationRequest, variants: Sequence[Variant]) -> dict[str, list[dict[str, Any]]]:
@@ -215,18 +236,26 @@ def _gradients(request: AblationRequest, variants: Sequence[Variant]) -> dict[st
     return found
 
 
-def conflicts(records: Sequence[dict[str, Any]], loss: str) -> tuple[float, float] | None:
+def conflicts(records: Sequence[dict[str, Any]], loss: str) -> tuple[Interval, float] | None:
     """Mean cosine of a semantic loss with the noise loss, and the share of batches in which it is negative.
 
     Args:
-        records: of one variant, over epochs, seeds and batches.
+        records: of one variant, over epochs, seeds, folds and batches.
         loss: one of ``SEMANTIC``.
 
     Returns:
-        None where there never was a gradient of both.
+        The mean with the means of the lowest and the highest training (NaN of a single one); None where there
+        never was a gradient of both.
     """
-    cosines = np.array([cosine for record in records for cosine in record[loss]])
-    return None if not len(cosines) else (float(cosines.mean()), float((cosines < 0).mean()))
+    by_training: dict[tuple[Any, Any], list[float]] = {}
+    for record in records:
+        by_training.setdefault((record["seed"], record["fold"]), []).extend(record[loss])
+    trainings = [float(np.mean(found)) for found in by_training.values() if found]
+    if not trainings:
+        return None
+    cosines = np.array([cosine for found in by_training.values() for cosine in found])
+    low, high = (min(trainings), max(trainings)) if len(trainings) > 1 else (float("nan"), float("nan"))
+    return Interval(float(cosines.mean()), low, high), float((cosines < 0).mean())
 
 
 def course(records: Sequence[dict[str, Any]], loss: str) -> list[tuple[int, float]]:

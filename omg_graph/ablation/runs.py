@@ -51,10 +51,15 @@ class AblationRequest:
     split: str | None = None
     patterns: Sequence[Sequence[str]] | None = None
     """What is observed under the fixed protocol; its own choice if None."""
+    groups: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    """Name to fixed patterns that are averaged by themselves, beside the average of all."""
     metrics: str = "auto"
     draws: int = 0
     floors: str = "fast"
     """Which floors stand beside, measured once with the method itself."""
+    drawn_floors: str | None = None
+    """Which of them where masks are drawn, the same if None. Drawn masks of many modalities have hundreds of
+    patterns, and a specialist each."""
     device: str = "auto"
     label: str | None = None
     fill_nonfinite: FillNonfinite | None = None
@@ -150,11 +155,10 @@ def run_variant(
         return
     folder = train_variant(request, variant, seed, told)
     if not is_measured(output, variant.name, seed):
-        floors = request.floors if variant.name == DEFAULT else "none"
-        _measure(request, folder, variant.name, seed, told, floors=floors)
+        _measure(request, folder, variant.name, seed, told, floors=variant.name == DEFAULT)
     for swap in waiting:
         with _swapped(folder, swap, request.text_encoder) as changed:
-            _measure(request, changed, swap.name, seed, told, floors="none")
+            _measure(request, changed, swap.name, seed, told)
     if not request.keep_models:
         shutil.rmtree(folder)
 
@@ -220,8 +224,10 @@ class _Training:
 
 
 def _measure(
-    request: AblationRequest, folder: Path, name: str, seed: int, told: Progress, *, floors: str
+    request: AblationRequest, folder: Path, name: str, seed: int, told: Progress, *, floors: bool = False
 ) -> None:
+    drawn = request.floors if request.drawn_floors is None else request.drawn_floors
+    chosen = {"random": drawn, "fixed": request.floors}
     for protocol in PROTOCOLS:
         target = evaluation_folder(request.output, name, seed, protocol)
         if (target / METRICS).is_file():
@@ -238,7 +244,7 @@ def _measure(
                 seeds=request.mask_seeds,
                 metrics=request.metrics,
                 draws=request.draws,
-                floors=floors,
+                floors=chosen[protocol] if floors else "none",
                 label=request.label,
                 fill_nonfinite=request.fill_nonfinite,
                 device=request.device,

@@ -68,6 +68,9 @@ NEITHER: dict[str, Any] = {
 }
 """Zeros for c_S and E, and no loss that asks for them."""
 
+NO_NETWORKS = {"members": 0}
+"""No direct head."""
+
 
 def _concat(config: TrainingConfig) -> dict[str, Any]:
     layers = list(range(config.executor.layers))
@@ -149,7 +152,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "plain-diffusion",
         "plain conditional diffusion: the same network and budget with nothing fitted in closed form either",
-        _always(**NEITHER, executor={"anchor": "none"}, task={"reading": "none"}),
+        _always(**NEITHER, executor={"anchor": "none"}, task={"reading": "none", "direct": NO_NETWORKS}),
         ("architecture",),
     ),
     Variant(
@@ -160,8 +163,20 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "no-label-reader",
-        "the head has u_X and slots alone: what the closed-form estimate of the label brings",
+        "nothing reads the label in closed form, and no words: what the label reader brings",
         _always(task={"reading": "none"}),
+        ("task",),
+    ),
+    Variant(
+        "no-direct-head",
+        "no networks from the observation straight to the label are averaged in: what they bring",
+        _always(task={"direct": NO_NETWORKS}),
+        ("task",),
+    ),
+    Variant(
+        "head-alone",
+        "the head has u_X and slots alone, neither label reader nor direct head",
+        _always(task={"reading": "none", "direct": NO_NETWORKS}),
         ("task",),
     ),
     Variant(

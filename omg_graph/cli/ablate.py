@@ -55,7 +55,7 @@ def ablate(
         str, typer.Option(help="Family of metrics: auto, mosi, sims, classes or number.")
     ] = "auto",
     draws: Annotated[int, typer.Option(min=0, help="Samples of what is missing; 0 for none.")] = 0,
-    floors: Annotated[str, typer.Option(help="Floors beside: fast, all or none.")] = "fast",
+    floors: Annotated[str, typer.Option(help="Floors beside: fast, networks, all or none.")] = "fast",
     label: Label = None,
     fill_nonfinite: Annotated[
         str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)

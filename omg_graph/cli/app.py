@@ -12,8 +12,11 @@ import typer
 from omg_graph.cli import data, kb, trace
 from omg_graph.cli.ablate import ablate
 from omg_graph.cli.compare import compare
+from omg_graph.cli.distill import distill
 from omg_graph.cli.doctor import doctor
 from omg_graph.cli.evaluate import evaluate
+from omg_graph.cli.examples import examples
+from omg_graph.cli.planner_report import planner_report
 from omg_graph.cli.run import run
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import simulate
@@ -76,18 +79,20 @@ def omg(
         typer.echo(text)
 
 
-app.command()(run)
-app.command()(train)
+app.command(epilog=examples("run"))(run)
+app.command(epilog=examples("train"))(train)
+app.command(epilog=examples("distill"))(distill)
+app.command(epilog=examples("planner-report"))(planner_report)
 app.command()(tune)
-app.command()(evaluate)
-app.command()(compare)
-app.command()(ablate)
+app.command(epilog=examples("evaluate"))(evaluate)
+app.command(epilog=examples("compare"))(compare)
+app.command(epilog=examples("ablate"))(ablate)
 app.add_typer(data.app, name="data")
 app.add_typer(kb.app, name="kb")
 app.add_typer(trace.app, name="trace")
-app.command()(simulate)
+app.command(epilog=examples("simulate"))(simulate)
 app.command()(study)
-app.command()(doctor)
+app.command(epilog=examples("doctor"))(doctor)
 
 
 def build_command(settings: Settings) -> Any:

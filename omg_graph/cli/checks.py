@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from omg_graph.errors import OmgError
+
+if TYPE_CHECKING:
+    from omg_graph.encoders.hidden_states import ThinkerRecord
+    from omg_graph.model.config import ModelConfig
 
 Status = Literal["ok", "note", "problem"]
 """A note is something one can do without; with a problem the model asked for doesn't work."""
@@ -22,6 +26,18 @@ Status = Literal["ok", "note", "problem"]
 OLDEST_PYTHON = (3, 11)
 DISTRIBUTION = "omg-graph"
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
+
+EXTRAS = {
+    "offline": "the text encoder without the Hugging Face hub",
+    "chat": "plans by a chat model",
+    "qwen": "plans and encodings by Qwen2.5-Omni",
+    "media": "recordings of sound at another rate",
+    "studio": "LangGraph's server and Studio",
+    "telemetry": "spans by OpenTelemetry",
+    "baselines": "trained floors beside omg evaluate",
+    "plots": "pictures from omg evaluate",
+}
+"""What each extra is for; ``dev`` is for those who change the package."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +61,14 @@ def run_checks(model: Path | None, text_encoder: Path | None, network: bool) -> 
     """
     packages = check_packages()
     broken = any(check.status == "problem" for check in packages)
-    checks = [check_python(), *packages, *check_devices()]
-    folder, name, found = check_model(model)
+    checks = [check_python(), *packages, *check_extras(), *check_devices()]
+    folder, config, found = check_model(model)
     checks += found
-    checks.append(check_text_encoder(name, text_encoder, network))
+    if config is not None and config.thinker is not None:
+        checks.append(check_thinker(config.thinker, text_encoder, network))
+    else:
+        name = None if config is None else config.text_encoder
+        checks.append(check_text_encoder(name, text_encoder, network))
     whole = folder is not None and not broken
     checks += check_planners(whole)
     checks.append(check_cache())
@@ -65,7 +85,7 @@ def check_python() -> Check:
 
 
 def check_packages() -> list[Check]:
-    """What the package declares that it needs, and its extras other than ``dev``."""
+    """What the package declares that it needs."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
         checks = [Check("installation", DISTRIBUTION, "ok", metadata.version(DISTRIBUTION))]
@@ -73,28 +93,53 @@ def check_packages() -> list[Check]:
         remedy = f"install it with pip install {DISTRIBUTION}"
         return [Check("installation", DISTRIBUTION, "problem", "not installed as a package", remedy)]
     for requirement in requirements:
-        extra = _EXTRA.search(requirement)
-        if extra is None or extra[1] != "dev":
-            checks.append(_package(requirement, None if extra is None else extra[1]))
+        if _EXTRA.search(requirement) is None:
+            wanted, name, found, fits = _package(requirement)
+            remedy = "" if fits else f"pip install '{wanted}'"
+            checks.append(Check("installation", name, "ok" if fits else "problem", found, remedy))
     return checks
 
 
-def _package(requirement: str, extra: str | None) -> Check:
+def check_extras() -> list[Check]:
+    """What can be installed beside it, what for, and whether it is there."""
+    try:
+        requirements = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # this is told of the package itself
+        return []
+    parts: dict[str, list[str]] = {}
+    for requirement in requirements:
+        extra = _EXTRA.search(requirement)
+        if extra is not None and extra[1] != "dev":
+            parts.setdefault(extra[1], []).append(requirement)
+    stale = [
+        Check("extras", name, "note", "unknown to this installation", f"for {EXTRAS[name]}: install it anew")
+        for name in EXTRAS
+        if name not in parts
+    ]
+    return [*(_extra(name, parts[name]) for name in parts), *stale]
+
+
+def _extra(name: str, requirements: list[str]) -> Check:
+    packages = [_package(requirement) for requirement in requirements]
+    told = ", ".join(f"{package} {found}" for _, package, found, _ in packages)
+    if all(fits for *_, fits in packages):
+        return Check("extras", name, "ok", told)
+    purpose = f"for {EXTRAS[name]}: " if name in EXTRAS else ""
+    return Check("extras", name, "note", told, f"{purpose}pip install '{DISTRIBUTION}[{name}]'")
+
+
+def _package(requirement: str) -> tuple[str, str, str, bool]:
+    """What is wanted, the package's name, what of it is there, and whether that will do."""
     wanted = requirement.split(";", maxsplit=1)[0].strip()
     match = re.match(r"[\w.-]+", wanted)
     name = wanted if match is None else match[0]
-    label = name if extra is None else f"{name} (extra {extra})"
-    missing: Status = "problem" if extra is None else "note"
-    target = f"'{wanted}'" if extra is None else f"'{DISTRIBUTION}[{extra}]'"
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check("installation", label, missing, "not installed", f"pip install {target}")
+        return wanted, name, "not installed", False
     if not _satisfies(version, wanted.removeprefix(name)):
-        return Check(
-            "installation", label, missing, f"{version}, {wanted} is needed", f"pip install {target}"
-        )
-    return Check("installation", label, "ok", version)
+        return wanted, name, f"{version}, {wanted} is needed", False
+    return wanted, name, version, True
 
 
 def _satisfies(version: str, specifier: str) -> bool:
@@ -128,11 +173,11 @@ def check_devices() -> list[Check]:
     return checks
 
 
-def check_model(given: Path | None) -> tuple[Path | None, str | None, list[Check]]:
+def check_model(given: Path | None) -> tuple[Path | None, ModelConfig | None, list[Check]]:
     """Whether a model is whole: every file against the manifest, and its knowledge base.
 
     Returns:
-        The folder if it is whole, the name of its text encoder if that can be told, and the checks.
+        The folder if it is whole, its configuration if it can be read, and the checks.
     """
     label = "embedded default" if given is None else str(given)
     remedy = "install omg-graph anew, or train a model and name it with --model" if given is None else ""
@@ -155,7 +200,7 @@ def check_model(given: Path | None) -> tuple[Path | None, str | None, list[Check
     shapes = ", ".join(f"{spec.name} {' x '.join(map(str, spec.shape))}" for spec in config.modalities)
     return (
         folder,
-        config.text_encoder,
+        config,
         [
             Check("model", label, "ok", found),
             Check("model", "modalities", "ok", shapes),
@@ -194,6 +239,19 @@ def check_text_encoder(name: str | None, folder: Path | None, network: bool) -> 
     return Check("text encoder", name, "ok", str(found))
 
 
+def check_thinker(record: ThinkerRecord, place: Path | None, network: bool) -> Check:
+    """Whether the thinker that the model reads through is there."""
+    from omg_graph.model.thinkers import recorded_states
+
+    try:
+        with _hub(network):
+            found = recorded_states(record, place).folder
+    except OmgError as error:
+        remedy = "name its folder with --encoder-model, or omg doctor --network where the hub can be reached"
+        return Check("text encoder", "Qwen2.5-Omni", "problem", _line(error), remedy)
+    return Check("text encoder", "Qwen2.5-Omni", "ok", str(found))
+
+
 @contextmanager
 def _hub(allowed: bool) -> Iterator[None]:
     """Keep huggingface_hub off the network unless it is allowed there."""
@@ -219,16 +277,21 @@ def check_planners(whole: bool) -> list[Check]:
             "planners", "distilled", "problem", "not usable", "mend the installation and the model first"
         )
     )
-    later = Check("planners", "Qwen2.5-Omni", "note", "not in this version", "use the distilled planner")
-    return [distilled, _chat_planner(), later]
+    chat = "usable with the provider's key in the environment"
+    qwen = "usable with a checkpoint (--planner-model)"
+    return [
+        distilled,
+        _planner("chat", ("langchain", "langchain_openai"), "chat", chat),
+        _planner("qwen-omni", ("llguidance",), "qwen", qwen),
+    ]
 
 
-def _chat_planner() -> Check:
-    absent = [name for name in ("langchain", "langchain_openai") if find_spec(name) is None]
+def _planner(name: str, packages: tuple[str, ...], extra: str, usable: str) -> Check:
+    absent = [package for package in packages if find_spec(package) is None]
     if absent:
-        remedy = "pip install 'omg-graph[chat]'"
-        return Check("planners", "chat", "note", f"{' and '.join(absent)} not installed", remedy)
-    return Check("planners", "chat", "ok", "usable with the provider's key in the environment")
+        remedy = f"pip install '{DISTRIBUTION}[{extra}]'"
+        return Check("planners", name, "note", f"{' and '.join(absent)} not installed", remedy)
+    return Check("planners", name, "ok", usable)
 
 
 def check_cache() -> Check:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from omg_graph.cli.examples import examples
+from omg_graph.cli.options import AsJson
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,7 +23,7 @@ def data() -> None:
     """Look at data files."""
 
 
-@app.command()
+@app.command(epilog=examples("data check"))
 def check(
     file: Annotated[Path, typer.Argument(help="A pickle or .npz file of samples.")],
     modalities: Annotated[
@@ -31,7 +34,7 @@ def check(
     fill_nonfinite: Annotated[
         Literal["zero", "mean"] | None, typer.Option(help="Fill single NaN and infinities, and accept them.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a file holds and what is wrong with it; exit with 2 where it can't be used."""
     from omg_graph.samples.checking import check_data

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omg_graph.cli.options import AsJson
+
 if TYPE_CHECKING:
     from omg_graph.cli.checks import Check
 
@@ -19,12 +21,17 @@ def doctor(
         Path | None, typer.Option("--model", help="A model folder to check; else the embedded default.")
     ] = None,
     text_encoder: Annotated[
-        Path | None, typer.Option("--text-encoder", help="A folder with the text encoder's weights.")
+        Path | None,
+        typer.Option(
+            "--text-encoder",
+            "--encoder-model",
+            help="A folder with the text encoder's weights, or the Qwen2.5-Omni thinker's.",
+        ),
     ] = None,
     network: Annotated[
         bool, typer.Option("--network", help="Ask the Hugging Face hub too, and download if need be.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is installed and usable; exit with 1 where the model doesn't work."""
     from omg_graph.cli.checks import run_checks

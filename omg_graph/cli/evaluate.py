@@ -10,7 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omg_graph.cli.beside import show_beside_paper
-from omg_graph.cli.options import AsJson, Device, TextEncoder, require_data
+from omg_graph.cli.options import (
+    AsJson,
+    Device,
+    MaxPlannerCalls,
+    OnInvalidPlan,
+    PlannerCache,
+    PlannerDevice,
+    PlannerDtype,
+    PlannerFourBit,
+    PlannerLanguage,
+    PlannerMedia,
+    PlannerModel,
+    PlannerName,
+    TextEncoder,
+    planner_options,
+    require_data,
+)
 from omg_graph.cli.output import bars, cell, note, print_json, stdout_console
 
 if TYPE_CHECKING:
@@ -64,7 +80,10 @@ def evaluate(
         ),
     ] = None,
     floors: Annotated[
-        str, typer.Option(help="fast: floors in closed form; all: trained ones too, in minutes; or none.")
+        str,
+        typer.Option(
+            help="fast: floors in closed form; networks: and two trained ones; all (minutes); or none."
+        ),
     ] = "fast",
     floor_seeds: Annotated[int, typer.Option(min=1, help="Trainings of each trained floor.")] = 1,
     floor_model: Annotated[
@@ -79,6 +98,16 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     device: Device = "auto",
+    planner: PlannerName = "distilled",
+    planner_model: PlannerModel = None,
+    planner_language: PlannerLanguage = "en",
+    planner_media: PlannerMedia = "auto",
+    max_planner_calls: MaxPlannerCalls = None,
+    on_invalid_plan: OnInvalidPlan = "error",
+    planner_cache: PlannerCache = True,
+    planner_device: PlannerDevice = "auto",
+    planner_dtype: PlannerDtype = "auto",
+    planner_4bit: PlannerFourBit = False,
     text_encoder: TextEncoder = None,
     beside_paper: Annotated[
         str | None, typer.Option(help="The paper's figures beside: mosi or mosei.", show_default=False)
@@ -126,6 +155,18 @@ def evaluate(
         fill_nonfinite="zero" if fill_nonfinite == "zero" else "mean" if fill_nonfinite else None,
         limit=limit,
         device=device,
+        planner=planner,
+        planner_options=planner_options(
+            model=planner_model,
+            language=planner_language,
+            media=planner_media,
+            max_calls=max_planner_calls,
+            on_invalid=on_invalid_plan,
+            cache=planner_cache,
+            device=planner_device,
+            dtype=planner_dtype,
+            four_bit=planner_4bit,
+        ),
         text_encoder=text_encoder,
         beside_paper=None if beside_paper is None else dataset_named(beside_paper),
     )

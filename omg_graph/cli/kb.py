@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from omg_graph.cli.examples import examples
+from omg_graph.cli.options import AsJson, TextEncoder
+
 if TYPE_CHECKING:
     from omg_graph.model.model import Model
     from omg_graph.retriever.entries import KnowledgeBase
@@ -24,9 +27,6 @@ ModelOption = Annotated[
     Path | None, typer.Option("--model", help="A model folder; else the embedded default.")
 ]
 KbOption = Annotated[Path | None, typer.Option("--kb", help="A knowledge base folder; else the model's own.")]
-EncoderOption = Annotated[
-    Path | None, typer.Option("--text-encoder", help="A folder with the text encoder's weights.")
-]
 ModalitiesOption = Annotated[
     str | None, typer.Option("--modalities", help="Fields to read as modalities, with commas between.")
 ]
@@ -36,7 +36,6 @@ FillOption = Annotated[
     typer.Option("--fill-nonfinite", help="Fill single NaN and infinities."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the planner's draws.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback()
@@ -44,7 +43,7 @@ def kb() -> None:
     """Build, extend and ask knowledge bases."""
 
 
-@app.command()
+@app.command(epilog=examples("kb build"))
 def build(
     data: DataOption,
     output: Annotated[Path, typer.Option("--output", help="The folder to write, replaced if it is one.")],
@@ -53,7 +52,7 @@ def build(
     modalities: ModalitiesOption = None,
     label: LabelOption = None,
     fill_nonfinite: FillOption = None,
-    text_encoder: EncoderOption = None,
+    text_encoder: TextEncoder = None,
     seed: SeedOption = 0,
 ) -> None:
     """Make a knowledge base of samples, for one model."""
@@ -75,7 +74,7 @@ def add(
     modalities: ModalitiesOption = None,
     label: LabelOption = None,
     fill_nonfinite: FillOption = None,
-    text_encoder: EncoderOption = None,
+    text_encoder: TextEncoder = None,
     seed: SeedOption = 0,
 ) -> None:
     """Add samples to a knowledge base; an entry with the id of a new one is replaced."""
@@ -93,14 +92,14 @@ def add(
     typer.echo(f"{len(new) - replaced} entries added to {kb}, {replaced} replaced: {len(extended)} in all")
 
 
-@app.command()
+@app.command(epilog=examples("kb query"))
 def query(
     text: Annotated[str, typer.Option("--text", help="What to look for, in words.")],
     model: ModelOption = None,
     kb: KbOption = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many entries to list.")] = 5,
-    text_encoder: EncoderOption = None,
-    as_json: JsonOption = False,
+    text_encoder: TextEncoder = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the entries whose text means most nearly what is asked for."""
     from omg_graph.cli.loading import open_model
@@ -123,7 +122,7 @@ def query(
 
 
 @app.command()
-def stats(model: ModelOption = None, kb: KbOption = None, as_json: JsonOption = False) -> None:
+def stats(model: ModelOption = None, kb: KbOption = None, as_json: AsJson = False) -> None:
     """Count what a knowledge base holds; with --kb and --model both, refuse one of another model."""
     from omg_graph.cli.loading import model_folder
     from omg_graph.cli.output import print_json, spinner

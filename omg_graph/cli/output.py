@@ -50,6 +50,11 @@ def cell(content: object, style: str = "") -> Text:
     return Text(printable(content), style=style)
 
 
+def number(value: float | None) -> str:
+    """A metric for a table, a dash where it is undefined."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout.
 

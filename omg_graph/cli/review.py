@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from omg_graph.cli.output import cell, stderr_console
+from omg_graph.cli.story import candidate_text
 from omg_graph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ class Prompt:
             self._show(request)
         else:
             self._say(request.error, "red")
-        rows = _shown(request)
+        most = len(request.candidates)
         while True:
             said = self._ask("plan").lower()
             if not said:
                 return ReviewAnswer(accept=True)
-            if said.isdecimal() and 1 <= int(said) <= len(rows):
-                return ReviewAnswer(pick=rows[int(said) - 1])
+            if said.isdecimal() and 1 <= int(said) <= most:
+                return ReviewAnswer(pick=int(said))
             if said == "e":
-                return self._edit(request, rows)
+                return self._edit(request)
             if said == "n":
                 return ReviewAnswer(redraw=True)
             if said == "a":
@@ -67,7 +68,7 @@ class Prompt:
             if said == "?":
                 self._explain(request)
             else:
-                told = f"a number from 1 to {len(rows)}, e, n, a, ? or Enter was expected, {said!r} came"
+                told = f"a number from 1 to {most}, e, n, a, ? or Enter was expected, {said!r} came"
                 self._say(told, "red")
 
     def _show(self, request: ReviewRequest) -> None:
@@ -87,21 +88,21 @@ class Prompt:
         console.print(_table(request))
         self._say(KEYS, "dim")
 
-    def _edit(self, request: ReviewRequest, rows: list[int]) -> ReviewAnswer:
+    def _edit(self, request: ReviewRequest) -> ReviewAnswer:
         """Field by field; what is left empty stays as it is."""
         from omg_graph.graph.review import ReviewAnswer
 
-        base = rows[0]
-        if len(rows) > 1:
+        base, most = 1, len(request.candidates)
+        if most > 1:
             while True:
-                said = self._ask(f"edit which plan, 1 to {len(rows)} (Enter: 1)")
-                if not said or (said.isdecimal() and 1 <= int(said) <= len(rows)):
+                said = self._ask(f"edit which plan, 1 to {most} (Enter: 1)")
+                if not said or (said.isdecimal() and 1 <= int(said) <= most):
                     break
-                self._say(f"a number from 1 to {len(rows)} was expected, {said!r} came", "red")
-            base = rows[int(said or 1) - 1]
+                self._say(f"a number from 1 to {most} was expected, {said!r} came", "red")
+            base = int(said or 1)
         values: list[str] = []
         changes: dict[str, str] = {}
-        for field, link in zip(request.fields, request.candidates[base].constraints, strict=False):
+        for field, link in zip(request.fields, request.candidates[base - 1].constraints, strict=False):
             value = self._value(field, link.value, values[-1] if values else None)
             if value != link.value:
                 changes[field.name] = value
@@ -151,24 +152,6 @@ class Prompt:
         self.console.print(cell(text, style), soft_wrap=True)
 
 
-def _shown(request: ReviewRequest) -> list[int]:
-    """Indices of the candidates as they are numbered: the chosen one, the others by score, each plan once."""
-    order = sorted(
-        range(len(request.candidates)),
-        key=lambda index: (index != request.chosen, -_score(request, index), index),
-    )
-    first: dict[str, int] = {}
-    for index in order:
-        if not request.candidates[index].violations:
-            first.setdefault(request.candidates[index].text, index)
-    return list(first.values())
-
-
-def _score(request: ReviewRequest, index: int) -> float:
-    score = request.candidates[index].score
-    return float("-inf") if score is None else score
-
-
 def _table(request: ReviewRequest) -> Table:
     from rich.table import Table
 
@@ -179,14 +162,13 @@ def _table(request: ReviewRequest) -> Table:
     table.add_column("plan")
     for head in ("log p", "C_sem", "score"):
         table.add_column(head, justify="right", no_wrap=True)
-    for number, index in enumerate(_shown(request), start=1):
-        candidate = request.candidates[index]
-        chosen = index == request.chosen
+    for candidate in request.candidates:
+        chosen = candidate.number == 1
         figures = (candidate.log_probability, candidate.semantic_cost, candidate.score)
         table.add_row(
             cell("✓" if chosen else ""),
-            cell(number),
-            cell(candidate.text + (" (greedy)" if candidate.greedy else "")),
+            cell(candidate.number),
+            cell(candidate_text(candidate)),
             *(cell("-" if figure is None else f"{figure:.2f}") for figure in figures),
             style="bold green" if chosen else "",
         )

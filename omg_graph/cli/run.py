@@ -9,7 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.cli.options import AsJson, Device, TextEncoder, require_data
+from omg_graph.cli.options import (
+    AsJson,
+    Device,
+    MaxPlannerCalls,
+    OnInvalidPlan,
+    PlannerCache,
+    PlannerDevice,
+    PlannerDtype,
+    PlannerFourBit,
+    PlannerLanguage,
+    PlannerMedia,
+    PlannerModel,
+    PlannerName,
+    TextEncoder,
+    planner_options,
+    require_data,
+)
 from omg_graph.cli.output import bars, note, print_json, spinner, stdout_console
 from omg_graph.cli.review import Prompt, require_terminal
 
@@ -44,6 +60,28 @@ def run(
     candidates: Annotated[
         int | None, typer.Option(min=1, max=1_000, help="Plans drawn for each sample.")
     ] = None,
+    greedy: Annotated[
+        bool | None,
+        typer.Option(
+            "--greedy/--no-greedy",
+            help="Have the distilled planner's or qwen-omni's greedy plan among the candidates; the model "
+            "says by default.",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Of the distilled planner's draws and qwen-omni's.", show_default=False),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="They draw from the likeliest values that have this share; a chat model draws as it does.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     draws: Annotated[
         int, typer.Option(min=1, max=10_000, help="Samples of what a missing modality may have been.")
@@ -59,32 +97,22 @@ def run(
         typer.Option(help="Whose whole denoising path is kept: first (100 samples), all or none."),
     ] = "first",
     allow_own_group: Annotated[
-        bool, typer.Option(help="Let entries of a sample's own group serve; never itself.")
+        bool, typer.Option(help="Let entries of a sample's own group serve as evidence; never itself.")
     ] = False,
     fill_nonfinite: Annotated[
         Literal["zero", "mean"] | None,
         typer.Option(help="What takes the place of NaN in rows that are partly there.", show_default=False),
     ] = None,
-    planner: Annotated[
-        str, typer.Option(help="distilled, chat, or one that another package registers.")
-    ] = "distilled",
-    planner_model: Annotated[
-        str | None,
-        typer.Option(
-            help="The chat model, e.g. openai:gpt-4.1-mini.", metavar="PROVIDER:MODEL", show_default=False
-        ),
-    ] = None,
-    planner_language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the prompt.")] = "en",
-    max_planner_calls: Annotated[
-        int | None, typer.Option(min=1, help="The most calls to the chat model.", show_default=False)
-    ] = None,
-    on_invalid_plan: Annotated[
-        Literal["error", "distilled"],
-        typer.Option(help="Where the chat model has no valid plan: stop, or take the distilled planner's."),
-    ] = "error",
-    planner_cache: Annotated[
-        bool, typer.Option(help="Keep the chat model's answers on disk, so that none is paid for twice.")
-    ] = True,
+    planner: PlannerName = "distilled",
+    planner_model: PlannerModel = None,
+    planner_language: PlannerLanguage = "en",
+    planner_media: PlannerMedia = "auto",
+    max_planner_calls: MaxPlannerCalls = None,
+    on_invalid_plan: OnInvalidPlan = "error",
+    planner_cache: PlannerCache = True,
+    planner_device: PlannerDevice = "auto",
+    planner_dtype: PlannerDtype = "auto",
+    planner_4bit: PlannerFourBit = False,
     text_encoder: TextEncoder = None,
     review: Annotated[
         bool, typer.Option("--review", help="Stop at each sample's plan, to pick or edit it by keyboard.")
@@ -116,17 +144,23 @@ def run(
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
     if (planner, planner_model) != ("distilled", None):
-        from omg_graph.model.planners import PlannerOptions, make_planner
-        from omg_graph.retriever.index import cache_folder
+        from omg_graph.model.planners import make_planner
 
-        options = PlannerOptions(
+        options = planner_options(
             model=planner_model,
             language=planner_language,
+            media=planner_media,
             max_calls=max_planner_calls,
             on_invalid=on_invalid_plan,
-            cache=cache_folder() / "plans" if planner_cache else None,
+            cache=planner_cache,
+            device=planner_device,
+            dtype=planner_dtype,
+            four_bit=planner_4bit,
         )
-        loaded = loaded.with_planner(make_planner(planner, loaded, options))
+        asked = {"include_greedy": greedy, "temperature": temperature, "top_p": top_p}
+        drawing = {name: value for name, value in asked.items() if value is not None}
+        with spinner("loading the planner"):
+            loaded = loaded.with_planner(make_planner(planner, loaded.with_planning(**drawing), options))
     request = prepare(
         loaded,
         input_file,
@@ -138,6 +172,9 @@ def run(
     settings = Settings(
         top_k=top_k,
         candidates=candidates,
+        greedy=greedy,
+        temperature=temperature,
+        top_p=top_p,
         steps=steps,
         draws=draws,
         select=select,

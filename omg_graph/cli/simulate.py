@@ -31,13 +31,18 @@ def simulate(
 
         encoder = SentenceEncoder(locate_text_encoder(MINILM, text_encoder))
         corpus = AffectSimulator(SimulatorConfig(), encoder.embed).corpus(
-            speakers_of_splits(speakers), clips, seed
+            speakers_of_splits(speakers), clips, seed, prefix=speaker_prefix(seed)
         )
     splits = {name: simulated.split for name, simulated in corpus.items()}
     save_corpus(output, splits)
     note("synthetic clips: for trying the tool, no evidence about people")
     counts = ", ".join(f"{name}: {len(split)}" for name, split in splits.items())
     typer.echo(f"{sum(map(len, splits.values()))} synthetic clips written to {output} ({counts})")
+
+
+def speaker_prefix(seed: int) -> str:
+    """What speakers are called: strangers to those that the embedded model has in its knowledge base."""
+    return f"synthetic-s{seed}"
 
 
 def speakers_of_splits(speakers: int) -> dict[str, int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ INDENT = "           "
 def show_results(
     console: Console, run: SavedRun, *, told: Sequence[str] = (), report: Path | None = None
 ) -> None:
-    """The first sample's whole story, a line for each of the next ones, and where the results lie.
+    """One sample's whole story, a line for each of the first ones, and where the results lie.
 
     Args:
         console: Where it is told.
@@ -40,7 +39,8 @@ def show_results(
         report: The page that was written of them.
     """
     show_run(console, run)
-    first, trajectories = run.trajectories[0], run.trajectories
+    trajectories = run.trajectories
+    first = worth_telling(trajectories)
     said = (*told, "the model was trained on synthetic data")  # by the first line
     notes = [remark for remark in first.notes if remark not in said]
     show_trajectory(console, run, first, notes)
@@ -53,6 +53,11 @@ def show_results(
     )
     if report is not None:
         _line(console, f"report     {report}", "bold")
+
+
+def worth_telling(trajectories: Sequence[Trajectory]) -> Trajectory:
+    """The first sample in which something was missing; the first of all where nothing was."""
+    return next((one for one in trajectories if one.missing or one.filled), trajectories[0])
 
 
 def show_run(console: Console, run: SavedRun) -> None:
@@ -111,8 +116,8 @@ def show_trajectory(
         _line(console, f"plan       {trajectory.plan.text}", "bold green")
         console.print()
         console.print(_plans(trajectory.plan))
-        if trajectory.plan.confidence is not None:
-            _line(console, f"confidence {trajectory.plan.confidence}")
+        for told in _by_a_language_model(trajectory.plan):
+            _line(console, told)
     for name, entries in trajectory.evidence.items():
         console.print()
         console.print(_evidence(name, entries, trajectory.left_out.get(name, 0)))
@@ -188,27 +193,32 @@ def _show_reconstruction(console: Console, run: SavedRun, trajectory: Trajectory
         console.print(table)
 
 
+def _by_a_language_model(plan: Plan) -> Iterator[str]:
+    """How a language model came by its plans; nothing of the distilled planner's."""
+    if plan.confidence is not None:
+        yield f"confidence {plan.confidence}"
+    if plan.decoding is not None:
+        yield f"values {plan.decoding}"
+    if plan.recordings:
+        yield f"recordings {', '.join(map(str, plan.recordings))}"
+
+
 def _plans(plan: Plan) -> Table:
     from rich.table import Table
 
-    drawn = len(plan.candidates)
-    title = f"chosen (✓) and rejected of {drawn} candidates: score = log p - {plan.semantic_weight:g} C_sem"
+    title = (
+        f"chosen (✓) and rejected of {plan.drawn} candidates: score = log p - {plan.semantic_weight:g} C_sem"
+    )
     table = Table(title=cell(title), title_justify="left", title_style="")
     table.add_column("", no_wrap=True)
     table.add_column("plan")
     for head in ("log p", "C_sem", "score"):
         table.add_column(head, justify="right", no_wrap=True)
-    times = Counter(candidate.text for candidate in plan.candidates)
-    greedy = {candidate.text for candidate in plan.candidates if candidate.greedy}
-    # the same plan is often drawn more than once: one line tells of all of them
     for index in plan.ranked():
         candidate = plan.candidates[index]
-        text = candidate.text
-        told = [*(["greedy"] if text in greedy else []), *([f"×{times[text]}"] if times[text] > 1 else [])]
-        told += ["edited"] if candidate.edited else []
         table.add_row(
             cell("✓" if index == plan.chosen else ""),
-            cell(text + (f" ({', '.join(told)})" if told else "") + _broken(candidate)),
+            cell(candidate_text(candidate)),
             cell("-" if candidate.log_probability is None else f"{candidate.log_probability:.2f}"),
             cell("-" if candidate.semantic_cost is None else f"{candidate.semantic_cost:.3f}"),
             cell("-" if candidate.score is None else f"{candidate.score:.2f}"),
@@ -217,8 +227,13 @@ def _plans(plan: Plan) -> Table:
     return table
 
 
-def _broken(candidate: PlanCandidate) -> str:
-    return f" ✗ {candidate.violations[0]}" if candidate.violations else ""
+def candidate_text(candidate: PlanCandidate) -> str:
+    """A plan, how it came about, and what of the schema it breaks."""
+    told = ["greedy"] if candidate.greedy else []
+    told += [f"×{candidate.times}"] if candidate.times > 1 else []
+    told += ["edited"] if candidate.edited else []
+    broken = f" ✗ {candidate.violations[0]}" if candidate.violations else ""
+    return candidate.text + (f" ({', '.join(told)})" if told else "") + broken
 
 
 def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Table:

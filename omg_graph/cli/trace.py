@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from omg_graph.cli.examples import examples
 from omg_graph.cli.options import AsJson
 from omg_graph.cli.output import print_json, spinner, stdout_console
 from omg_graph.cli.whatif import Results, compare, fork
@@ -15,8 +16,8 @@ app = typer.Typer(
     help="Results of omg run: as a page, told in the terminal, run on with something changed.",
     no_args_is_help=True,
 )
-app.command()(fork)
-app.command()(compare)
+app.command(epilog=examples("trace fork"))(fork)
+app.command(epilog=examples("trace compare"))(compare)
 
 
 @app.command()
@@ -67,22 +68,30 @@ def report(
 def show(
     file: Results,
     sample_id: Annotated[
-        str | None, typer.Option("--id", help="Which sample; the first by default.", show_default=False)
+        str | None,
+        typer.Option(
+            "--id", help="Which sample; by default the first that misses something.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the story of one sample in the terminal, and list the others."""
+    from omg_graph.cli.story import (
+        show_errors,
+        show_overview,
+        show_run,
+        show_terms,
+        show_trajectory,
+        worth_telling,
+    )
     from omg_graph.graph.results import document
     from omg_graph.graph.saved import open_run
 
     run = open_run(file)
-    chosen = run.trajectories[0] if sample_id is None else run.trajectory(sample_id)
+    chosen = worth_telling(run.trajectories) if sample_id is None else run.trajectory(sample_id)
     if as_json:
         print_json(document(chosen))
         return
-
-    from omg_graph.cli.story import show_errors, show_overview, show_run, show_terms, show_trajectory
-
     console = stdout_console()
     show_run(console, run)
     show_trajectory(console, run, chosen)

@@ -18,12 +18,15 @@ from omg_graph.cli.options import (
     names_in,
     require_data,
 )
-from omg_graph.cli.output import cell, note, print_json, stdout_console
+from omg_graph.cli.output import cell, note, number, print_json, stdout_console
+from omg_graph.cli.planner_reports import report_planner, show_report
 from omg_graph.cli.training_bars import TrainingBars
+from omg_graph.errors import OmgError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from omg_graph.evaluation.planner_report import PlannerReport
     from omg_graph.training.several import TrainedModel
 
 
@@ -78,6 +81,26 @@ def train(
         typer.Option(help="Where plans come from: lexical, labels or clusters.", show_default=False),
     ] = None,
     schema: PlanSchema = None,
+    plans: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plans that a teacher wrote (omg distill), to train everything on.", show_default=False
+        ),
+    ] = None,
+    plan_target: Annotated[
+        Literal["label", "teacher"],
+        typer.Option(help="What decides the target of --plans where a sample has a label."),
+    ] = "label",
+    encoder: Annotated[
+        Literal["sentence", "qwen-omni"] | None,
+        typer.Option(
+            help="What reads plans and samples: sentence, or qwen-omni named by --encoder-model.",
+            show_default=False,
+        ),
+    ] = None,
+    planner_report: Annotated[
+        bool, typer.Option(help="Measure the planner on validation rows; of a single model only.")
+    ] = True,
     text_encoder: TextEncoder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,6 +116,8 @@ def train(
         overrides["optimiser"] = {"epochs": epochs}
     if annotator is not None:
         overrides["planner"] = {"annotator": annotator}
+    if encoder is not None:
+        overrides["encoder"] = {"kind": encoder}
     if missing_rate is not None:
         overrides["missing_rate"] = missing_rate
 
@@ -107,17 +132,19 @@ def train(
         "label": label,
         "fill_nonfinite": fill_nonfinite,
         "schema_file": None if schema is None else str(schema),
+        "plans": None if plans is None else str(plans),
+        "plan_target": plan_target,
         "text_encoder": None if text_encoder is None else str(text_encoder),
         "resume": resume,
         "overwrite": overwrite,
     }
     if seeds is None and folds is None:
-        _train_one(request, as_json)
+        _train_one(request, as_json, planner_report)
     else:
         _train_several(request, seeds, folds, as_json)
 
 
-def _train_one(request: dict[str, Any], as_json: bool) -> None:
+def _train_one(request: dict[str, Any], as_json: bool, planner_report: bool) -> None:
     from omg_graph.training.graph import build_training_graph
 
     result: dict[str, Any] = {}
@@ -128,13 +155,44 @@ def _train_one(request: dict[str, Any], as_json: bool) -> None:
                 live.told(chunk)
             else:
                 result = chunk
+    report = _report(request) if planner_report else None
     if as_json:
         keys = ("model", "fingerprint", "metrics", "notes", "seconds")
-        print_json({key: result[key] for key in keys})
+        print_json(
+            {key: result[key] for key in keys}
+            | {"planner": None if report is None else report.model_dump(mode="json")}
+        )
         return
     for remark in result["notes"]:
         note(remark)
     _show(result)
+    if report is not None:
+        show_report(report, Path(request["output"]))
+
+
+def _report(request: dict[str, Any]) -> PlannerReport | None:
+    """The finished model's planner, measured on the rows that it was chosen on; the model is there anyway."""
+    try:
+        return _measured(request)
+    except OmgError as error:
+        note(f"the planner could not be measured: {error}")
+        return None
+
+
+def _measured(request: dict[str, Any]) -> PlannerReport:
+    from omg_graph.model.folder import load_model
+    from omg_graph.training.classroom import open_classroom
+    from omg_graph.training.teaching import read_plans
+
+    model = load_model(request["output"], request["text_encoder"])
+    classroom = open_classroom(
+        model, Path(request["data"]), label=request["label"], fill_nonfinite=request["fill_nonfinite"]
+    )
+    plans = None
+    if request["plans"] is not None:
+        taught = read_plans(Path(request["plans"]), model.schema)
+        plans = taught.lesson(classroom.valid, model.schema, request["plan_target"]).plans
+    return report_planner(model, classroom, Path(request["output"]), plans=plans)
 
 
 def _train_several(request: dict[str, Any], seeds: int | None, folds: int | None, as_json: bool) -> None:
@@ -176,11 +234,11 @@ def _show(result: dict[str, Any]) -> None:
             str(row["n"]),
             f"{row['missing_by_nature']:.0%} + {row['hidden']:.0%}",
             cell(errors or "-"),
-            *(_number(row.get(name)) for name in names),
+            *(number(row.get(name)) for name in names),
         )
     floor = result["metrics"].get("floor") or {}
     if floor:
-        table.add_row("best constant", "", "", "1", *(_number(floor.get(name)) for name in names))
+        table.add_row("best constant", "", "", "1", *(number(floor.get(name)) for name in names))
     console.print(table)
     console.print(cell("missing: slots missing by nature + hidden for the measurement", "dim"))
     seconds = sum(result["seconds"].values())
@@ -201,8 +259,8 @@ def _show_several(models: Sequence[TrainedModel], output: str) -> None:
         table.add_row(
             cell(model.named.folder),
             str(model.named.seed),
-            _number(_mean(errors)),
-            *(_number(_mean([row[name] for row in rows if row[name] is not None])) for name in names),
+            number(_mean(errors)),
+            *(number(_mean([row[name] for row in rows if row[name] is not None])) for name in names),
         )
     console.print(table)
     seconds = sum(sum(model.seconds.values()) for model in models)
@@ -211,7 +269,3 @@ def _show_several(models: Sequence[TrainedModel], output: str) -> None:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

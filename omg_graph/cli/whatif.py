@@ -105,7 +105,7 @@ def fork(
             trajectory,
             artifacts=store,
             constraints=constraints,
-            pick=None if pick is None else _candidate_at(trajectory, pick),
+            pick=pick,
             drop_evidence=drop_evidence or (),
             settings=settings,
         )
@@ -129,16 +129,6 @@ def fork(
         print_json(result_document(results, page))
     else:
         show_results(stdout_console(), results, report=page)
-
-
-def _candidate_at(trajectory: Trajectory, place: int) -> int:
-    """The index of a candidate, by its place in the table of different ones."""
-    from omg_graph.errors import PlanError
-
-    shown = () if trajectory.plan is None else trajectory.plan.ranked()
-    if place > len(shown):
-        raise PlanError(f"--pick: a candidate from 1 to {len(shown)} was expected, {place} came")
-    return shown[place - 1]
 
 
 def compare(
@@ -165,7 +155,7 @@ def compare(
     if page is not None:
         from omg_graph.report.comparison import write_comparison
 
-        write_comparison(comparisons, (str(before), str(after)), page)
+        write_comparison(comparisons, runs, page)
     if as_json:
         print_json(
             {

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -56,9 +57,13 @@ class WordEncoder(BaseModel):
         """Terms."""
         return len(self.terms)
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {term: place for place, term in enumerate(self.terms)}
+
     def encode(self, texts: Sequence[str | None]) -> FloatArray:
         """(texts, terms); zeros for a text that is None or has no known term."""
-        places = {term: place for place, term in enumerate(self.terms)}
+        places = self._places
         out = np.zeros((len(texts), self.width), dtype=np.float32)
         for row, text in enumerate(texts):
             for term, count in Counter(_terms(text or "")).items():

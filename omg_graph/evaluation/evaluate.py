@@ -34,6 +34,7 @@ from omg_graph.evaluation.targets import LabelTarget, choose_target
 from omg_graph.files import whole_folder
 from omg_graph.model.folder import load_model, machine, versions
 from omg_graph.model.model import Model, choose_device
+from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.samples.columns import FillNonfinite
 from omg_graph.samples.conforming import conform
 from omg_graph.samples.dataset import BoolArray, Split
@@ -81,6 +82,10 @@ class EvaluationRequest:
     fill_nonfinite: FillNonfinite | None = None
     limit: int | None = None
     device: str = "auto"
+    planner: str = "distilled"
+    """Who plans: the models' own, or a registered planner, made once for each model."""
+    planner_options: PlannerOptions = field(default_factory=PlannerOptions)
+    """What that planner is told; a bound on calls is one for each model."""
     text_encoder: Path | None = None
     beside_paper: Dataset | None = None
     """The paper's data set whose figures are put beside."""
@@ -118,7 +123,7 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     session: _Session | None = None
     for folder in folders:
         told(f"loading {folder.name}", 0, 1)
-        model = load_model(folder, request.text_encoder).to(choose_device(request.device))
+        model = _planning(load_model(folder, request.text_encoder).to(choose_device(request.device)), request)
         if data is None:
             data = _read(request, request.data, model)
         if session is None:
@@ -127,6 +132,13 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     assert session is not None  # for the type checker: there is at least one folder
     session.measure_floor_models(told)
     return session.write(told)
+
+
+def _planning(model: Model, request: EvaluationRequest) -> Model:
+    """The model with the planner that is asked for."""
+    if (request.planner, request.planner_options.model) == ("distilled", None):
+        return model
+    return model.with_planner(make_planner(request.planner, model, request.planner_options))
 
 
 def check_output(output: Path) -> None:
@@ -197,6 +209,7 @@ class _Session:
                 "name": model.config.name,
                 "fingerprint": model.manifest.fingerprint,
                 "model_seed": seed,
+                "planner": model.planner.name,
                 "fold": fold_number(model.manifest),
                 "trained_on": {name: model.manifest.data.get(name) for name in ("file", "sha256")},
                 "synthetic": model.config.synthetic,
@@ -309,7 +322,7 @@ class _Session:
     def write(self, told: Progress) -> Evaluation:
         """Intervals over everything, and the folder, whole or not at all."""
         request = self.request
-        if request.floors == "all":
+        if request.floors in ("networks", "all"):
             self._note(self.fitted.note)
         told("intervals", 0, 1)
         self.results.finish()
@@ -388,7 +401,10 @@ class _Session:
 
     def _facts(self) -> list[str]:
         groups = len(set(self.truth.groups))
-        facts = [f"{len(self.truth)} samples in {groups} groups; metrics: {self.families[0]}"]
+        planners = ", ".join(dict.fromkeys(entry["planner"] for entry in self.models))
+        facts = [
+            f"{len(self.truth)} samples in {groups} groups; metrics: {self.families[0]}; planner: {planners}"
+        ]
         facts += [
             f"{condition.name}: realised missing rate {condition.realised_rate:.3f}"
             + ("" if condition.mask_seed is None else f" (mask seed {condition.mask_seed})")

@@ -17,7 +17,7 @@ from omg_graph.executor.anchor import PARTS, Anchor, AnchorKind
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import Prediction, SamplerName
 from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import KernelConditional
+from omg_graph.executor.kernel import AlikeRows, KernelConditional
 from omg_graph.executor.sampling import DenoisingPath, StepCallback, denoise
 from omg_graph.executor.task import TaskHead, TaskHeadConfig
 from omg_graph.samples.dataset import ModalitySpec
@@ -90,6 +90,8 @@ class ExecutorInput:
     """Like ids: the kernel conditional leaves out kept rows of the same group."""
     reading: Float[Tensor, "batch reading"] | None = None
     """What the label reader says of each sample, where there is one."""
+    words: Float[Tensor, "batch term"] | None = None
+    """What the transcripts say, where the task head reads them; zeros without a transcript."""
 
 
 class Executor(nn.Module):
@@ -196,9 +198,12 @@ class Executor(nn.Module):
         seed: int,
         draw: int,
         steps: int | None = None,
+        alike: Mapping[str, AlikeRows] | None = None,
         on_step: StepCallback | None = None,
     ) -> dict[str, DenoisingPath]:
         """One sample of all missing modalities jointly, with the whole path, in residual units.
+
+        ``alike`` is what ``alike_rows`` says of the batch, for callers that take several draws.
 
         Raises:
             ConfigError: if ``steps`` isn't between 1 and T.
@@ -217,11 +222,24 @@ class Executor(nn.Module):
             prediction=self.config.prediction,
             on_step=on_step,
             start=float(self.start),
-            residuals=self._similar_residuals(batch, seed, draw) if float(self.start) < 1 else None,
+            residuals=self._similar_residuals(
+                self.alike_rows(batch) if alike is None else alike, batch, seed, draw
+            )
+            if float(self.start) < 1
+            else None,
         )
 
+    def alike_rows(self, batch: ExecutorInput) -> dict[str, AlikeRows]:
+        """The kept rows that each sample is like, for each modality; none where draws start from noise."""
+        if float(self.start) == 1:
+            return {}
+        return {
+            name: self.kernel.alike_rows(name, batch.latents, batch.observed, batch.ids, batch.groups)
+            for name in self.names
+        }
+
     def _similar_residuals(
-        self, batch: ExecutorInput, seed: int, draw: int
+        self, alike: Mapping[str, AlikeRows], batch: ExecutorInput, seed: int, draw: int
     ) -> dict[str, Float[Tensor, "batch _"]]:
         """Residuals of kept rows that are like each sample, another row for each draw, in residual units.
 
@@ -240,11 +258,8 @@ class Executor(nn.Module):
         )
         out = {}
         for column, name in enumerate(self.names):
-            left = self.kernel.neighbour_residuals(
-                name, batch.latents, batch.observed, batch.ids, batch.groups, ranks
-            )
             spread = self.anchor.spread(name, batch.observed) / self.residual_scale[column]
-            out[name] = left * spread.unsqueeze(1)
+            out[name] = alike[name].residuals(ranks) * spread.unsqueeze(1)
         return out
 
     def fill(

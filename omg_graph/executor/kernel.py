@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -55,6 +56,8 @@ class KernelConditional(nn.Module):
         self.ridges: Tensor
         self._solved: dict[tuple[tuple[bool, ...], str], Tensor] = {}
         self._residuals: dict[tuple[tuple[bool, ...], str], Tensor] = {}
+        self._last_references: tuple[bytes, _Rows] | None = None
+        """One at a time: they are read for every batch, and most targets share theirs."""
         self._last_inverse: tuple[tuple[tuple[bool, ...], int], Tensor] | None = None
         """One at a time: samples of kept groups need it, block after block of the same observed set."""
 
@@ -115,8 +118,8 @@ class KernelConditional(nn.Module):
     def _own_group_errors(self, pattern: Tensor, columns: list[int]) -> Tensor:
         """Squared errors of predicting every row without its group, (targets, lengths, ridges)."""
         known = self.known[:, columns[0]]
-        rows, names = self._kept(known), list(self.widths)
-        truths = [self._split(rows)[names[column]] for column in columns]
+        rows, names = self._references(known), list(self.widths)
+        truths = [rows.parts[names[column]] for column in columns]
         groups = _members(self.groups[known])
         distances = self._distances(rows, rows, pattern)
         errors = torch.zeros(len(columns), len(LENGTHS), len(RIDGES), dtype=torch.float64)
@@ -161,19 +164,15 @@ class KernelConditional(nn.Module):
             out[rows] = self._regress(target, pattern, near, own)
         return out
 
-    def neighbour_residuals(
+    def alike_rows(
         self,
         target: str,
         latents: Mapping[str, Float[Tensor, "batch _"]],
         observed: Bool[Tensor, "batch modality"],
         ids: Sequence[str],
         groups: Sequence[str],
-        ranks: Int[Tensor, " batch"],
-    ) -> Float[Tensor, "batch latent"]:
-        """What the regression left of a kept row that is like each sample, at unit mean square over all rows.
-
-        The row's own group took no part in predicting it. Samples that observe nothing get zeros, and so do
-        those whose own group all kept rows are of.
+    ) -> AlikeRows:
+        """The kept rows in the order in which they are like each sample, for the residuals of any rank.
 
         Args:
             target: The modality.
@@ -181,16 +180,13 @@ class KernelConditional(nn.Module):
             observed: What is observed.
             ids: The samples' ids: no kept row of the same id is taken.
             groups: The samples' groups: nor one of the same group.
-            ranks: Which row, 0 the most alike; beyond the last it starts again.
         """
-        out = torch.zeros_like(latents[target])
+        parts = []
         for pattern, rows, near, own in self._near(target, latents, observed, ids, groups):
             # rounded: rows alike to the last digits must rank alike in any batch
             order = near.round(decimals=9).masked_fill(own, -1.0).argsort(dim=1, descending=True, stable=True)
-            allowed = (~own).sum(dim=1)
-            place = order.gather(1, (ranks[rows] % allowed.clamp(min=1)).unsqueeze(1)).squeeze(1)
-            out[rows] = self._left(target, pattern)[place] * (allowed > 0).unsqueeze(1)
-        return out
+            parts.append((rows, order, (~own).sum(dim=1), self._left(target, pattern)))
+        return AlikeRows(torch.zeros_like(latents[target]), tuple(parts))
 
     def _near(
         self,
@@ -213,13 +209,14 @@ class KernelConditional(nn.Module):
         given[:, column] = False
         x = _rounded(torch.cat(list(latents.values()), dim=1)).double()
         own = self._own(ids, groups)[:, known]
-        references = self._kept(known)
+        references = self._references(known)
         patterns, member = torch.unique(given, dim=0, return_inverse=True)
         for index, pattern in enumerate(patterns):
             if bool(pattern.any()):
                 rows = (member == index).nonzero().squeeze(1)
                 length, _ = self._chosen(column, pattern)
-                yield pattern, rows, _kernel(self._distances(x[rows], references, pattern), length), own[rows]
+                distances = self._distances(_Rows(x[rows], self.widths), references, pattern)
+                yield pattern, rows, _kernel(distances, length), own[rows]
 
     def _left(self, target: str, pattern: Tensor) -> Tensor:
         """What the regression leaves of every kept row without its group, at unit mean square."""
@@ -239,8 +236,14 @@ class KernelConditional(nn.Module):
         self.forget()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _kept(self, rows: Tensor) -> Tensor:
-        return self.latents[rows].double()
+    def _references(self, known: Tensor) -> _Rows:
+        """The kept rows that know a target."""
+        key, kept = known.cpu().numpy().tobytes(), self._last_references
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        references = _Rows(self.latents[known].double(), self.widths)
+        self._last_references = (key, references)
+        return references
 
     def _own(self, ids: Sequence[str], groups: Sequence[str]) -> Tensor:
         """(samples, kept rows): rows that are the sample itself or of its group."""
@@ -260,7 +263,7 @@ class KernelConditional(nn.Module):
         key = (tuple(pattern.tolist()), target)
         if key not in self._solved:
             column = list(self.widths).index(target)
-            truth = self._split(self._kept(self.known[:, column]))[target]
+            truth = self._references(self.known[:, column]).parts[target]
             self._solved[key] = self._inverse(column, pattern) @ truth
         return self._solved[key]
 
@@ -269,7 +272,7 @@ class KernelConditional(nn.Module):
         kept = self._last_inverse
         if kept is not None and kept[0] == key:
             return kept[1]
-        references = self._kept(self.known[:, column])
+        references = self._references(self.known[:, column])
         length, ridge = self._chosen(column, pattern)
         kernel = _kernel(self._distances(references, references, pattern), length)
         kernel.diagonal().add_(ridge)
@@ -281,6 +284,7 @@ class KernelConditional(nn.Module):
         """Forget what was solved: for other rows, other settings, or on another device."""
         self._solved.clear()
         self._residuals.clear()
+        self._last_references = None
         self._last_inverse = None
 
     def _apply(self, *arguments: Any, **settings: Any) -> KernelConditional:
@@ -288,19 +292,54 @@ class KernelConditional(nn.Module):
         super()._apply(*arguments, **settings)  # type: ignore[no-untyped-call]
         return self
 
-    def _split(self, rows: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.widths, torch.split(rows, list(self.widths.values()), dim=1), strict=True))
-
-    def _distances(self, left: Tensor, right: Tensor, pattern: Tensor) -> Tensor:
+    def _distances(self, left: _Rows, right: _Rows, pattern: Tensor) -> Tensor:
         """Squared distances in each observed modality, over its spread: (modalities, left, right)."""
         parts = []
-        for column, (a, b) in enumerate(
-            zip(self._split(left).values(), self._split(right).values(), strict=True)
-        ):
+        for column, name in enumerate(self.widths):
             if bool(pattern[column]):
-                squares = a.square().sum(1).unsqueeze(1) + b.square().sum(1) - 2 * a @ b.T
+                a, b = left.parts[name], right.parts[name]
+                squares = left.squares(name).unsqueeze(1) + right.squares(name) - 2 * a @ b.T
                 parts.append(squares.clamp(min=0) / self.spreads[column])
         return torch.stack(parts)
+
+
+class _Rows:
+    """Latents by modality; the squares that distances take of them are summed once."""
+
+    def __init__(self, latents: Float[Tensor, "row latent"], widths: Mapping[str, int]) -> None:
+        self.parts = dict(zip(widths, torch.split(latents, list(widths.values()), dim=1), strict=True))
+        self._squares: dict[str, Tensor] = {}
+
+    def squares(self, name: str) -> Float[Tensor, " row"]:
+        """The squared length of every row."""
+        if name not in self._squares:
+            self._squares[name] = self.parts[name].square().sum(1)
+        return self._squares[name]
+
+
+@dataclass(frozen=True)
+class AlikeRows:
+    """Which kept rows each sample of a batch is like: found once, however many draws there are."""
+
+    nothing: Float[Tensor, "batch latent"]
+    parts: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]
+    """For each observed set its samples, their kept rows from the most alike on, how many of these may serve,
+    and what the regression left of every kept row."""
+
+    def residuals(self, ranks: Int[Tensor, " batch"]) -> Float[Tensor, "batch latent"]:
+        """What the regression left of one kept row for each sample, at unit mean square over all rows.
+
+        The row's own group took no part in predicting it. Samples that observe nothing get zeros, and so do
+        those whose own group all kept rows are of.
+
+        Args:
+            ranks: Which row, 0 the most alike; beyond the last it starts again.
+        """
+        out = self.nothing.clone()
+        for rows, order, allowed, left in self.parts:
+            place = order.gather(1, (ranks[rows] % allowed.clamp(min=1)).unsqueeze(1)).squeeze(1)
+            out[rows] = left[place] * (allowed > 0).unsqueeze(1)
+        return out
 
 
 def _kernel(distances: Float[Tensor, "modality left right"], length: float) -> Float[Tensor, "left right"]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from omg_graph.executor.direct import DirectHead, DirectHeadConfig
 
 SLOT_NORM = 4.0
 """Typical length of a slot in the head's input."""
@@ -40,6 +42,8 @@ class TaskHeadConfig(BaseModel):
     regression_weight: float = 0.5
     reading: int = Field(default=0, ge=0)
     """Numbers that the label reader gives the head; 0 without one."""
+    direct: DirectHeadConfig | None = None
+    """Networks from what is observed straight to the label, which are averaged in; None without them."""
 
     @property
     def outputs(self) -> int:
@@ -51,8 +55,14 @@ class TaskHead(nn.Module):
     """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
 
     The perceptron's last layer starts at zero: where data are few, what is linear is learned first. A label
-    reader's estimate, where there is one, is added by a linear map of its own.
+    reader's estimate, where there is one, is added by a linear map of its own. A direct head, where there is
+    one, has a share in the probabilities (or in the number). At the end a temperature divides the logits, and
+    a spread stretches a sentiment's value about the training labels' mean.
     """
+
+    share: Tensor
+    temperature: Tensor
+    spread: Tensor
 
     def __init__(self, config: TaskHeadConfig) -> None:
         super().__init__()
@@ -73,12 +83,22 @@ class TaskHead(nn.Module):
         self.reading = nn.Linear(config.reading, config.outputs, bias=False) if config.reading else None
         if self.reading is not None:
             nn.init.zeros_(self.reading.weight)
+        self.direct = (
+            None
+            if config.direct is None
+            else DirectHead(config.direct, config.widths, config.scales, config.outputs)
+        )
+        self.register_buffer("share", torch.zeros(()))
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("spread", torch.ones(()))
 
     def forward(
         self,
         observation: Float[Tensor, "batch shared"],
         latents: Mapping[str, Float[Tensor, "batch _"]],
         reading: Float[Tensor, "batch reading"] | None = None,
+        observed: Bool[Tensor, "batch modality"] | None = None,
+        words: Float[Tensor, "batch term"] | None = None,
     ) -> Float[Tensor, "batch output"]:
         """Logits over the names, or the standardised number.
 
@@ -86,6 +106,8 @@ class TaskHead(nn.Module):
             observation: u_X.
             latents: One slot for each modality.
             reading: The label reader's estimate; None while the executor itself is trained.
+            observed: Which slots are observed, for the direct head; None leaves that out.
+            words: What the transcripts say, for the direct head.
         """
         config = self.config
         # each slot at about SLOT_NORM, whatever its width; u_X has length one
@@ -97,7 +119,23 @@ class TaskHead(nn.Module):
         logits: Tensor = self.linear(self.dropout(fused)) + self.perceptron(fused)
         if self.reading is not None and reading is not None:
             logits = logits + self.reading(READING_NORM * reading)
-        return logits
+        if self.direct is not None and observed is not None:
+            logits = self.mixed(logits, self.direct(latents, observed, words))
+        return logits / self.temperature
+
+    def mixed(
+        self, outputs: Float[Tensor, "batch output"], votes: Float[Tensor, "member batch output"]
+    ) -> Float[Tensor, "batch output"]:
+        """The head's own outputs with the direct head's: probabilities are averaged, or numbers.
+
+        Args:
+            outputs: The head's own.
+            votes: Of each network of the direct head.
+        """
+        if self.config.kind == "number":
+            return torch.lerp(outputs, votes.mean(dim=0), self.share)
+        shares = torch.lerp(outputs.softmax(dim=-1), votes.softmax(dim=-1).mean(dim=0), self.share)
+        return shares.clamp(min=1e-12).log()
 
     def probabilities(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
         """Probabilities over the names."""
@@ -108,7 +146,9 @@ class TaskHead(nn.Module):
         config = self.config
         if config.kind == "degrees":
             degrees = torch.tensor(config.degrees, dtype=outputs.dtype, device=outputs.device)
-            return self.probabilities(outputs) @ degrees
+            expected = self.probabilities(outputs) @ degrees
+            stretched = config.target_mean + self.spread * (expected - config.target_mean)
+            return stretched.clamp(min(config.degrees), max(config.degrees))
         return outputs[:, 0] * config.target_deviation + config.target_mean
 
     def loss(

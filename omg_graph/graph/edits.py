@@ -34,7 +34,10 @@ DOWNSTREAM = (
 )
 """Fields of a trajectory that a plan decides: with another plan they no longer hold."""
 
-INPUT_ARRAYS = ("observed", "truth")
+OBSERVATION = "observation_embedding"
+"""u_X among a trajectory's arrays, kept where recordings may be a part of it: a fork has none to read."""
+
+INPUT_ARRAYS = ("observed", "truth", OBSERVATION)
 
 BEFORE_EVIDENCE = ("planner", "rerank")
 """Nodes whose seconds still count."""
@@ -47,7 +50,9 @@ class Edit(BaseModel):
 
     id: str | None = Field(default=None, description="Whose run is changed; every sample's if null.")
     pick: int | None = Field(
-        default=None, ge=0, description="Index of the candidate to take; the chosen one if null."
+        default=None,
+        ge=1,
+        description="Number of the candidate to take, as the trace shows them; the chosen one if null.",
     )
     set: dict[str, str] = Field(
         default={},
@@ -95,7 +100,7 @@ def replanned(
         split: The one sample.
         embedding: u_X, (1, shared).
         trajectory: Past re-ranking.
-        pick: Index of a candidate; the chosen one if None.
+        pick: Number of a candidate in the order of ``Plan.ranked``, from 1; the chosen one if None.
         changes: Field to value, put into that candidate.
 
     Raises:
@@ -104,13 +109,11 @@ def replanned(
     plan = trajectory.plan
     if plan is None:
         raise PlanError(f"sample {trajectory.id!r} has no plan yet: run the re-rank node first")
-    index = plan.chosen if pick is None else pick
-    if index >= len(plan.candidates):
-        raise PlanError(f"pick: a candidate from 0 to {len(plan.candidates) - 1} was expected, {index} came")
+    index = plan.chosen if pick is None else plan.numbered(pick)
     base = plan.candidates[index]
     if base.violations and not changes:
         raise PlanError(
-            f"candidate {index} breaks the schema: {base.violations[0]}; pick another, or edit it"
+            f"candidate {pick or 1} breaks the schema: {base.violations[0]}; pick another, or edit it"
         )
     candidates = plan.candidates
     if changes:

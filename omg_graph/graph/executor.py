@@ -17,7 +17,7 @@ from torch import Tensor
 
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.sampling import DenoisingPath
-from omg_graph.graph import records
+from omg_graph.graph import outcomes, records
 from omg_graph.graph.batches import load_split
 from omg_graph.graph.gaps import with_filled_frames
 from omg_graph.graph.state import Batch, Settings, settings_of
@@ -124,7 +124,7 @@ class ExecutorSteps:
         """From latents to features in the input's units."""
         started, settings = time.perf_counter(), settings_of(runtime)
         split = load_split(state.batch, self.store)
-        trajectories = records.reconstructed(
+        trajectories = outcomes.reconstructed(
             self.model, self.store, state.trajectories, state.batch, split, self._execution(state), settings
         )
         trajectories = with_filled_frames(self.model, self.store, trajectories, split)
@@ -141,7 +141,7 @@ class ExecutorSteps:
         started = time.perf_counter()
         split = load_split(state.batch, self.store)
         executed = steps.predict(self.model, split, self._input(state, split), self._execution(state))
-        trajectories = records.predicted(self.model, state.trajectories, executed)
+        trajectories = outcomes.predicted(self.model, state.trajectories, executed)
         return {"trajectories": records.timed(trajectories, "executor", started)}
 
     def _input(self, state: ExecutorState, split: Split) -> ExecutorInput:

@@ -17,7 +17,7 @@ from omg_graph.errors import ConfigError, DataError
 from omg_graph.graph.api import prepare
 from omg_graph.graph.batches import load_split, store_batch
 from omg_graph.graph.checkpoints import checkpoint_serializer
-from omg_graph.graph.edits import Edit, forgotten
+from omg_graph.graph.edits import OBSERVATION, Edit, forgotten
 from omg_graph.graph.intake import ReconstructionGraph
 from omg_graph.graph.reconstruct import build_graph
 from omg_graph.graph.state import DEFAULT_SETTINGS, Reviewing, Settings
@@ -52,7 +52,7 @@ def fork_run(
         trajectory: Of a run whose settings had ``keep_path``: its input is then among its arrays.
         artifacts: Where those arrays are; the new ones go there too.
         constraints: Values to put into the plan, by the schema's fields.
-        pick: Index of another candidate to take, or to put them into.
+        pick: Number of another candidate to take, or to put them into, as the trace shows them: from 1.
         drop_evidence: Ids of entries to leave out. With a new plan: of those found for it.
         settings: Those of the run; the seed is the trajectory's own.
 
@@ -104,7 +104,7 @@ def fork_thread(
         graph: What ``build_graph`` made, with a checkpointer, or a RemoteGraph of one.
         config: Which thread, as for ``invoke``.
         constraints: Values to put into the plan, by the schema's fields.
-        pick: Index of another candidate to take, or to put them into.
+        pick: Number of another candidate to take, or to put them into, as the trace shows them: from 1.
         drop_evidence: Ids of entries to leave out. With a new plan: of those found for it.
         sample: The id of the sample concerned; all samples of the thread if None.
         settings: Of the run; LangGraph keeps none.
@@ -207,7 +207,12 @@ def _opened(
         )
     request = prepare(model, _sample(model, trajectory, artifacts), missing=trajectory.hidden)
     batch = store_batch(request.observed, request.truth, request.hidden, artifacts)
-    embedding = steps.observe(model, load_split(batch, artifacts)).embedding
+    kept = trajectory.arrays.get(OBSERVATION)
+    embedding = (
+        steps.observe(model, load_split(batch, artifacts)).embedding
+        if kept is None
+        else artifacts.get(kept)[None]
+    )
     start = forgotten(trajectory) if edit.changes_plan else trajectory
     state = {
         "batch": batch,

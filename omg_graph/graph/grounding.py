@@ -23,6 +23,7 @@ def ground(
     store: ArtifactStore,
     split: Split,
     trajectories: Sequence[Trajectory],
+    observation: FloatArray,
     plan_embeddings: FloatArray,
     settings: Settings,
     edits: Sequence[Edit] = (),
@@ -36,6 +37,7 @@ def ground(
         store: Where arrays go.
         split: The samples.
         trajectories: With their plans.
+        observation: u_X, (samples, shared).
         plan_embeddings: c_S, (samples, constraints + 1, shared).
         settings: top_k and allow_own_group.
         edits: Which entries are to be left out.
@@ -51,7 +53,9 @@ def ground(
     }
     rows = [row for row, trajectory in enumerate(trajectories) if not trajectory.evidence]
     for row, trajectory in zip(
-        rows, _searched(model, store, split, result, plan_embeddings, settings, rows), strict=True
+        rows,
+        _searched(model, store, split, result, observation, plan_embeddings, settings, rows),
+        strict=True,
     ):
         result[row] = trajectory
     for row, found in enumerate(result):
@@ -68,6 +72,7 @@ def _searched(
     store: ArtifactStore,
     split: Split,
     trajectories: Sequence[Trajectory],
+    observation: FloatArray,
     plan_embeddings: FloatArray,
     settings: Settings,
     rows: list[int],
@@ -78,7 +83,7 @@ def _searched(
     evidence = steps.retrieve(
         model,
         some,
-        steps.observe(model, some),
+        steps.Observation(*steps.encode(model, some), observation[rows]),
         records.plans_of(wanted),
         plan_embeddings[rows],
         top_k=settings.top_k or model.config.retrieval.top_k,

@@ -14,7 +14,8 @@ from langgraph.runtime import Runtime
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.files import DataFolder
 from omg_graph.graph import reading, records, review
-from omg_graph.graph.batches import load_split, read_input, store_batch
+from omg_graph.graph.batches import load_observation, load_split, read_input, store_batch
+from omg_graph.graph.edits import OBSERVATION, check_edits
 from omg_graph.graph.executor import TELL, ExecutorGraph, ExecutorRequest
 from omg_graph.graph.grounding import ground
 from omg_graph.graph.selection import select
@@ -69,7 +70,7 @@ class Nodes:
         started, settings = time.perf_counter(), settings_of(runtime)
         model = self._planning(settings)
         batch = state.batch or self._read(state)
-        split = load_split(batch, self.store)
+        split = load_observation(batch, self.store, self.data_folder)
         if state.reviewing.redraw:
             return review.redrawn(model, self.store, split, state, settings)
         embedding = steps.observe(self.model, split).embedding
@@ -77,13 +78,18 @@ class Nodes:
         candidates = steps.propose(model, split, embedding, count, settings.seed)
         _tell({"node": "planner", "candidates": count, "samples": len(split)})
         trajectories = records.opened(model, batch, split, candidates, settings.seed, batch.notes)
+        if split.recordings:
+            trajectories = [
+                one.model_copy(update={"arrays": one.arrays | {OBSERVATION: self.store.put(row)}})
+                for one, row in zip(trajectories, embedding, strict=True)
+            ]
         # what is there already needn't be kept once more
         taken = {} if batch is state.batch else {"batch": batch, "samples": None}
         return taken | {
             "embeddings": {"observation": self.store.put(embedding)},
             "trajectories": records.timed(trajectories, "planner", started),
             "reading": reading.candidates(trajectories),
-            "reviewing": Reviewing(),
+            "reviewing": Reviewing(asked=settings.review_plan),
             "edits": [],
         }
 
@@ -106,21 +112,23 @@ class Nodes:
         }
 
     def review(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
-        """Let a person pick or edit a plan, if the run asks for that, and apply what a fork changes."""
-        settings = settings_of(runtime)
+        """Let a person pick or edit a plan, or apply what a fork changes."""
+        model = self._planning(settings_of(runtime))
 
         def sample(row: int) -> Split:
-            return load_split(present(state.batch), self.store).take([row])
+            return load_observation(present(state.batch), self.store, self.data_folder).take([row])
 
-        return review.reviewed(self._planning(settings), self.store, sample, state, settings)
+        return review.reviewed(model, self.store, sample, state)
 
     def retriever(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Ground the plan in entries of the knowledge base (Eqs. 7-9)."""
         started, settings = time.perf_counter(), settings_of(runtime)
+        check_edits(state.edits, state.trajectories)
         split = load_split(present(state.batch), self.store)
         plan_embeddings = steps.embed_plans(self.model, records.plans_of(state.trajectories), split.ids)
+        seen = self.store.get(state.embeddings["observation"])
         trajectories, evidence = ground(
-            self.model, self.store, split, state.trajectories, plan_embeddings, settings, state.edits
+            self.model, self.store, split, state.trajectories, seen, plan_embeddings, settings, state.edits
         )
         found = {name: sum(len(t.evidence.get(name, ())) for t in trajectories) for name in evidence}
         _tell({"node": "retriever", "entries": found})
@@ -133,20 +141,27 @@ class Nodes:
         }
 
     def _planning(self, settings: Settings) -> Model:
-        """The model, with the planner that a run asks for."""
+        """The model, with the planner that a run asks for, drawing as it asks."""
+        asked = {
+            "include_greedy": settings.greedy,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+        }
+        changes = {field: value for field, value in asked.items() if value is not None}
+        model = self.model.with_planning(**changes) if changes else self.model
         name = settings.planner
-        if name is None or name == self.model.planner.name:
-            return self.model
+        if name is None or name == model.planner.name:
+            return model
         if name not in self.planners:
             known = ", ".join(dict.fromkeys((self.model.planner.name, *self.planners)))
             raise ConfigError(
                 f"planner: one of {known} was expected, {name!r} came: take one, or leave it out"
             )
-        return self.model.with_planner(self.planners[name])
+        return model.with_planner(self.planners[name])
 
     def _read(self, request: ReconstructionInput) -> Batch:
         observed, truth, hidden, notes = read_input(request, self.model.latent_space.specs, self.data_folder)
-        batch = store_batch(observed, truth, hidden, self.store)
+        batch = store_batch(observed, truth, hidden, self.store, self.data_folder)
         return batch.model_copy(update={"notes": notes})
 
 

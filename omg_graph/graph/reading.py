@@ -22,8 +22,11 @@ def candidates(trajectories: Sequence[Trajectory]) -> str:
     return _each(
         trajectories,
         lambda one: _table(
-            ("candidate", "log p"),
-            [(candidate.text, _number(candidate.log_probability)) for candidate in one.candidates],
+            ("candidate", "times", "log p"),
+            [
+                (candidate.text, str(candidate.times), _number(candidate.log_probability))
+                for candidate in one.candidates
+            ],
         ),
     )
 
@@ -49,17 +52,20 @@ def _plan(trajectory: Trajectory) -> list[str]:
         return []
     rows = [
         (
-            "✓" if number == plan.chosen else "",
+            f"{number} ✓" if index == plan.chosen else str(number),
             candidate.text,
+            str(candidate.times),
             _number(candidate.log_probability),
             _number(candidate.semantic_cost),
             _score(candidate),
         )
-        for number, candidate in enumerate(plan.candidates)
+        for number, (index, candidate) in enumerate(
+            ((index, plan.candidates[index]) for index in plan.ranked()), start=1
+        )
     ]
     heading = f"**Plan: {_cell(plan.text)}** (chosen by {_cell(plan.chosen_by)})"
     score = f"score = log p - {plan.semantic_weight:g} C_sem"
-    return [heading, "", *_table(("", "candidate", "log p", "C_sem", score), rows)]
+    return [heading, "", *_table(("", "candidate", "times", "log p", "C_sem", score), rows)]
 
 
 def _evidence(trajectory: Trajectory) -> list[str]:

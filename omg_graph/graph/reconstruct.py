@@ -12,7 +12,7 @@ from omg_graph.files import DataFolder
 from omg_graph.graph.executor import build_executor_graph
 from omg_graph.graph.intake import ReconstructionGraph
 from omg_graph.graph.nodes import Nodes, executor_node
-from omg_graph.graph.review import after_review
+from omg_graph.graph.review import after_rerank, after_review
 from omg_graph.graph.state import ReconstructionInput, ReconstructionOutput, ReconstructionState, Settings
 from omg_graph.graph.strict import refuse_unknown_input
 from omg_graph.graph.watching import watched
@@ -64,7 +64,7 @@ def build_graph(
     graph.add_node("executor", watched(executor_node(parts, model, store)))
     graph.add_edge(START, "planner")
     graph.add_edge("planner", "rerank")
-    graph.add_edge("rerank", "review")
+    graph.add_conditional_edges("rerank", after_rerank)
     graph.add_conditional_edges("review", after_review)
     graph.add_edge("retriever", "executor")
     graph.add_edge("executor", END)

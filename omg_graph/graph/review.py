@@ -30,7 +30,7 @@ from omg_graph.trajectory.artifacts import ArtifactStore
 from omg_graph.trajectory.trajectory import PlanCandidate, PlanOrigin, Trajectory
 
 HOW_TO_ANSWER = (
-    'resume with {"accept": true} to take the plan marked as chosen; {"pick": 2} to take another candidate; '
+    'resume with {"accept": true} to take the first plan, the chosen one; {"pick": 2} to take number 2; '
     '{"set": {"FIELD": "VALUE"}} to edit it (with pick: to edit that one); {"redraw": true} for new '
     'candidates; {"accept_rest": true} to take the chosen plans of this and all further samples'
 )
@@ -59,6 +59,14 @@ class ReviewField(BaseModel):
     max_words: int | None = Field(default=None, description="For free text.")
 
 
+class _Numbered(BaseModel):
+    number: int = Field(description="Its place in the list, from 1: what to pick it by.")
+
+
+class ReviewCandidate(PlanCandidate, _Numbered):
+    """One of the different plans that were drawn, with every term of its score."""
+
+
 class ReviewRequest(BaseModel):
     """What a person is shown of one sample: the interrupt's value."""
 
@@ -71,8 +79,9 @@ class ReviewRequest(BaseModel):
     raw_text: str | None
     observed: tuple[str, ...]
     missing: tuple[str, ...]
-    chosen: int = Field(description="Index of the candidate that the re-rank node chose.")
-    candidates: tuple[PlanCandidate, ...] = Field(description="With every term of their scores.")
+    candidates: tuple[ReviewCandidate, ...] = Field(
+        description="As the trace shows them: the one that the re-rank node chose first, then by score."
+    )
     semantic_weight: float = Field(description="lambda_s of Eq. 5.")
     fields: tuple[ReviewField, ...] = Field(description="What an edited plan may say.")
     notes: tuple[str, ...] = ()
@@ -85,8 +94,8 @@ class ReviewAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    accept: bool = Field(default=False, description="Whether the plan marked as chosen is taken.")
-    pick: int | None = Field(default=None, ge=0, description="Index of the candidate to take, or to edit.")
+    accept: bool = Field(default=False, description="Whether the chosen plan, the first, is taken.")
+    pick: int | None = Field(default=None, ge=1, description="Number of the candidate to take, or to edit.")
     set: dict[str, str] = Field(default={}, description="Values to put into it, by the schema's fields.")
     redraw: bool = Field(default=False, description="Whether new candidates are wanted instead.")
     accept_rest: bool = Field(
@@ -141,7 +150,6 @@ def reviewed(
     store: ArtifactStore,
     sample: Callable[[int], Split],
     state: ReconstructionState,
-    settings: Settings,
 ) -> dict[str, Any]:
     """The update of the review node: a fork's edits, or one sample's plan as a person settles it.
 
@@ -152,7 +160,6 @@ def reviewed(
         store: Where arrays are.
         sample: One row of the batch; where nothing is changed, none is read.
         state: Past re-ranking.
-        settings: Whether somebody is to be asked.
 
     Raises:
         PlanError: if a fork's edit can't be carried out.
@@ -176,7 +183,7 @@ def reviewed(
             trajectories[row] = settled(row, edit.pick, edit.set)
         left = [edit for edit in state.edits if edit.drop_evidence]
         return _settled(trajectories, count) | {"edits": left}
-    if not settings.review_plan or done == count:
+    if not state.reviewing.asked or done == count:
         return {"reviewing": Reviewing(done=count)}
     request, error = review_request(model.schema, trajectories[done], done + 1, count), None
     while True:
@@ -201,11 +208,16 @@ def reviewed(
         return _settled(trajectories, done + 1)
 
 
+def after_rerank(state: ReconstructionState) -> Literal["review", "retriever"]:
+    """To the review where a person is asked or a fork changes something; else straight on."""
+    return "review" if state.reviewing.asked or state.edits else "retriever"
+
+
 def after_review(state: ReconstructionState) -> Literal["planner", "review", "retriever"]:
     """Back to the planner for new candidates, on to the next sample, or to the retriever with all plans."""
     if state.reviewing.redraw:
         return "planner"
-    return "review" if state.reviewing.done < len(state.trajectories) else "retriever"
+    return "review" if state.reviewing.asked else "retriever"
 
 
 def redrawn(
@@ -227,11 +239,7 @@ def redrawn(
     (drawn,) = steps.propose(model, split.take([row]), embedding, count, seed, heat=HEAT * rounds)
     get_stream_writer()({"node": "planner", "candidates": count, "samples": 1})
     texts = {candidate.text for candidate in known}
-    new = {
-        candidate.text: candidate
-        for plan in drawn
-        if (candidate := records.drawn_candidate(model, plan)).text not in texts
-    }
+    new = [one for one in records.drawn_candidates(model, drawn) if one.text not in texts]
     remark = (
         f"new candidates were asked for {rounds} times" if rounds > 1 else "new candidates were asked for"
     )
@@ -241,7 +249,7 @@ def redrawn(
     waiting = trajectory.model_copy(
         update={
             # a plan that only a person can vouch for can't be ranked
-            "candidates": (*(one for one in known if one.log_probability is not None), *new.values()),
+            "candidates": (*(one for one in known if one.log_probability is not None), *new),
             "plan": None,
             "plan_origin": origin,
             "notes": (*notes, remark, *told),
@@ -249,7 +257,8 @@ def redrawn(
     )
     trajectories = list(state.trajectories)
     (trajectories[row],) = records.timed([waiting], "planner", started)
-    return {"trajectories": trajectories, "reviewing": Reviewing(done=row, rounds=rounds)}
+    reviewing = state.reviewing.model_copy(update={"redraw": False, "rounds": rounds})
+    return {"trajectories": trajectories, "reviewing": reviewing}
 
 
 def review_request(schema: Schema, trajectory: Trajectory, number: int, of: int) -> ReviewRequest:
@@ -274,8 +283,10 @@ def review_request(schema: Schema, trajectory: Trajectory, number: int, of: int)
         raw_text=trajectory.raw_text,
         observed=trajectory.observed,
         missing=trajectory.missing,
-        chosen=plan.chosen,
-        candidates=plan.candidates,
+        candidates=tuple(
+            ReviewCandidate(number=number, **plan.candidates[index].model_dump())
+            for number, index in enumerate(plan.ranked(), start=1)
+        ),
         semantic_weight=plan.semantic_weight,
         fields=tuple(
             ReviewField(
@@ -295,7 +306,7 @@ def _settled(trajectories: list[Trajectory], done: int) -> dict[str, Any]:
     return {
         "trajectories": trajectories,
         "reading": reading.plans(trajectories),
-        "reviewing": Reviewing(done=done),
+        "reviewing": Reviewing(asked=done < len(trajectories), done=done),
     }
 
 
@@ -318,5 +329,7 @@ def _origin(trajectory: Trajectory) -> PlanOrigin | None:
             prompt_version=plan.prompt_version,
             prompt_sha256=plan.prompt_sha256,
             confidence=plan.confidence,
+            recordings=plan.recordings,
+            decoding=plan.decoding,
         )
     )

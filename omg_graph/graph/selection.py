@@ -58,11 +58,10 @@ def _rivals(trajectory: Trajectory) -> list[Plan]:
     if plan is None or plan.chosen_by != "rerank" or plan.reviewed or not trajectory.missing:
         return []
     scores = {index: c.score for index, c in enumerate(plan.candidates) if c.score is not None}
-    told, kept = {plan.text}, []
+    kept = []
     for index in sorted(scores, key=lambda place: (-scores[place], place)):
         candidate = plan.candidates[index]
-        if candidate.text not in told:
-            told.add(candidate.text)
+        if index != plan.chosen:
             kept.append(
                 plan.model_copy(
                     update={
@@ -89,7 +88,8 @@ def _widened(
         return request
     split = load_split(request.batch, store).take(list(owners))
     plans = steps.embed_plans(model, records.plans_of(list(rivals)), split.ids)
-    grounded, evidence = ground(model, store, split, rivals, plans, settings)
+    seen = store.get(request.embeddings["observation"])
+    grounded, evidence = ground(model, store, split, rivals, seen[list(owners)], plans, settings)
     rows = np.array([*range(len(request.trajectories)), *owners])
 
     def joined(ref: ArrayRef, more: np.ndarray) -> ArrayRef:
@@ -99,7 +99,7 @@ def _widened(
     return ExecutorRequest(
         batch=_rows_of(request.batch, rows, store),
         embeddings={
-            "observation": store.put(store.get(request.embeddings["observation"])[rows]),
+            "observation": store.put(seen[rows]),
             "plan": joined(request.embeddings["plan"], plans),
         },
         evidence_vectors={
@@ -128,6 +128,9 @@ def _rows_of(batch: Batch, rows: np.ndarray, store: ArtifactStore) -> Batch:
             "lengths": {name: tuple(column[row] for row in rows) for name, column in batch.lengths.items()},
             "lost": taken(batch.lost),
             "raw_text": None if batch.raw_text is None else tuple(batch.raw_text[row] for row in rows),
+            "recordings": {
+                name: tuple(found[row] for row in rows) for name, found in batch.recordings.items()
+            },
             "truth": taken(batch.truth),
             "hidden": listed(batch.hidden),
         }

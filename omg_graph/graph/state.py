@@ -9,8 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.graph.edits import Edit
 from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.samples.recordings import RecordingKind
 from omg_graph.trajectory.artifacts import ArrayRef
 from omg_graph.trajectory.trajectory import Trajectory
+
+
+class RecordingRef(BaseModel):
+    """A recording, by where it lies."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: RecordingKind
+    path: str | None = Field(default=None, description="A file; on a server, relative to its data folder.")
+    array: ArrayRef | None = Field(
+        default=None, description="Sound, pixels, or the paths of a video's images."
+    )
+    rate: float | None = None
 
 
 class Batch(BaseModel):
@@ -28,6 +42,7 @@ class Batch(BaseModel):
         default={}, description="Lost frames of sequences, hidden ones too: (samples, frames)."
     )
     raw_text: tuple[str | None, ...] | None = None
+    recordings: dict[str, tuple[RecordingRef | None, ...]] = {}
     truth: dict[str, ArrayRef] = Field(default={}, description="What was hidden and is really there.")
     hidden: dict[str, tuple[bool, ...]] = {}
     notes: tuple[str, ...] = Field(default=(), description="What was decided while the samples were read.")
@@ -98,6 +113,7 @@ class Reviewing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    asked: bool = Field(default=False, description="Whether a person is asked at all.")
     done: int = Field(default=0, ge=0, description="Samples whose plans are settled.")
     redraw: bool = Field(default=False, description="Whether the next one is to get new candidates.")
     rounds: int = Field(default=0, ge=0, description="How often new ones were drawn for it.")
@@ -152,6 +168,27 @@ class Settings(BaseModel):
         description="How many plans are drawn for each sample; the model's own if empty.",
         examples=[5],
     )
+    greedy: bool | None = Field(
+        default=None,
+        title="Greedy plan",
+        description="Whether the distilled planner's greedy plan is a candidate; the model's own if empty.",
+        examples=[True],
+    )
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        title="Temperature",
+        description="Of the plans that the distilled planner draws; the model's own if empty.",
+        examples=[1.0],
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        title="Top-p",
+        description="The distilled planner draws from the likeliest values that together have this share.",
+        examples=[0.9],
+    )
     steps: int | None = Field(
         default=None,
         ge=1,
@@ -190,7 +227,7 @@ class Settings(BaseModel):
     allow_own_group: bool = Field(
         default=False,
         title="Allow the own group",
-        description="Whether entries of a sample's own group may serve; itself never does.",
+        description="Whether entries of a sample's own group may serve as evidence; itself never does.",
     )
     review_plan: bool = Field(
         default=False,

@@ -68,6 +68,7 @@ def as_tool(
                 raise DataError(
                     f"one of {' or '.join(_sources(folder))} was expected, and not more: give one"
                 )
+            _refuse_recordings(model, sample or {})
             trajectories = reconstruct(
                 model,
                 source or sample or {},
@@ -104,7 +105,7 @@ def told_of(trajectory: Trajectory) -> str:
         values = ", ".join(f"{link.field} = {link.value}" for link in winner.constraints)
         log = winner.log_probability
         lines.append(
-            f"Plan: {values} (chosen of {len(trajectory.plan.candidates)} candidates, "
+            f"Plan: {values} (chosen of {trajectory.plan.drawn} candidates, "
             f"log-probability {'unknown' if log is None else f'{log:.2f}'})."
         )
     for name, ref in trajectory.reconstruction.items():
@@ -233,6 +234,19 @@ def _inside(folder: DataFolder | None, path: str) -> Path:
         return folder.find(path, "path")
     except DataError as error:
         raise ToolException(printable(str(error))) from error
+
+
+def _refuse_recordings(model: Model, sample: dict[str, Any]) -> None:
+    """A language model writes numbers and words; a recording of a sample would name a file of its choice.
+
+    Raises:
+        DataError: if the sample names one.
+    """
+    for key in sample:
+        if str(key).startswith("raw_") and key not in ("raw_text", *model.names):
+            raise DataError(
+                f"sample: modalities and raw_text were expected, {str(key)[:60]!r} came: leave it out"
+            )
 
 
 def _invalid(error: Any) -> str:

@@ -32,7 +32,7 @@ def _note(under_way: Step, node: str, trajectories: list[Trajectory]) -> None:
     under_way.content(ids=[one.id for one in trajectories])
     plans = [one.plan for one in trajectories if one.plan is not None]
     if node == "planner":
-        under_way.count(candidates=sum(len(one.candidates) for one in trajectories))
+        under_way.count(candidates=sum(each.times for one in trajectories for each in one.candidates))
         under_way.content(texts=[one.raw_text or "" for one in trajectories])
     if node in ("rerank", "review"):
         under_way.count(changed=sum(not plan.candidates[plan.chosen].greedy for plan in plans))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.encoders.hidden_states import ThinkerRecord
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.executor.autoencoder import AutoencoderKind
 from omg_graph.executor.executor import ExecutorConfig
@@ -32,6 +33,10 @@ class PlanningSettings(_Record):
 
     candidates: int = 5
     include_greedy: bool = True
+    temperature: float = 1.0
+    """Of the distilled planner's draws."""
+    top_p: float = 1.0
+    """The distilled planner draws from the likeliest values that together have this share."""
     semantic_weight: float = 0.3
     """lambda_s of Eq. 5."""
     schema_penalty: float = 0.1
@@ -80,6 +85,8 @@ class ModelConfig(_Record):
     autoencoder: AutoencoderKind
     text_encoder: str
     shared_width: int
+    thinker: ThinkerRecord | None = None
+    """The Qwen2.5-Omni thinker that g and psi are made of, if they are."""
     encoder: ObservationEncoderConfig
     executor: ExecutorConfig
     task: TaskHeadConfig | None

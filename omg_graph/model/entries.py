@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from omg_graph.encoders.hidden_states import HiddenStates, raw_states
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.executor.latents import LatentSpace
@@ -30,6 +31,7 @@ def make_entries(
     components: str,
     name: str,
     source: str,
+    hidden_states: HiddenStates | None = None,
 ) -> KnowledgeBase:
     """One entry for each sample; what a sample misses, its entry misses too.
 
@@ -44,11 +46,13 @@ def make_entries(
         components: Fingerprint of what entries depend on.
         name: What messages call the knowledge base.
         source: Where the entries come from, e.g. ``mosi.pkl · train``.
+        hidden_states: What psi reads of raw parts, where it does.
     """
     latents = latent_space.encode(split)
     if query == "literal":
+        raw = None if hidden_states is None else raw_states(hidden_states, split)
         with torch.inference_mode():
-            embedded = encoder(latents, torch.from_numpy(split.mask())).numpy()
+            embedded = encoder(latents, torch.from_numpy(split.mask()), raw).numpy()
         vectors, there = {PSI_VIEW: embedded}, {PSI_VIEW: np.ones(len(split), dtype=np.bool_)}
     else:
         vectors = {modality: value.numpy() for modality, value in latents.items()}

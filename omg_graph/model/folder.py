@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -16,10 +17,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from omg_graph.encoders.hidden_states import ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import (
     CachedTextEncoder,
     SentenceEncoder,
+    TextEncoder,
     file_sha256,
     locate_text_encoder,
 )
@@ -32,6 +35,7 @@ from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
 from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.model.reader import LabelReader
+from omg_graph.model.thinkers import recorded_states
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
@@ -51,6 +55,7 @@ PLANNER = "planner"
 KNOWLEDGE_BASE = "knowledge_base"
 TEXT_TABLE = "plan_texts.safetensors"
 TEXT_LIST = "plan_texts.json"
+TEXT_CENTRE = "text_centre.safetensors"
 _log = logging.getLogger(__name__)
 
 REQUIRED = (CONFIG, CODECS, ENCODER, EXECUTOR)
@@ -84,6 +89,8 @@ def save_model(model: Model, folder: Path) -> Manifest:
     # half precision: a cosine needs no more, and the table is the largest part of a small model
     rows = model.text_encoder.embed(texts).astype(np.float16)
     save_file({"embeddings": torch.from_numpy(rows)}, folder / TEXT_TABLE)
+    if isinstance(model.text_encoder.encoder, ThinkerTextEncoder):
+        save_file({"centre": torch.from_numpy(model.text_encoder.encoder.centre)}, folder / TEXT_CENTRE)
     files = {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -158,7 +165,8 @@ def load_model(folder: str | Path | None = None, text_encoder: str | Path | None
 
     Args:
         folder: What ``omg train`` wrote; the embedded default if None.
-        text_encoder: Folder of the text encoder's weights, if they aren't where they are looked for.
+        text_encoder: Folder of the text encoder's weights, or of the thinker that a model was trained with,
+            if they aren't where they are looked for.
 
     Raises:
         ModelError: if the folder isn't a whole model.
@@ -201,8 +209,16 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
         kb = KnowledgeBase.load(folder / KNOWLEDGE_BASE)
     except KnowledgeBaseError as error:
         raise ModelError(f"{folder}: {error}") from error
-    encoder_folder = locate_text_encoder(config.text_encoder, text_encoder)
-    text = CachedTextEncoder(SentenceEncoder(encoder_folder, config.text_encoder, config.shared_width))
+    hidden_states = None
+    text_encoder_of_model: TextEncoder
+    if config.thinker is None:
+        encoder_folder = locate_text_encoder(config.text_encoder, text_encoder)
+        text_encoder_of_model = SentenceEncoder(encoder_folder, config.text_encoder, config.shared_width)
+    else:
+        hidden_states = recorded_states(config.thinker, text_encoder)
+        centre = load_file(folder / TEXT_CENTRE)["centre"].numpy()
+        text_encoder_of_model = ThinkerTextEncoder(hidden_states, centre)
+    text = CachedTextEncoder(text_encoder_of_model)
     texts = json.loads((folder / TEXT_LIST).read_text(encoding="utf-8"))
     rows = load_file(folder / TEXT_TABLE)["embeddings"].float()
     text.remember(texts, torch.nn.functional.normalize(rows, dim=-1).numpy())
@@ -219,6 +235,7 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
         projection=projection,
         executor=executor,
         reader=reader,
+        hidden_states=hidden_states,
         knowledge_base=kb,
     )
 
@@ -245,7 +262,18 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str]:
     """The machine in a few words."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return {"system": platform.system(), "processor": platform.machine(), "gpu": gpu}
+    cores = str(os.cpu_count() or "unknown")
+    return {"system": platform.system(), "processor": _processor(), "cores": cores, "gpu": gpu}
+
+
+def _processor() -> str:
+    """The CPU's model, where the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -85,6 +85,7 @@ def build_knowledge_base(
             components=model.manifest.components,
             name=name,
             source=source.source,
+            hidden_states=model.hidden_states,
         )
         built = entries if built is None else built.extended(entries)
     assert built is not None  # for the type checker: there is at least one source

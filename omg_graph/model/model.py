@@ -8,11 +8,13 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omg_graph.encoders.hidden_states import HiddenStates
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import DeviceError
@@ -49,6 +51,8 @@ class Model:
     knowledge_base: KnowledgeBase
     reader: LabelReader | None = None
     """What the task head reads beside u_X and slots."""
+    hidden_states: HiddenStates | None = None
+    """A large language model's, where psi reads them."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     custom_retriever: Retriever | None = None
 
@@ -88,6 +92,15 @@ class Model:
         """
         kb.require(self.manifest.components, self.views, self.latent_space.widths, self.config.shared_width)
         return replace(self, knowledge_base=kb, custom_retriever=None)
+
+    def with_planning(self, **changes: Any) -> Model:
+        """The same model, its plans drawn otherwise.
+
+        Args:
+            changes: Fields of ``PlanningSettings`` and their values.
+        """
+        planning = self.config.planning.model_copy(update=changes)
+        return replace(self, config=self.config.model_copy(update={"planning": planning}))
 
     def with_planner(self, planner: Planner) -> Model:
         """The same model with another planner."""

@@ -14,12 +14,13 @@ from omg_graph.errors import ConfigError, SchemaError
 from omg_graph.model.model import Model
 from omg_graph.planner.fallback import FallbackPlanner, Propose
 from omg_graph.planner.interface import Planner
-from omg_graph.planner.prompting import Language
+from omg_graph.planner.prompting import Language, MediaSetting
 from omg_graph.planner.student import StudentPlanner
 
 GROUP = "omg_graph.planners"
 OWN = tuple(
-    EntryPoint(name, f"omg_graph.model.planners:{name}_planner", GROUP) for name in ("chat", "distilled")
+    EntryPoint(name, f"omg_graph.model.planners:{name.replace('-', '_')}_planner", GROUP)
+    for name in ("chat", "distilled", "qwen-omni")
 )
 """Registered like any other, and there even if a checkout's metadata is older than it is."""
 
@@ -30,9 +31,11 @@ class PlannerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = None
-    """Which language model, e.g. ``openai:gpt-4.1-mini``."""
+    """Which language model, e.g. ``openai:gpt-4.1-mini``, or the folder of one."""
     language: Language = "en"
     """Of the prompt."""
+    media: MediaSetting = "auto"
+    """Whether a chat model is sent recordings: auto sends those that it is known to take."""
     max_calls: int | None = Field(default=None, ge=1)
     """The most calls to a provider."""
     on_invalid: Literal["error", "distilled"] = "error"
@@ -43,6 +46,12 @@ class PlannerOptions(BaseModel):
     """Seconds for one call."""
     concurrency: int = Field(default=8, ge=1)
     """Calls under way at once."""
+    device: str = "auto"
+    """Where a language model on this machine runs: auto, cpu, cuda or cuda:NUMBER."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Of its weights."""
+    four_bit: bool = False
+    """Whether its weights are loaded in four bits."""
 
 
 PlannerFactory = Callable[[Model, PlannerOptions], Planner]
@@ -129,6 +138,7 @@ def chat_planner(model: Model, options: PlannerOptions) -> Planner:
         chat,
         model.schema,
         language=options.language,
+        media=options.media,
         max_calls=options.max_calls,
         timeout=options.timeout,
         concurrency=options.concurrency,
@@ -140,8 +150,50 @@ def chat_planner(model: Model, options: PlannerOptions) -> Planner:
     return FallbackPlanner(planner, _own_proposals(model), model.planner.name)
 
 
+def qwen_omni_planner(model: Model, options: PlannerOptions) -> Planner:
+    """A Qwen2.5-Omni thinker by its folder or its name on the Hugging Face hub.
+
+    Raises:
+        ConfigError: if none is named, or a package that is needed isn't installed.
+        DeviceError: if the device isn't there.
+        ModelError: if the checkpoint isn't there, is damaged, or of another kind.
+    """
+    from omg_graph.omni.thinker import load_thinker
+    from omg_graph.planner.omni import OmniPlanner
+
+    if not options.model:
+        raise ConfigError(
+            "--planner qwen-omni needs a checkpoint: name its folder, or Qwen/Qwen2.5-Omni-3B, with "
+            "--planner-model"
+        )
+    thinker = load_thinker(
+        options.model, device=options.device, dtype=options.dtype, four_bit=options.four_bit
+    )
+    # a folder's place on this machine is nobody's business who reads the trajectory
+    known_as = thinker.folder.name if Path(options.model).expanduser().is_dir() else options.model
+    planner = OmniPlanner(
+        thinker,
+        model.schema,
+        language=options.language,
+        media=options.media,
+        include_greedy=model.config.planning.include_greedy,
+        temperature=model.config.planning.temperature,
+        top_p=model.config.planning.top_p,
+        name=f"qwen-omni {known_as}",
+    )
+    if options.on_invalid == "error":
+        return planner
+    return FallbackPlanner(planner, _own_proposals(model), model.planner.name)
+
+
 def _own_proposals(model: Model) -> Propose:
     """How the model's own planner proposes in ``omg run``."""
     if isinstance(model.planner, StudentPlanner):
-        return partial(model.planner.propose, include_greedy=model.config.planning.include_greedy)
+        settings = model.config.planning
+        return partial(
+            model.planner.propose,
+            include_greedy=settings.include_greedy,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
     return model.planner.propose

@@ -64,6 +64,19 @@ class LabelReader:
         seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], dim=1)
         return self.kernel.predict(LABEL, inputs, seen, ids, groups)
 
+    def describe(self, texts: Sequence[str | None] | None, count: int) -> Float[Tensor, "sample term"] | None:
+        """The transcripts' words and valence, zeros where there is none; None where no text is read.
+
+        Args:
+            texts: Transcripts that may be read.
+            count: How many samples there are.
+        """
+        if not self.words.width:
+            return None
+        texts = [None] * count if texts is None else texts
+        valences = torch.tensor([_valence(text) for text in texts]).reshape(count, -1)
+        return torch.cat([torch.from_numpy(self.words.encode(texts)), valences], dim=1)
+
 
 def with_words(
     latents: Mapping[str, Tensor], observed: Tensor, texts: Sequence[str | None] | None, words: WordEncoder

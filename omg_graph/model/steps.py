@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from omg_graph.encoders.hidden_states import raw_states
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
-from omg_graph.planner.interface import CandidatePlan, PlannerInput
+from omg_graph.planner.interface import CandidatePlan, HotterPlanner, PlannerInput
 from omg_graph.planner.rerank import Reranking, score_candidates
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
@@ -42,8 +43,9 @@ class Observation:
 def observe(model: Model, split: Split) -> Observation:
     """u_X = psi(X), and the latents of what is observed."""
     latents, observed = encode(model, split)
+    raw = None if model.hidden_states is None else raw_states(model.hidden_states, split).to(model.device)
     with torch.inference_mode():
-        embedding = model.encoder(latents, observed).cpu().numpy()
+        embedding = model.encoder(latents, observed, raw).cpu().numpy()
     return Observation(latents, observed, embedding)
 
 
@@ -53,13 +55,29 @@ def encode(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor]:
     return latents, torch.from_numpy(split.mask()).to(model.device)
 
 
-def planner_input(split: Split, embedding: FloatArray) -> PlannerInput:
-    """What a planner is shown of samples: u_X, transcripts, and the names of what is observed."""
+def planner_input(model: Model, split: Split, embedding: FloatArray) -> PlannerInput:
+    """What a planner is shown: u_X, transcripts, recordings, what is observed, and the label reading."""
     texts = split.raw_text or (None,) * len(split)
     observed = tuple(
         tuple(name for name, there in zip(split.names, row, strict=True) if there) for row in split.mask()
     )
-    return PlannerInput(split.ids, embedding, tuple(texts), split.names, observed)
+    return PlannerInput(
+        split.ids,
+        embedding,
+        tuple(texts),
+        split.names,
+        observed,
+        split.recordings,
+        label_reading(model, split),
+    )
+
+
+def label_reading(model: Model, split: Split) -> FloatArray | None:
+    """What the label reader says of samples, (samples, values); None where the model has none."""
+    if model.reader is None:
+        return None
+    latents, observed = encode(model, split)
+    return model.reader.read(latents, observed, split.raw_text, split.ids, split.groups).cpu().numpy()
 
 
 def propose(
@@ -73,17 +91,25 @@ def propose(
         embedding: u_X, (samples, shared).
         candidates: How many for each of them.
         seed: With the id it decides what is drawn.
-        heat: By how much the distilled planner's temperature is above 1 where a person wants other plans
-            than the likely ones; the greedy plan is then left out. Log-probabilities are the same.
+        heat: By how much the planner's temperature is higher, if it has one, where a person wants other
+            plans than the likely ones; the greedy plan is then left out. Log-probabilities are the same.
     """
-    inputs = planner_input(split, embedding)
+    inputs = planner_input(model, split, embedding)
     with step("planner.call", level=logging.DEBUG, samples=len(split), candidates=candidates):
         if isinstance(model.planner, StudentPlanner):
-            greedy = model.config.planning.include_greedy and not heat
+            settings = model.config.planning
             return model.planner.propose(
-                inputs, candidates, seed, include_greedy=greedy, temperature=1.0 + heat
+                inputs,
+                candidates,
+                seed,
+                include_greedy=settings.include_greedy and not heat,
+                temperature=settings.temperature + heat,
+                top_p=settings.top_p,
             )
-        return model.planner.propose(inputs, candidates, seed)
+        planner = model.planner
+        if heat and isinstance(planner, HotterPlanner):
+            planner = planner.hotter(heat)
+        return planner.propose(inputs, candidates, seed)
 
 
 def rerank(
@@ -266,6 +292,7 @@ def denoise(
     costs: list[Tensor] = []
     samples: dict[str, list[Tensor]] = {name: [] for name in executor.names}
     if not bool(batch.observed.all()):
+        alike = executor.alike_rows(batch)
         for draw in range(draws):
 
             def told(number: int, of: int, made: dict[str, DenoisingPath], draw: int = draw) -> None:
@@ -273,7 +300,9 @@ def denoise(
                     on_step(draw, number, of, made)
 
             with step("executor.draw", level=logging.DEBUG, samples=len(batch.ids)) as drawing:
-                made = executor.draw(batch, conditions, seed=seed, draw=draw, steps=steps, on_step=told)
+                made = executor.draw(
+                    batch, conditions, seed=seed, draw=draw, steps=steps, alike=alike, on_step=told
+                )
                 drawing.count(draw=draw, steps=max(len(path.timesteps) for path in made.values()))
             if rank:
                 costs.append(path_costs(made, batch.observed))
@@ -356,7 +385,8 @@ def _with_reading(model: Model, split: Split, batch: ExecutorInput) -> ExecutorI
     if model.reader is None:
         return batch
     reading = model.reader.read(batch.latents, batch.observed, split.raw_text, batch.ids, batch.groups)
-    return replace(batch, reading=reading)
+    words = model.reader.describe(split.raw_text, len(split))
+    return replace(batch, reading=reading, words=None if words is None else words.to(model.device))
 
 
 def _estimates(model: Model, batch: ExecutorInput) -> tuple[Conditions, dict[str, Tensor]]:
@@ -371,5 +401,7 @@ def _outputs(model: Model, batch: ExecutorInput, estimates: Mapping[str, Tensor]
         return None
     with torch.inference_mode():
         slots = model.executor.fill(batch, estimates)
-        outputs: Tensor = model.executor.task(batch.observation, slots, batch.reading)
+        outputs: Tensor = model.executor.task(
+            batch.observation, slots, batch.reading, batch.observed, batch.words
+        )
     return outputs

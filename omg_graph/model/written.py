@@ -41,6 +41,6 @@ def score_written(
     planner = model.planner
     rescored: list[CandidatePlan | None] = [None]
     if rescore and isinstance(planner, RescoringPlanner):
-        rescored = planner.rescore(steps.planner_input(split, embedding), [plan])
+        rescored = planner.rescore(steps.planner_input(model, split, embedding), [plan])
     cost = semantic_cost(model.text_encoder.embed([model.schema.text(plan)]), embedding)
     return WrittenPlan(plan, float(cost[0]), rescored[0])

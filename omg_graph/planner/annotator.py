@@ -62,7 +62,6 @@ class LexicalAnnotator:
         """
         self.schema = schema
         self.lexicon = lexicon or english()
-        self._by_class = {name: word for word, name in (schema.class_names or {}).items()}
         known = {ENTITY: self.lexicon.entity_values, ACTION: self.lexicon.action_values}
         for field in schema.fields:
             if field.name == schema.target:
@@ -163,25 +162,35 @@ class LexicalAnnotator:
         """Whether the schema has this field and lets it take this value."""
         return any(field.name == field_name and value in (field.values or ()) for field in self.schema.fields)
 
+    def read(self, raw_text: Sequence[str | None]) -> list[dict[str, str]]:
+        """What the texts alone tell, field by field; a target that the words don't tell is left out."""
+        unread = self.unread(raw_text)
+        return [
+            self._values(None if lost else text, None) for text, lost in zip(raw_text, unread, strict=True)
+        ]
+
     def _plan(self, text: str | None, label: float | str | None) -> Plan | None:
+        values = self._values(text, label)
+        return tuple(values.values()) if len(values) == len(self.schema.fields) else None
+
+    def _values(self, text: str | None, label: float | str | None) -> dict[str, str]:
         words = [] if text is None else words_of(text)
-        values = []
+        values = {}
         for field in self.schema.fields:
             if field.name == self.schema.target:
                 value = self._target(words, label)
             else:
                 value = self.entity(words) if field.name == ENTITY else self.action(words)
-            if value is None:
-                return None
-            values.append(value)
-        return tuple(values)
+            if value is not None:
+                values[field.name] = value
+        return values
 
     def _target(self, words: Sequence[str], label: float | str | None) -> str | None:
         degrees = self.schema.degrees
         if degrees is None:
-            return self._by_class.get(str(label), str(label)) if label is not None else None
+            return self.schema.value_of(str(label)) if label is not None else None
         if label is not None and math.isfinite(float(label)):
-            return self.schema.nearest_value(float(label))
+            return self.schema.value_of(float(label))
         if not words:
             return None
         # The word lists' valence goes to 3; the label's units may not.

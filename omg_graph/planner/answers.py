@@ -160,21 +160,14 @@ def _spelling(token: Mapping[str, Any]) -> bytes | None:
     return text.encode() if isinstance(text, str) else None
 
 
-def candidates_of(
-    answers: Sequence[Answer], *, planner: str, prompt_version: str, prompt_sha256: str
-) -> list[CandidatePlan]:
+def candidates_of(answers: Sequence[Answer], origin: PlanOrigin) -> list[CandidatePlan]:
     """The answers of one sample as candidates: by the model's log-probabilities if all have them.
 
     Else the confidence in c_l is how many of the candidates with the same values before it agree on it:
     log(count(c_<=l) / count(c_<l)); no tokens are counted then.
     """
     told = all(answer.log_probabilities is not None for answer in answers)
-    origin = PlanOrigin(
-        planner=planner,
-        prompt_version=prompt_version,
-        prompt_sha256=prompt_sha256,
-        confidence=FROM_MODEL if told else FROM_AGREEMENT,
-    )
+    origin = origin.model_copy(update={"confidence": FROM_MODEL if told else FROM_AGREEMENT})
     plans = [answer.plan for answer in answers]
     return [
         CandidatePlan(

@@ -25,12 +25,13 @@ FailureKind = Literal["passing", "form", "malformed", "declined", "lasting", "st
 asked, since another call failed for good."""
 
 PASSING_STATUS = frozenset({408, 409, 425, 429})
-FORM_STATUS = frozenset({400, 415, 422})
+FORM_STATUS = frozenset({400, 413, 415, 422})
 REASONS = {
     400: "it does not take the request",
     401: "it does not accept the credentials",
     403: "it does not accept the credentials",
     404: "it does not know the model or the address",
+    413: "it does not take so large a request",
     415: "it does not take the request",
     422: "it does not take the request",
 }
@@ -43,6 +44,10 @@ UNREADABLE = frozenset(
     {"APIResponseValidationError", "AttributeError", "KeyError", "IndexError", "LengthFinishReasonError"}
     | {"OutputParserException", "TypeError", "ValueError"}
 )
+
+
+class NotTakenError(Exception):
+    """A request that never left, since LangChain has no form of it for the provider."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Failure:
 
 def failure_of(error: BaseException) -> Failure:
     """What went wrong, by an exception's status, type and headers; its text is never looked at."""
+    if isinstance(error, NotTakenError):
+        return Failure("form", "it does not take the request")
     names = {kind.__name__ for kind in type(error).__mro__}
     code = getattr(error, "code", None)
     if names & DECLINED or code == "content_filter":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -20,14 +20,28 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner.answer_cache import AnswerCache
 from omg_graph.planner.answers import Answer, MalformedAnswerError, candidates_of, read_arguments, read_text
-from omg_graph.planner.calling import Caller, Failure
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput
-from omg_graph.planner.prompting import Language, json_schema, load_prompt, sample_message
+from omg_graph.planner.calling import Caller, Failure, NotTakenError
+from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput, required
+from omg_graph.planner.media import (
+    BOUNDS,
+    Attachment,
+    MediaKind,
+    recordings_of,
+    seen,
+    sent_as,
+    taken_kinds,
+)
+from omg_graph.planner.prompting import Language, MediaSetting, json_schema, load_prompt, sample_message
 from omg_graph.planner.schema import Schema
 from omg_graph.seeding import derived_seed
+from omg_graph.trajectory.trajectory import PlanOrigin
 
 MALFORMED_ANSWERS = 5
 """So many answers for one sample that can't be read end its planning."""
+
+REFUSED = "the provider refused one"
+UNKNOWN = "the model isn't known to take any, --planner-media on sends it all the same"
+"""Why a recording isn't sent."""
 
 UNREAD_SETTINGS = frozenset({"timeout", "request_timeout", "max_retries", "verbose", "seed", "logprobs"})
 """Settings of a model that change no answer, or that the planner sets by itself."""
@@ -40,6 +54,30 @@ class _Way:
     structured: bool
     log_probabilities: bool
     seeded: bool
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a model may be shown of a sample; samples that look the same to it are equal."""
+
+    text: str
+    attached: tuple[Attachment, ...] = ()
+    kept: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Modalities whose recordings it isn't shown, each with the reason."""
+
+    def content(self, sent: Sequence[Attachment]) -> str | list[str | dict[str, Any]]:
+        """A message's content with some of the recordings."""
+        if not sent:
+            return self.text
+        return [{"type": "text", "text": self.text}, *(block for one in sent for block in one.blocks)]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """An answer, and the recordings that it was given for."""
+
+    answer: Answer
+    sent: tuple[Attachment, ...] = ()
 
 
 @dataclass
@@ -63,7 +101,11 @@ class _Tally:
 
 
 class ChatPlanner:
-    """Asks a chat model for plans: its transcript and the names of what is observed go out, nothing else.
+    """Asks a chat model for plans.
+
+    What goes out of a sample is its transcript, the names of what is observed, and recordings of that where
+    the model takes them, shortened. A provider that refuses recordings is asked without them, and the
+    trajectory says so.
 
     Answers come as structured output where the model supports it, else as JSON in text. Their
     log-probabilities are the provider's where it tells them, else the agreement among the candidates; the
@@ -79,6 +121,7 @@ class ChatPlanner:
         schema: Schema,
         *,
         language: Language = "en",
+        media: MediaSetting = "auto",
         max_calls: int | None = None,
         retries: int = 4,
         timeout: float = 60.0,
@@ -92,6 +135,7 @@ class ChatPlanner:
             model: Any chat model. Give it no retries of its own: they would be counted as one call.
             schema: What plans obey; the model's own schema, ``model.schema``.
             language: Of the prompt.
+            media: Whether recordings are sent: auto sends those that the model's profile says it takes.
             max_calls: Calls in this planner's life, repetitions included; None for any number.
             retries: Repetitions of a call after a rate limit, a server's error, or a broken connection.
             timeout: Seconds for one call.
@@ -121,6 +165,9 @@ class ChatPlanner:
         self._concurrency = concurrency
         self._cache = None if cache is None else AnswerCache(cache)
         self._identity = _identity(model)
+        self._media = media
+        self._taken = taken_kinds(model, media)
+        self._refused: frozenset[MediaKind] = frozenset()
         # where a provider can be held to the schema to the letter, it is
         strict = "strict" in signature(type(model).with_structured_output).parameters
         self._strictly: dict[str, Any] = {"include_raw": True} | ({"strict": True} if strict else {})
@@ -138,16 +185,12 @@ class ChatPlanner:
 
         Raises:
             ConfigError: if there are no candidates.
+            DataError: if a recording can't be read.
             NoValidPlanError: if the model declines a sample, gives five answers for it that can't be read,
                 or no plan that obeys the schema.
             PlannerError: if the model can't be reached, or the bound on calls is used up.
         """
-        plans = []
-        for outcome in self.attempt(observations, candidates, seed):
-            if isinstance(outcome, NoValidPlanError):
-                raise outcome
-            plans.append(outcome)
-        return plans
+        return required(self.attempt(observations, candidates, seed))
 
     def attempt(
         self, observations: PlannerInput, candidates: int, seed: int
@@ -156,31 +199,28 @@ class ChatPlanner:
 
         Raises:
             ConfigError: if there are no candidates.
+            DataError: if a recording can't be read.
             PlannerError: if the model can't be reached, or the bound on calls is used up.
         """
         if candidates < 1:
             raise ConfigError(f"candidates is at least 1, {candidates} came")
-        messages = [self._message(observations, row) for row in range(len(observations.ids))]
+        samples = [self._shown(observations, row) for row in range(len(observations.ids))]
         # samples that look the same to the model are asked for once
-        answers = self._answers(list(dict.fromkeys(messages)), candidates, seed)
+        answers = self._answers(list(dict.fromkeys(samples)), candidates, seed)
         return [
-            self._outcome(sample_id, *answers[message])
-            for sample_id, message in zip(observations.ids, messages, strict=True)
+            self._outcome(sample_id, shown, *answers[shown])
+            for sample_id, shown in zip(observations.ids, samples, strict=True)
         ]
 
     def _outcome(
-        self, sample_id: str, answers: Sequence[Answer | None], tally: _Tally
+        self, sample_id: str, shown: _Shown, answers: Sequence[_Told | None], tally: _Tally
     ) -> list[CandidatePlan] | NoValidPlanError:
-        whole = [answer for answer in answers if answer is not None]
+        whole = [told.answer for told in answers if told is not None]
         if len(whole) == len(answers):
             wrong = [self.schema.violations(answer.plan) for answer in whole]
             if not all(wrong):
-                return candidates_of(
-                    whole,
-                    planner=self.name,
-                    prompt_version=self.prompt.version,
-                    prompt_sha256=self.prompt.sha256,
-                )
+                sent = [one for one in shown.attached if all(told and one in told.sent for told in answers)]
+                return candidates_of(whole, self._origin(shown, sent))
             why = f"none of its {len(whole)} plans obeys schema {self.schema.name!r}"
         elif tally.declined:
             why = "it declined to answer"
@@ -188,20 +228,33 @@ class ChatPlanner:
             why = f"{tally.malformed} of its answers can't be read (the last: {tally.reason})"
         return NoValidPlanError(sample_id, self.name, why)
 
+    def _origin(self, shown: _Shown, sent: Sequence[Attachment]) -> PlanOrigin:
+        """Where a sample's plans come from, and what was kept from the model."""
+        notes = [f"planner {self.name} was sent {cut}" for one in sent if (cut := one.shortened)]
+        kept = dict(shown.kept) | {one.modality: REFUSED for one in shown.attached if one not in sent}
+        notes += [f"planner {self.name} wasn't sent the recording of {name}: {kept[name]}" for name in kept]
+        return PlanOrigin(
+            planner=self.name,
+            prompt_version=self.prompt.version,
+            prompt_sha256=self.prompt.sha256,
+            recordings=tuple(seen(one.modality, one.recording) for one in sent),
+            note="; ".join(notes) or None,
+        )
+
     def _answers(
-        self, messages: Sequence[str], candidates: int, seed: int
-    ) -> dict[str, tuple[list[Answer | None], _Tally]]:
-        """The answers to every message, in order; None where there is none."""
+        self, samples: Sequence[_Shown], candidates: int, seed: int
+    ) -> dict[_Shown, tuple[list[_Told | None], _Tally]]:
+        """The answers for every sample, in order; None where there is none."""
         stop = threading.Event()
-        tallies = {message: _Tally() for message in messages}
+        tallies = {shown: _Tally() for shown in samples}
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="omg-planner")
         try:
             futures = [
                 pool.submit(
                     copy_context().run,
-                    partial(self._answer, message, candidate, seed, tallies[message], stop),
+                    partial(self._answer, shown, candidate, seed, tallies[shown], stop),
                 )
-                for message in messages
+                for shown in samples
                 for candidate in range(candidates)
             ]
             outcomes = [future.result() for future in futures]
@@ -213,8 +266,8 @@ class ChatPlanner:
                 raise PlannerError(self._told(outcome))
         whole = [None if isinstance(outcome, Failure) else outcome for outcome in outcomes]
         return {
-            message: (whole[number * candidates : (number + 1) * candidates], tallies[message])
-            for number, message in enumerate(messages)
+            shown: (whole[number * candidates : (number + 1) * candidates], tallies[shown])
+            for number, shown in enumerate(samples)
         }
 
     def _told(self, failure: Failure) -> str:
@@ -225,26 +278,14 @@ class ChatPlanner:
         )
 
     def _answer(
-        self, message: str, candidate: int, seed: int, tally: _Tally, stop: threading.Event
-    ) -> Answer | Failure | None:
+        self, shown: _Shown, candidate: int, seed: int, tally: _Tally, stop: threading.Event
+    ) -> _Told | Failure | None:
         """One candidate's answer; None if the sample is given up, a Failure if everything is."""
-        key = AnswerCache.key(
-            model=self._identity,
-            system=self._system,
-            schema=self.schema.fingerprint,
-            message=message,
-            seed=seed,
-            candidate=candidate,
-        )
-        if self._cache is not None and (known := self._cache.read(key, len(self.schema.fields))) is not None:
-            return known
         for attempt in count():
             if tally.spent:
                 return None
-            outcome = self._ask(message, stop, derived_seed(seed, key, attempt))
-            if isinstance(outcome, Answer):
-                if self._cache is not None:
-                    self._cache.write(key, outcome)
+            outcome = self._ask(shown, candidate, (seed, attempt), stop)
+            if isinstance(outcome, _Told):
                 return outcome
             if outcome.kind not in ("malformed", "declined"):
                 stop.set()
@@ -252,34 +293,85 @@ class ChatPlanner:
             tally.add(outcome)
         return None
 
-    def _ask(self, message: str, stop: threading.Event, seed: int) -> Answer | Failure:
-        """One answer, asked for in the first way that the provider takes."""
-        while True:
-            number = self._way
-            way = self._ways[number]
-            outcome = self._caller.call(partial(self._invoke, message, way, seed), stop, seed)
-            if isinstance(outcome, Failure):
-                if outcome.kind != "form" or number + 1 == len(self._ways):
-                    return outcome
-                with self._lock:
-                    self._way = max(self._way, number + 1)
-                continue
-            try:
-                return self._read(outcome)
-            except MalformedAnswerError as error:
-                return Failure("malformed", str(error))
+    def _ask(
+        self, shown: _Shown, candidate: int, seed: tuple[int, int], stop: threading.Event
+    ) -> _Told | Failure:
+        """One answer, asked for in the first way that the provider takes; one that was given before, else.
 
-    def _invoke(self, message: str, way: _Way, seed: int) -> Any:
-        messages = [SystemMessage(self._system), HumanMessage(message)]
+        Where it doesn't take a request with recordings, the same one is tried without them: only if that is
+        taken, they were at fault, and none of their kind is sent again.
+        """
+        without: set[MediaKind] = set()
+        while True:
+            number, allowed = self._way, self._taken - self._refused - without
+            sent = tuple(one for one in shown.attached if one.kind in allowed)
+            key = self._key(shown, sent, candidate, seed[0])
+            known = None if self._cache is None else self._cache.read(key, len(self.schema.fields))
+            outcome = known or self._once(
+                shown, sent, self._ways[number], derived_seed(seed[0], key, seed[1]), stop
+            )
+            if isinstance(outcome, Answer):
+                self._refuse(without)
+                if known is None and self._cache is not None:
+                    self._cache.write(key, outcome)
+                return _Told(outcome, sent)
+            if outcome.kind != "form":
+                return outcome
+            if sent:
+                without.add(sent[0].kind)
+                continue
+            without.clear()
+            if number + 1 == len(self._ways):
+                return outcome
+            with self._lock:
+                self._way = max(self._way, number + 1)
+
+    def _key(self, shown: _Shown, sent: Sequence[Attachment], candidate: int, seed: int) -> str:
+        media = {"media": [one.identity for one in sent], "bounds": BOUNDS} if sent else {}
+        return AnswerCache.key(
+            model=self._identity,
+            system=self._system,
+            schema=self.schema.fingerprint,
+            message=shown.text,
+            seed=seed,
+            candidate=candidate,
+            **media,
+        )
+
+    def _refuse(self, kinds: Collection[MediaKind]) -> None:
+        if kinds:
+            with self._lock:
+                self._refused |= frozenset(kinds)
+
+    def _once(
+        self, shown: _Shown, sent: Sequence[Attachment], way: _Way, seed: int, stop: threading.Event
+    ) -> Answer | Failure:
+        content = shown.content(sent)
+        outcome = self._caller.call(partial(self._invoke, content, way, seed), stop, seed)
+        if isinstance(outcome, Failure):
+            return outcome
+        try:
+            return self._read(outcome)
+        except MalformedAnswerError as error:
+            return Failure("malformed", str(error))
+
+    def _invoke(self, content: str | list[str | dict[str, Any]], way: _Way, seed: int) -> Any:
+        messages = [SystemMessage(self._system), HumanMessage(content)]
         changes: dict[str, Any] = {}
         if way.seeded:
             changes["seed"] = seed % 2**31
         if way.log_probabilities:
             changes["logprobs"] = True
         model = self._model.model_copy(update=changes) if changes else self._model
-        if not way.structured:
-            return model.invoke(messages)
-        told = model.with_structured_output(self._format, **self._strictly).invoke(messages)
+        try:
+            if not way.structured:
+                return model.invoke(messages)
+            told = model.with_structured_output(self._format, **self._strictly).invoke(messages)
+        except (NotImplementedError, ValueError) as error:
+            # how LangChain says that it has no form of a recording for a provider
+            if isinstance(content, list) and type(error) in (NotImplementedError, ValueError):
+                raise NotTakenError from None
+            raise
         return told.get("raw") if isinstance(told, Mapping) else told
 
     def _read(self, message: Any) -> Answer | Failure:
@@ -301,10 +393,20 @@ class ChatPlanner:
         usable = isinstance(tokens, list) and all(isinstance(token, Mapping) for token in tokens)
         return read_text(str(message.text), self.schema, tokens if usable else None)
 
-    def _message(self, observations: PlannerInput, row: int) -> str:
+    def _shown(self, observations: PlannerInput, row: int) -> _Shown:
         observed = observations.observed[row] if observations.observed else ()
         missing = [name for name in observations.modalities if name not in observed]
-        return sample_message(observations.raw_text[row], observed, missing)
+        text = sample_message(observations.raw_text[row], observed, missing)
+        if self._media == "off":
+            return _Shown(text)
+        attached, kept = [], []
+        for name, recording in recordings_of(observations, row).items():
+            kind = sent_as(recording)
+            if kind in self._taken - self._refused:
+                attached.append(Attachment(name, recording.sha256, recording))
+            else:
+                kept.append((name, REFUSED if kind in self._refused else UNKNOWN))
+        return _Shown(text, tuple(attached), tuple(kept))
 
     def _ways_of(self, model: BaseChatModel) -> list[_Way]:
         """Ways to ask, the most telling first."""

@@ -62,7 +62,7 @@ def choose_schema(
         DataError: if plans have to come from clusters, and no feature varies.
     """
     labels = split.labels if split.labels is not None and np.isfinite(split.labels.values).any() else None
-    text_note = _text_note(split, annotator)
+    text_note = unreadable_text(split, annotator)
     if annotator == "lexical" and text_note is not None:
         raise SchemaError(
             f"the lexical annotator was asked to write the plans from the text, but {text_note}: leave out "
@@ -95,8 +95,8 @@ def _fitting(split: Split, labels: Labels | None, text_note: str | None) -> tupl
     return (reading_schema(), told) if readable else None
 
 
-def _text_note(split: Split, annotator: AnnotatorName) -> str | None:
-    """Why the text can't be read; None if it can."""
+def unreadable_text(split: Split, annotator: AnnotatorName = "auto") -> str | None:
+    """Why the lexical annotator doesn't read a split's texts; None if it does."""
     if split.raw_text is None or not any(text and text.strip() for text in split.raw_text):
         return "there is no text"
     if annotator == "labels":

@@ -42,6 +42,33 @@ def candidate_noise(
     return noise
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How candidates are drawn."""
+
+    noise: Float[Tensor, "rows steps tokens"]
+    """What ``candidate_noise`` drew."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def choose(
+        self, log_probs: Float[Tensor, "rows tokens"], steps: Int[Tensor, " rows"]
+    ) -> Int[Tensor, " rows"]:
+        """The next token of every row: the likeliest with the row's noise, among the likeliest ``top_p``.
+
+        Args:
+            log_probs: Minus infinity for what isn't allowed.
+            steps: How many tokens each row has.
+        """
+        noise = self.noise[torch.arange(len(log_probs), device=log_probs.device), steps]
+        if self.top_p < 1:
+            shares, order = (log_probs / self.temperature).softmax(dim=-1).sort(descending=True, stable=True)
+            beyond = shares.cumsum(dim=-1) - shares >= self.top_p  # the likeliest always takes part
+            left_out = torch.zeros_like(beyond).scatter(1, order, beyond)
+            log_probs = log_probs.masked_fill(left_out, -torch.inf)
+        return (log_probs + self.temperature * noise).argmax(dim=-1)
+
+
 @dataclass
 class _Row:
     """One plan while it is written."""
@@ -69,15 +96,26 @@ class Decoder:
         self,
         language_model: Any,
         grammar: Grammar,
-        noise: Float[Tensor, "rows steps tokens"],
+        sampling: Sampling,
         candidates: int,
+        added: Float[Tensor, "samples fields tokens"] | None = None,
     ) -> None:
+        """Prepare to decode a batch.
+
+        Args:
+            language_model: A causal one of transformers.
+            grammar: Of its tokens.
+            sampling: How the next token is chosen.
+            candidates: Plans for each sample.
+            added: To the logits of each field's tokens.
+        """
         self._model = language_model
         self._grammar = grammar
         self._vocabulary = grammar.vocabulary
-        self._noise = noise
+        self._sampling = sampling
         self._candidates = candidates
-        self._allowed = self._allowed_tokens(noise.device)
+        self._allowed = grammar.allowed.to(sampling.noise.device)
+        self._added = None if added is None else added.repeat_interleave(candidates, dim=0)
 
     def decode(self, prefix: Float[Tensor, "samples prefix hidden"]) -> list[DecodedPlan]:
         """``candidates`` plans for each sample, a sample's plans side by side."""
@@ -114,12 +152,11 @@ class Decoder:
 
     def _take(self, rows: list[_Row], logits: Float[Tensor, "rows tokens vocabulary"]) -> None:
         """Count what was forced, choose the next token of every row, and follow it as far as it leads."""
-        log_probs = logits.float().log_softmax(dim=-1)
+        log_probs = self._with_added(rows, logits.float()).log_softmax(dim=-1)
         last = log_probs[:, -1]
         states = torch.tensor([row.state.index for row in rows], device=last.device)
         steps = torch.tensor([row.written for row in rows], device=last.device)
-        noise = self._noise[torch.arange(len(rows), device=last.device), steps]
-        choices = (last + noise).masked_fill(~self._allowed[states], -torch.inf).argmax(dim=-1)
+        choices = self._sampling.choose(last.masked_fill(~self._allowed[states], -torch.inf), steps)
         chosen = choices.tolist()
         chosen_log_probs = last.gather(1, choices[:, None]).squeeze(1).tolist()
         forced = self._forced_log_probabilities(rows, log_probs)
@@ -135,6 +172,20 @@ class Decoder:
             self._count(row, row.level, chosen_log_probs[number])
             self._write(row, chosen[number])
             self._follow(row)
+
+    def _with_added(
+        self, rows: list[_Row], logits: Float[Tensor, "rows tokens vocabulary"]
+    ) -> Float[Tensor, "rows tokens vocabulary"]:
+        """The logits with what is added to those of the field that each place's next token belongs to."""
+        if self._added is None:
+            return logits
+        width = logits.shape[1]
+        levels = []
+        for row in rows:
+            following = [max(level, 0) for _, level in row.pending[1:]] + [row.level]
+            levels.append([0] * (width - len(following)) + following)
+        places = torch.arange(len(rows), device=logits.device).unsqueeze(1)
+        return logits + self._added[places, torch.tensor(levels, device=logits.device)]
 
     def _forced_log_probabilities(self, rows: list[_Row], log_probs: Tensor) -> list[list[float]]:
         """Of every pending token but the first, which was counted when it was chosen."""
@@ -193,9 +244,3 @@ class Decoder:
         tokens = [pad + [token for token, _ in row.pending] for pad, row in zip(padded, rows, strict=True)]
         present = [[False] * len(pad) + [True] * (width - len(pad)) for pad in padded]
         return torch.tensor(tokens, device=device), torch.tensor(present, device=device)
-
-    def _allowed_tokens(self, device: torch.device) -> Bool[Tensor, "states vocabulary"]:
-        allowed = torch.zeros(len(self._grammar.states), len(self._vocabulary), dtype=torch.bool)
-        for state in self._grammar.states:
-            allowed[state.index, list(state.allowed)] = True
-        return allowed.to(device)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput
-from omg_graph.planner.schema import Schema
+from omg_graph.planner.interface import (
+    CandidatePlan,
+    HotterPlanner,
+    NoValidPlanError,
+    PlannerInput,
+    RescoringPlanner,
+)
+from omg_graph.planner.schema import Plan, Schema
 from omg_graph.trajectory.trajectory import PlanOrigin
 
 Propose = Callable[[PlannerInput, int, int], list[list[CandidatePlan]]]
 
 
+@runtime_checkable
 class AttemptingPlanner(Protocol):
     """A planner that can say for each sample why it has no plan."""
 
@@ -71,6 +78,24 @@ class FallbackPlanner:
             self._marked(next(others), outcome) if isinstance(outcome, NoValidPlanError) else outcome
             for outcome in outcomes
         ]
+
+    def hotter(self, heat: float) -> FallbackPlanner:
+        """The same two, the first one's draws bolder by ``heat`` where it has bolder ones at hand."""
+        planner = self._planner
+        if isinstance(planner, HotterPlanner):
+            bolder = planner.hotter(heat)
+            planner = bolder if isinstance(bolder, AttemptingPlanner) else planner
+        return FallbackPlanner(planner, self._instead, self._instead_name)
+
+    def rescore(self, observations: PlannerInput, plans: Sequence[Plan]) -> list[CandidatePlan | None]:
+        """One plan for each sample with the first one's log-probabilities; None where it has none to give.
+
+        Raises:
+            PlanError: if a plan violates the schema.
+        """
+        if not isinstance(self._planner, RescoringPlanner):
+            return [None] * len(plans)
+        return self._planner.rescore(observations, plans)
 
     def _marked(self, plans: list[CandidatePlan], why: NoValidPlanError) -> list[CandidatePlan]:
         origin = PlanOrigin(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from omg_graph.errors import PlanError
 from omg_graph.planner.schema import Plan, Schema
+from omg_graph.samples.recordings import Recording
 from omg_graph.trajectory.trajectory import PlanOrigin
 
 
@@ -27,6 +28,10 @@ class PlannerInput:
     """The model's modalities, in order; none where the caller doesn't say."""
     observed: tuple[tuple[str, ...], ...] = ()
     """Which of them each sample has."""
+    recordings: Mapping[str, tuple[Recording | None, ...]] = field(default_factory=dict)
+    """Modality to the recordings behind it, None where there is none or where it is missing."""
+    reading: npt.NDArray[np.float32] | None = None
+    """The label as a closed-form regression reads it, (samples, values); None where the model has none."""
 
     def take(self, rows: Sequence[int]) -> PlannerInput:
         """Some of the samples."""
@@ -36,6 +41,8 @@ class PlannerInput:
             tuple(self.raw_text[row] for row in rows),
             self.modalities,
             tuple(self.observed[row] for row in rows) if self.observed else (),
+            {name: tuple(found[row] for row in rows) for name, found in self.recordings.items()},
+            None if self.reading is None else self.reading[list(rows)],
         )
 
 
@@ -64,6 +71,20 @@ class NoValidPlanError(PlanError):
         self.reason = reason
 
 
+def required(outcomes: Sequence[list[CandidatePlan] | NoValidPlanError]) -> list[list[CandidatePlan]]:
+    """The candidates of all samples.
+
+    Raises:
+        NoValidPlanError: if a sample has none, the first one's.
+    """
+    plans = []
+    for outcome in outcomes:
+        if isinstance(outcome, NoValidPlanError):
+            raise outcome
+        plans.append(outcome)
+    return plans
+
+
 class Planner(Protocol):
     """Progressive planning: c_l ~ pi(. | X, c_<l) (section 3.3)."""
 
@@ -79,6 +100,15 @@ class Planner(Protocol):
 
     def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
         """``candidates`` plans for each sample; what is drawn depends on (seed, id, candidate) alone."""
+        ...
+
+
+@runtime_checkable
+class HotterPlanner(Protocol):
+    """A planner with bolder draws at hand, for a person who wants other plans than the likely ones."""
+
+    def hotter(self, heat: float) -> Planner:
+        """The same planner, its temperature higher by ``heat`` and no greedy plan among its candidates."""
         ...
 
 

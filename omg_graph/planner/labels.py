@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from omg_graph.errors import SchemaError
 from omg_graph.planner.schema import MAX_VALUE_LENGTH, MAX_VALUE_WORDS, Field, Schema
 from omg_graph.planner.schema_files import AFFECT, load_schema
+from omg_graph.samples.dataset import Labels
 
 CLASS = "Class"
 SENTIMENT = "Sentiment"
@@ -102,3 +105,18 @@ def reading_schema() -> Schema:
         fields=fields,
         text_form=": ".join(f"{{{field.name}}}" for field in fields),
     )
+
+
+def target_values(schema: Schema, labels: Labels | None) -> list[str | None] | None:
+    """The target's value that each sample's label calls for; None where a sample has no label.
+
+    None in all where labels can't tell it: there are none, the schema has no target, or classes came for
+    degrees or numbers for classes.
+    """
+    if labels is None or schema.target is None or (labels.kind == "classes") != (schema.degrees is None):
+        return None
+    names = labels.class_names
+    return [
+        None if not np.isfinite(value) else schema.value_of(names[int(value)] if names else float(value))
+        for value in labels.values
+    ]

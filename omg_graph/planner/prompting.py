@@ -15,6 +15,9 @@ from omg_graph.planner.schema import Field, Schema
 
 Language = Literal["en", "zh"]
 
+MediaSetting = Literal["auto", "on", "off"]
+"""Send the recordings that a model is known to take, send all of them, or send none."""
+
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 PLACE_OF_SCHEMA = "{{schema}}"
 _VERSION = re.compile(r"version: (\S+)\n\s*")

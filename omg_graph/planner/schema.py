@@ -148,6 +148,17 @@ class Schema(BaseModel):
         middle = (len(ordered) - 1) // 2
         return ordered[min(tied, key=lambda index: (index - middle) % 2)][0]
 
+    def value_of(self, label: float | str) -> str:
+        """The target's value for a label: the nearest degree's, or the one that stands for a class.
+
+        Raises:
+            PlanError: if it is a number and the schema has no numeric target.
+        """
+        if not isinstance(label, str):
+            return self.nearest_value(label)
+        named = {name: value for value, name in (self.class_names or {}).items()}
+        return named.get(label, label)
+
     def scaled(self, factor: float) -> Schema:
         """The same words for labels in other units: every degree times ``factor``."""
         if self.degrees is None:

@@ -1,15 +1,14 @@
-"""The distilled planner: a small causal language model that reads u_X and writes plans (section 3.3)."""
+"""The distilled planner: a small causal language model that writes plans from u_X (section 3.3)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from omg_graph.errors import ConfigError, ModelError, SchemaError
-from omg_graph.planner.decoding import DecodedPlan, Decoder, candidate_noise
+from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
+from omg_graph.planner.decoding import DecodedPlan, Decoder, Sampling, candidate_noise
 from omg_graph.planner.interface import CandidatePlan, PlannerInput
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.vocabulary import EncodedPlan, Grammar, Vocabulary
@@ -47,12 +46,37 @@ def _without_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+class Reading(nn.Module):
+    """What the label reading adds to the logits of each field's tokens: linear, and zero at the start.
+
+    It knows the label better than u_X does, and a linear map needs few rows to learn that.
+    """
+
+    def __init__(self, values: int, fields: int, tokens: int) -> None:
+        super().__init__()
+        self.fields = fields
+        self.weight = nn.Parameter(torch.zeros(fields * tokens, values))
+        self.register_buffer("deviations", torch.ones(values))
+        self.deviations: Tensor
+        """Of the training rows' readings: every column counts in units of its own spread."""
+
+    def standardise(self, readings: Float[Tensor, "rows values"]) -> None:
+        """Take the spread of these."""
+        self.deviations.copy_(readings.std(dim=0, correction=0).clamp(min=1e-6))
+
+    def forward(self, reading: Float[Tensor, "samples values"]) -> Float[Tensor, "samples fields tokens"]:
+        """Added to the logits."""
+        added = nn.functional.linear(reading / self.deviations, self.weight)
+        return added.view(len(reading), self.fields, -1)
+
+
 class StudentPlanner(nn.Module):
-    """A causal language model over a schema's words, with psi(X) as its prefix: the default planner.
+    """A causal language model over a schema's values, with psi(X) as its prefix: the default planner.
 
     The projected embedding takes the first ``prefix`` positions; then come, for each field, one scaffold
-    token, the words of the value and a terminator, so that c_l ~ pi(. | X, c_<l). Decoding is held to the
-    schema's grammar; log-probabilities are those of the model itself over its whole vocabulary.
+    token, the value and a terminator, so that c_l ~ pi(. | X, c_<l). Where the model has a label reader, what
+    that reads is added to the logits by a linear map. Decoding is held to the schema's grammar;
+    log-probabilities are those of the model itself over its whole vocabulary.
     """
 
     name: ClassVar[str] = "distilled"
@@ -68,6 +92,8 @@ class StudentPlanner(nn.Module):
         heads: int = 4,
         prefix: int = 2,
         dropout: float = 0.1,
+        reading: int = 0,
+        whole_values: bool = True,
         seed: int = 0,
     ) -> None:
         """Build a student with random weights that depend on ``seed`` alone.
@@ -81,6 +107,8 @@ class StudentPlanner(nn.Module):
             heads: its attention heads.
             prefix: how many positions u_X takes.
             dropout: the share of prefix and token features dropped by ``loss``.
+            reading: how many numbers the label reading has; 0 if none is read.
+            whole_values: whether a value is one token, however many words it has.
             seed: of the first weights.
 
         Raises:
@@ -98,9 +126,11 @@ class StudentPlanner(nn.Module):
             "heads": heads,
             "prefix": prefix,
             "dropout": dropout,
+            "reading": reading,
         }
-        self.vocabulary = Vocabulary(schema, words)
+        self.vocabulary = Vocabulary(schema, words, whole_values=whole_values)
         self.grammar = Grammar(self.vocabulary)
+        self.reading = Reading(reading, len(schema.fields), len(self.vocabulary)) if reading else None
         # Constructors of layers draw from the global generator: lend them one, and give it back untouched.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, "student"))
@@ -126,7 +156,10 @@ class StudentPlanner(nn.Module):
     def _longest_plan(self) -> int:
         longest = 0
         for entry in self.schema.fields:
-            words = entry.max_words or max(len(value.split()) for value in entry.values or ("",))
+            whole = self.vocabulary.whole_values
+            words = entry.max_words or max(
+                1 if whole else len(value.split()) for value in entry.values or ("",)
+            )
             longest += words + 2
         return longest
 
@@ -136,26 +169,74 @@ class StudentPlanner(nn.Module):
         prefix: Tensor = self.prefix_norm(projected.unflatten(-1, (self.settings["prefix"], -1)))
         return prefix
 
+    def added_by(
+        self, reading: Float[Tensor, "samples values"] | None
+    ) -> Float[Tensor, "samples fields tokens"] | None:
+        """What the label reading adds to the logits; None of a student that reads none.
+
+        Raises:
+            PlanError: if it reads the label reading, and none is given.
+        """
+        if self.reading is None:
+            return None
+        if reading is None:
+            raise PlanError(
+                "the distilled planner reads the label reading beside u_X, and none came: give "
+                "PlannerInput.reading, as omg_graph.model.steps.planner_input does"
+            )
+        added: Tensor = self.reading(reading)
+        return added
+
     def loss(
         self,
         embeddings: Float[Tensor, "samples width"],
         plans: Sequence[Plan],
         generator: torch.Generator | None = None,
+        *,
+        reading: Float[Tensor, "samples values"] | None = None,
+        taught: Float[Tensor, "tokens tokens"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy, in nats a token, on the values' words and their terminators.
+        """Cross-entropy, in nats a token, on the values' tokens and their terminators.
 
         Dropout acts on the prefix and the tokens, in training mode, and draws from ``generator`` alone, so
-        that a training step can be repeated; without a generator nothing is dropped.
+        that a training step can be repeated; without a generator nothing is dropped. ``taught`` is what
+        stands for each of the target's values, such as ``blurred_degrees`` gives.
 
         Raises:
             PlanError: if a plan violates the schema.
         """
         encoded = [self.vocabulary.encode(plan) for plan in plans]
-        log_probs, levels = self._token_log_probabilities(embeddings, encoded, generator)
-        return -log_probs[levels >= 0].mean()
+        log_probs, tokens, levels = self._token_log_probabilities(embeddings, reading, encoded, generator)
+        taken = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        if taught is not None:
+            told = (levels == self.schema.target_index) & (tokens != self.vocabulary.end)
+            taken = taken.masked_scatter(told, (taught[tokens[told]] * log_probs[told]).sum(dim=1))
+        return -taken[levels >= 0].mean()
+
+    def blurred_degrees(self, spread: float) -> Float[Tensor, "tokens tokens"] | None:
+        """For each token of the target's degrees, the shares of its neighbours in what is taught.
+
+        They fall off as a Gaussian of ``spread`` steps from one degree to the next: a label is
+        an average of several opinions, and the next degree is a small mistake. None where the target has no
+        degrees, its values aren't tokens, or the spread is 0.
+        """
+        degrees, level = self.schema.degrees, self.schema.target_index
+        if not spread or degrees is None or level is None or not self.vocabulary.whole_values:
+            return None
+        ordered = sorted(degrees, key=lambda value: degrees[value])
+        tokens = torch.tensor([self.vocabulary.words_of(level, value)[0] for value in ordered])
+        steps = torch.arange(len(ordered), dtype=torch.float32)
+        shares = torch.softmax(-(steps[:, None] - steps[None]).square() / (2 * spread**2), dim=1)
+        taught = torch.eye(len(self.vocabulary))
+        taught[tokens[:, None], tokens[None]] = shares
+        return taught.to(self.projection.weight.device)
 
     def score(
-        self, embeddings: Float[Tensor, "samples width"], plans: Sequence[Plan]
+        self,
+        embeddings: Float[Tensor, "samples width"],
+        plans: Sequence[Plan],
+        *,
+        reading: Float[Tensor, "samples values"] | None = None,
     ) -> Float[Tensor, "samples fields"]:
         """The log pi(c_l | X, c_<l) of every constraint, in nats, by teacher forcing (Eq. 5's first term).
 
@@ -163,9 +244,10 @@ class StudentPlanner(nn.Module):
             PlanError: if a plan violates the schema.
         """
         encoded = [self.vocabulary.encode(plan) for plan in plans]
-        log_probs, levels = self._token_log_probabilities(embeddings, encoded, None)
+        log_probs, tokens, levels = self._token_log_probabilities(embeddings, reading, encoded, None)
+        taken = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
         return torch.stack(
-            [(log_probs * (levels == level)).sum(dim=1) for level in range(len(self.schema.fields))], dim=1
+            [(taken * (levels == level)).sum(dim=1) for level in range(len(self.schema.fields))], dim=1
         )
 
     def propose(
@@ -175,19 +257,31 @@ class StudentPlanner(nn.Module):
         seed: int,
         include_greedy: bool = True,
         temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> list[list[CandidatePlan]]:
         """``candidates`` plans for each sample; the greedy one comes first, the others are drawn.
 
-        What is drawn depends on (seed, id, candidate) alone; two candidates may be alike. The temperature
-        shapes the draws, never the log-probabilities.
+        What is drawn depends on (seed, id, candidate) alone; two candidates may be alike. Temperature and
+        top-p shape the draws, never the log-probabilities.
+
+        Args:
+            observations: The samples.
+            candidates: How many for each.
+            seed: Of the draws.
+            include_greedy: Whether the first candidate is greedy: the likeliest token at each place.
+            temperature: Of the draws.
+            top_p: Draw from the likeliest allowed tokens that together have this share.
 
         Raises:
-            ConfigError: if there are no candidates, or the temperature isn't above 0.
+            ConfigError: if there are no candidates, the temperature isn't above 0, or top-p isn't above 0 and
+                at most 1.
         """
         if candidates < 1:
             raise ConfigError(f"candidates is at least 1, {candidates} came")
         if not temperature > 0:
             raise ConfigError(f"the planner's temperature is above 0, {temperature} came")
+        if not 0 < top_p <= 1:
+            raise ConfigError(f"the planner's top-p is above 0 and at most 1, {top_p} came")
         size = (self._longest_plan(), len(self.vocabulary))
         plans: list[DecodedPlan] = []
         with torch.inference_mode():
@@ -196,7 +290,8 @@ class StudentPlanner(nn.Module):
                 noise = candidate_noise(
                     observations.ids[rows], candidates, seed=seed, include_greedy=include_greedy, size=size
                 )
-                plans += self._decode(observations.embeddings[rows], noise * temperature, candidates)
+                shape = Sampling(noise, temperature, top_p)
+                plans += self._decode(*self._read(observations, rows), shape, candidates)
         return [
             [
                 CandidatePlan(*plan, greedy=include_greedy and number == 0)
@@ -217,31 +312,39 @@ class StudentPlanner(nn.Module):
         scored: list[CandidatePlan | None] = [None] * len(plans)
         if not known:
             return scored
-        device = self.projection.weight.device
-        embeddings = torch.as_tensor(observations.embeddings[known], dtype=torch.float32, device=device)
+        embeddings, reading = self._read(observations, known)
         with torch.inference_mode():
-            log_probabilities = self.score(embeddings, [plans[row] for row in known]).tolist()
+            taught = [plans[row] for row in known]
+            log_probabilities = self.score(embeddings, taught, reading=reading).tolist()
         for row, values in zip(known, log_probabilities, strict=True):
             levels = self.vocabulary.encode(plans[row]).levels
             tokens = tuple(levels.count(level) for level in range(len(self.schema.fields)))
             scored[row] = CandidatePlan(plans[row], tuple(values), tokens)
         return scored
 
-    def _decode(
-        self, embeddings: npt.NDArray[np.float32], noise: Tensor, candidates: int
-    ) -> list[DecodedPlan]:
+    def _read(self, observations: PlannerInput, rows: slice | list[int]) -> tuple[Tensor, Tensor | None]:
+        """What the student reads of some samples."""
         device = self.projection.weight.device
-        observed = torch.as_tensor(embeddings, dtype=torch.float32, device=device)
-        decoder = Decoder(self.language_model, self.grammar, noise.to(device), candidates)
-        return decoder.decode(self.prefix_of(observed))
+        embeddings = torch.as_tensor(observations.embeddings[rows], dtype=torch.float32, device=device)
+        if observations.reading is None:
+            return embeddings, None
+        return embeddings, torch.as_tensor(observations.reading[rows], dtype=torch.float32, device=device)
+
+    def _decode(
+        self, embeddings: Tensor, reading: Tensor | None, sampling: Sampling, candidates: int
+    ) -> list[DecodedPlan]:
+        sampling = replace(sampling, noise=sampling.noise.to(embeddings.device))
+        decoder = Decoder(self.language_model, self.grammar, sampling, candidates, self.added_by(reading))
+        return decoder.decode(self.prefix_of(embeddings))
 
     def _token_log_probabilities(
         self,
         embeddings: Tensor,
+        reading: Tensor | None,
         encoded: Sequence[EncodedPlan],
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Of each token given those before it, (samples, tokens), and the field each counts for."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every token at each place, (samples, places, tokens); which is there, and for which field."""
         device = self.projection.weight.device
         longest = max(len(plan.tokens) for plan in encoded)
         pad = self.vocabulary.pad
@@ -256,8 +359,11 @@ class StudentPlanner(nn.Module):
         inputs = self._dropped(inputs, generator)
         # Padding comes last and attention looks back only, so no mask is needed.
         logits = self.language_model(inputs_embeds=inputs, use_cache=False).logits
-        log_probs = logits[:, prefix.shape[1] - 1 :].float().log_softmax(dim=-1)
-        return log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2), levels
+        logits = logits[:, prefix.shape[1] - 1 :].float()
+        added = self.added_by(reading)
+        if added is not None:
+            logits = logits + added[torch.arange(len(added), device=device).unsqueeze(1), levels.clamp(min=0)]
+        return logits.log_softmax(dim=-1), tokens, levels
 
     def _dropped(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         share: float = self.settings["dropout"]
@@ -273,6 +379,8 @@ class StudentPlanner(nn.Module):
             self.language_model.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
         weights = {f"projection.{name}": value for name, value in self.projection.state_dict().items()}
         weights |= {f"prefix_norm.{name}": value for name, value in self.prefix_norm.state_dict().items()}
+        if self.reading is not None:
+            weights |= {f"reading.{name}": value for name, value in self.reading.state_dict().items()}
         save_file({name: value.contiguous() for name, value in weights.items()}, folder / PROJECTION_FILE)
         (folder / SCHEMA_FILE).write_text(self.schema.to_json() + "\n", encoding="utf-8")
         (folder / VOCABULARY_FILE).write_text(self.vocabulary.to_json() + "\n", encoding="utf-8")
@@ -289,7 +397,7 @@ class StudentPlanner(nn.Module):
             schema = Schema.from_json((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
             settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
             vocabulary = Vocabulary.from_json((folder / VOCABULARY_FILE).read_text(encoding="utf-8"), schema)
-            planner = cls(schema, words=vocabulary.tokens[3 + len(schema.fields) :], **settings)
+            planner = cls(schema, words=vocabulary.words, whole_values=vocabulary.whole_values, **settings)
             weights = load_file(folder / PROJECTION_FILE)
             with _without_progress_bars():
                 language_model = LlamaForCausalLM.from_pretrained(
@@ -300,7 +408,7 @@ class StudentPlanner(nn.Module):
                     dtype=torch.float32,
                 )
             planner.language_model.load_state_dict(language_model.state_dict())
-            for name in ("projection", "prefix_norm"):
+            for name in ("projection", "prefix_norm", *(("reading",) if planner.reading else ())):
                 part = {key.split(".", 1)[1]: value for key, value in weights.items() if key.startswith(name)}
                 planner.get_submodule(name).load_state_dict(part)
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, SchemaError) as error:

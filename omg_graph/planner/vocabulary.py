@@ -1,10 +1,15 @@
-"""The student's words, and the schema as a grammar over them: which token may come next, at every point."""
+"""The student's tokens, and the schema as a grammar over them: which token may come next, at every point."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from omg_graph.errors import ModelError, PlanError, SchemaError
 from omg_graph.planner.schema import Plan, Schema
@@ -24,23 +29,29 @@ class EncodedPlan:
 
 
 class Vocabulary:
-    """Words to token ids: the words of a schema's values, one scaffold a field, and a terminator."""
+    """Values and words to token ids: a token for each value that a field may take, or for each word of one.
 
-    def __init__(self, schema: Schema, words: Sequence[str] = ()) -> None:
-        """Collect the words of a schema, and those that its free text may use.
+    Where a value is one token, the likeliest token is the likeliest value. Fields of free text are spelt word
+    by word. Beside these there are one scaffold a field, and a terminator.
+    """
+
+    def __init__(self, schema: Schema, words: Sequence[str] = (), *, whole_values: bool = True) -> None:
+        """Collect the values of a schema, and the words that its free text may use.
 
         Args:
             schema: the plans' schema.
             words: words for free text, e.g. those of the training plans; ignored if there is no such field.
+            whole_values: whether a value is one token, however many words it has; else each word is one.
 
         Raises:
             SchemaError: if the schema has free text and there are no words for it.
         """
         self.schema = schema
+        self.whole_values = whole_values
         known: dict[str, None] = {}
         for entry in schema.fields:
             for value in entry.values or ():
-                known.update(dict.fromkeys(value.split()))
+                known.update(dict.fromkeys([value] if whole_values else value.split()))
         free = any(entry.values is None for entry in schema.fields)
         if free:
             spoken = sorted(word for text in words for word in text.split())
@@ -51,7 +62,6 @@ class Vocabulary:
                 )
         scaffolds = [f"<{name}>" for name in schema.field_names]
         self.tokens: tuple[str, ...] = (PAD, UNKNOWN, END, *scaffolds, *known)
-        self._ids = {token: index for index, token in enumerate(self.tokens)}
         self._first_word = 3 + len(scaffolds)
         # A word spelt like a special token would otherwise take its place.
         self._words = {token: index + self._first_word for index, token in enumerate(known)}
@@ -74,17 +84,28 @@ class Vocabulary:
         return 3 + level
 
     @property
-    def word_ids(self) -> tuple[int, ...]:
-        """Every token that is a word."""
-        return tuple(range(self._first_word, len(self.tokens)))
+    def words(self) -> tuple[str, ...]:
+        """Every token that is a single word, and so may stand in free text."""
+        return tuple(token for token in self.tokens[self._first_word :] if len(token.split()) == 1)
 
-    def words_of(self, value: str) -> tuple[int, ...]:
-        """The tokens of a value, without its terminator; words that aren't known become one token."""
-        return tuple(self._words.get(word, 1) for word in value.split())
+    @property
+    def word_ids(self) -> tuple[int, ...]:
+        """Their tokens."""
+        return tuple(self._words[word] for word in self.words)
+
+    def words_of(self, level: int, value: str) -> tuple[int, ...]:
+        """The tokens of a value of field ``level``, without its terminator; one for each unknown word."""
+        return tuple(self._words.get(part, 1) for part in self._parts(level, value))
+
+    def _parts(self, level: int, value: str) -> list[str]:
+        fixed = self.schema.fields[level].values is not None
+        return [value] if fixed and self.whole_values else value.split()
 
     def knows(self, plan: Sequence[str]) -> bool:
         """Whether every word of a plan is one of these."""
-        return all(word in self._words for value in plan for word in value.split())
+        return all(
+            part in self._words for level, value in enumerate(plan) for part in self._parts(level, value)
+        )
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """The value that tokens spell."""
@@ -102,14 +123,15 @@ class Vocabulary:
         tokens: list[int] = []
         levels: list[int] = []
         for level, value in enumerate(plan):
-            words = self.words_of(value)
+            words = self.words_of(level, value)
             tokens += [self.scaffold(level), *words, self.end]
             levels += [-1] + [level] * (len(words) + 1)
         return EncodedPlan(tuple(tokens), tuple(levels))
 
     def to_json(self) -> str:
         """As JSON, beside a model's weights."""
-        return json.dumps({"tokens": self.tokens}, indent=1, ensure_ascii=False)
+        told = {"tokens": self.tokens, "whole_values": self.whole_values}
+        return json.dumps(told, indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, schema: Schema) -> Vocabulary:
@@ -119,10 +141,13 @@ class Vocabulary:
             ModelError: if it doesn't belong to this schema.
         """
         try:
-            tokens = [str(token) for token in json.loads(text)["tokens"]]
-        except (ValueError, KeyError, TypeError) as error:
+            told = json.loads(text)
+            tokens = [str(token) for token in told["tokens"]]
+            whole_values = bool(told.get("whole_values", False))  # earlier students spell values out
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError("the planner's vocabulary is damaged: train the model again") from error
-        vocabulary = cls(schema, tokens[3 + len(schema.fields) :])
+        words = [token for token in tokens[3 + len(schema.fields) :] if len(token.split()) == 1]
+        vocabulary = cls(schema, words, whole_values=whole_values)
         if list(vocabulary.tokens) != tokens:
             raise ModelError(
                 f"the planner's vocabulary was expected to hold the words of schema {schema.name!r}, "
@@ -164,18 +189,26 @@ class Grammar:
             if entry.values is None:
                 self._roots[level, None] = self._free_text(entry.max_words or 1)
             elif entry.within is None:
-                self._roots[level, None] = self._trie(entry.values)
+                self._roots[level, None] = self._trie(level, entry.values)
             else:
                 for before, values in entry.within.items():
-                    self._roots[level, before] = self._trie(values)
+                    self._roots[level, before] = self._trie(level, values)
+
+    @cached_property
+    def allowed(self) -> Bool[Tensor, "states vocabulary"]:
+        """The tokens that may come next in each state."""
+        allowed = torch.zeros(len(self.states), len(self.vocabulary), dtype=torch.bool)
+        for state in self.states:
+            allowed[state.index, list(state.allowed)] = True
+        return allowed
 
     def root(self, level: int, plan: Plan) -> GrammarState:
         """The state at the start of field ``level``, after the values ``plan``."""
         entry = self.vocabulary.schema.fields[level]
         return self._roots[level, None if entry.within is None else plan[level - 1]]
 
-    def _trie(self, values: Sequence[str]) -> GrammarState:
-        spelt = [self.vocabulary.words_of(value) for value in values]
+    def _trie(self, level: int, values: Sequence[str]) -> GrammarState:
+        spelt = [self.vocabulary.words_of(level, value) for value in values]
         return self._branch(spelt, 0)
 
     def _branch(self, spelt: Sequence[tuple[int, ...]], depth: int) -> GrammarState:

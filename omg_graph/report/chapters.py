@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,15 +96,12 @@ class UtilityRow:
 
 
 def plan_chapter(plan: Plan) -> PlanChapter:
-    """The candidates, best first, the same plan told once."""
-    times = Counter(candidate.text for candidate in plan.candidates)
-    greedy = {candidate.text for candidate in plan.candidates if candidate.greedy}
-    shown = [(index, plan.candidates[index].text) for index in plan.ranked()]
-    rows = [_candidate(plan, index, times=times[text], greedy=text in greedy) for index, text in shown]
+    """The candidates, the winner first, then by score."""
+    rows = [_candidate(plan, index) for index in plan.ranked()]
     return PlanChapter(
         tuple(rows[:CANDIDATES_SHOWN]),
         max(0, len(rows) - CANDIDATES_SHOWN),
-        len(plan.candidates),
+        plan.drawn,
         reason(plan, rows),
     )
 
@@ -135,14 +131,14 @@ def reason(plan: Plan, rows: Sequence[Candidate]) -> str:
     return f"{ahead} By probability alone “{likeliest.text}” would have won: C_sem turned it." + told
 
 
-def _candidate(plan: Plan, index: int, *, times: int, greedy: bool) -> Candidate:
+def _candidate(plan: Plan, index: int) -> Candidate:
     drawn = plan.candidates[index]
     cost = drawn.semantic_cost
     return Candidate(
         text=drawn.text,
         chosen=index == plan.chosen,
-        greedy=greedy,
-        times=times,
+        greedy=drawn.greedy,
+        times=drawn.times,
         constraints=drawn.constraints,
         log_probability=drawn.log_probability,
         per_token=drawn.log_probability_per_token,

@@ -100,7 +100,7 @@ def figures(run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail
         detail: How much of it.
     """
     arrays = _arrays(run, trajectory, name, look)
-    data: dict[str, Any] = {"name": visible(name), "kind": look.kind, "standard": look.scale is not None}
+    data = drawing(arrays, name, look, detail)
     norms = trajectory.denoising.get(name, ())
     data["norms"] = {
         "timestep": [step.timestep for step in norms],
@@ -109,8 +109,49 @@ def figures(run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail
         "change": [rounded(step.clean_change) for step in norms],
     }
     data["path"] = _path(run, trajectory, name)
-    data["lacking"] = "estimate" not in arrays
     data["steps"] = None if data["lacking"] else _steps(run, trajectory, name, look, detail)
+    return data
+
+
+def changed(
+    runs: tuple[SavedRun, SavedRun], sample_id: str, name: str, detail: Detail
+) -> dict[str, Any] | None:
+    """The data of a picture of what two runs made of one modality; None where arrays aren't there.
+
+    Args:
+        runs: The one before and the one after.
+        sample_id: Of a sample that both have.
+        name: A modality that both reconstructed.
+        detail: How much of it.
+    """
+    before, after = (run.trajectory(sample_id) for run in runs)
+    if name not in before.reconstruction or name not in after.reconstruction:
+        return None
+    seen = look(runs[0], name, before.reconstruction[name].shape, None)
+    first = runs[0].arrays.find(before.reconstruction[name])
+    second = runs[1].arrays.find(after.reconstruction[name])
+    if first is None or second is None or first.shape != second.shape:
+        return None
+    length = max(before.lengths.get(name, 0), after.lengths.get(name, 0)) or None
+    shown = {"truth": _shown(first, seen, length), "estimate": _shown(second, seen, length)}
+    words = {"truth": "before", "estimate": "after"}
+    return drawing(shown, name, seen, detail, moved=True) | {"words": words}
+
+
+def drawing(
+    arrays: Mapping[str, Array], name: str, look: Look, detail: Detail, *, moved: bool = False
+) -> dict[str, Any]:
+    """The data of the picture of one modality's arrays.
+
+    Args:
+        arrays: ``estimate`` and what it is compared with, as ``look`` shows them.
+        name: The modality.
+        look: How it is drawn.
+        detail: How much of it.
+        moved: Of many features, whether those are shown that lie furthest from ``truth``, not from the mean.
+    """
+    data: dict[str, Any] = {"name": visible(name), "kind": look.kind, "standard": look.scale is not None}
+    data["lacking"] = "estimate" not in arrays
     if data["lacking"]:
         return data
     shape = arrays["estimate"].shape
@@ -123,7 +164,7 @@ def figures(run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail
         "limit": _limit(small, look),
     }
     if look.kind == "bars":
-        data["bars"] = _bars(arrays, look)
+        data["bars"] = _bars(arrays, look, moved)
     if look.kind == "heat" and look.names is not None and shape[1] <= NAMED_ROWS and blocks[1] == 1:
         data["names"] = [_feature(look, index) for index in range(shape[1])]
     return data
@@ -168,17 +209,20 @@ def _limit(small: Mapping[str, Array], look: Look) -> float | None:
     return rounded(float(np.quantile(finite, 0.98)) or 1.0) if finite.size else 1.0
 
 
-def _bars(arrays: Mapping[str, Array], look: Look) -> dict[str, Any]:
+def _bars(arrays: Mapping[str, Array], look: Look, moved: bool) -> dict[str, Any]:
     """The features whose estimate or truth lies furthest from the training mean, the furthest first."""
     estimate = arrays["estimate"]
     distance = np.abs(np.nan_to_num(estimate))
-    if "truth" in arrays:
+    if moved:
+        distance = np.abs(np.nan_to_num(estimate - arrays["truth"]))
+    elif "truth" in arrays:
         distance = np.maximum(distance, np.abs(np.nan_to_num(arrays["truth"])))
     chosen = np.argsort(-distance, kind="stable")[:FEATURES]
     if len(estimate) <= FEATURES:
         chosen = np.arange(len(estimate))
     bars: dict[str, Any] = {
         "index": chosen.tolist(),
+        "order": "that moved furthest" if moved else "furthest from the training mean",
         "names": [_feature(look, index) for index in chosen.tolist()],
         "units": [_unit(look, index) for index in chosen.tolist()],
         "series": {key: [rounded(float(array[i])) for i in chosen] for key, array in arrays.items()},

@@ -37,7 +37,8 @@ LEAST = 3_200
 
 QUOTE_LENGTH = 2_000
 
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "assets/charts.js", "assets/page.js")
+DRAWING = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "assets/charts.js", "assets/pictures.js")
+SCRIPTS = (*DRAWING, "assets/page.js")
 STYLES = "assets/page.css"
 LICENCES = "vendor/LICENSES.txt"
 
@@ -118,7 +119,7 @@ def render(
             modalities=list(dict.fromkeys(name for trajectory in listed for name in trajectory.missing)),
             labels=sorted(label for label in labels if label is not None),
             scripts=scripts,
-            policy=_policy(scripts),
+            policy=policy(scripts),
             styles=Markup(asset(STYLES)),  # noqa: S704
             licences=asset(LICENCES),
             reduced=detail != Detail(),
@@ -195,7 +196,7 @@ def _modalities(
 def _data(sample: Sample, modalities: list[dict[str, Any]]) -> Markup:
     """What a sample's pictures are drawn from, as JSON."""
     candidates = () if sample.plan is None else sample.plan.candidates
-    return _json(
+    return as_json(
         {
             "modalities": modalities,
             "labels": [[visible(row.label), row.with_it, row.without] for row in sample.labels],
@@ -207,7 +208,7 @@ def _data(sample: Sample, modalities: list[dict[str, Any]]) -> Markup:
     )
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def policy(scripts: Sequence[str]) -> str:
     """The content security policy: these scripts and no other, and not one request."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
@@ -235,7 +236,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "json": _json,
+        "json": as_json,
         "figure": _figure,
         "said": prediction_text,
         "size": lambda shape: " × ".join(str(size) for size in shape),
@@ -255,7 +256,7 @@ def _shown(value: object) -> object:
     return visible(value) if isinstance(value, str) else value
 
 
-def _json(document: object) -> Markup:
+def as_json(document: object) -> Markup:
     """JSON that can stand in a script element: nothing in it ends the element."""
     text = json.dumps(document, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     for letter in "<>&\u2028\u2029":

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import sqlite3
+import struct
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ from omg_graph.telemetry import step
 
 _log = logging.getLogger(__name__)
 
-LAYOUT = 1
+LAYOUT = 2
 MARKER = "index.json"
 DATABASE = "chroma.sqlite3"
 BATCH = 5_000
@@ -283,12 +284,29 @@ def _build(kb: KnowledgeBase, partitions: tuple[Partition, ...], folder: Path) -
                 _fill(client, kb, partitions)
             finally:
                 client.close()
+            _blank_unused(store)
             marker = {"fingerprint": kb.fingerprint, "store": store_name, "sha256": _hashes(store)}
             (made / MARKER).write_text(json.dumps(marker, indent=2), encoding="utf-8")
     except OSError as error:
         # Another process was faster: its index is as good.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+
+
+def _blank_unused(store: Path) -> None:
+    """Blank the places that Chroma keeps for further entries, and the lengths that inner products don't use.
+
+    It writes them as it got them from the operating system: with what the process held there before, which
+    may be a provider's key (chroma-core/chroma#7688).
+    """
+    for header in store.rglob("header.bin"):
+        # version, offset, places, entries, bytes of each
+        _, _, _, entries, size = struct.unpack_from("<i4Q", header.read_bytes())
+        for name, start in (("data_level0.bin", entries * size), ("length.bin", 0)):
+            with header.with_name(name).open("r+b") as file:
+                unused = file.seek(0, os.SEEK_END) - start
+                file.seek(start)
+                file.write(bytes(max(unused, 0)))
 
 
 def _open(kb: KnowledgeBase, partitions: tuple[Partition, ...], folder: Path) -> Opened:

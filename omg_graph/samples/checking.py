@@ -19,6 +19,7 @@ from omg_graph.samples.layout import Layout, find_layout
 from omg_graph.samples.naming import check_names
 from omg_graph.samples.raw import RawSplit
 from omg_graph.samples.reading import file_digest, read_content, read_labels, read_raw_splits
+from omg_graph.samples.recording_checks import recording_notes, recording_report
 
 
 class _Report(BaseModel):
@@ -130,7 +131,12 @@ def check_data(
         finding = Finding(level="error", split=None, message=str(error))
         return DataReport(path=str(path), sha256=None, single=False, findings=(finding,))
     report = check_content(
-        content, str(path), modalities=modalities, label=label, fill_nonfinite=fill_nonfinite
+        content,
+        str(path),
+        modalities=modalities,
+        label=label,
+        fill_nonfinite=fill_nonfinite,
+        folder=path.parent,
     )
     return report.model_copy(update={"sha256": sha256})
 
@@ -142,6 +148,7 @@ def check_content(
     modalities: Sequence[str] | None = None,
     label: str | None = None,
     fill_nonfinite: FillNonfinite | None = None,
+    folder: Path | None = None,
 ) -> DataReport:
     """The same for what a file holds, or would hold: see ``read_mapping``."""
     findings: list[Finding] = []
@@ -151,7 +158,7 @@ def check_content(
         layout = find_layout(content)
         single = layout.single
         target = _target(layout, label, findings)
-        raws = read_raw_splits(layout, modalities, target)
+        raws = read_raw_splits(layout, modalities, target, folder or Path())
         for raw in raws:
             findings += [Finding(level="error", split=raw.name, message=str(error)) for error in raw.errors]
         labels = _labels(layout, raws, target, findings)
@@ -188,7 +195,7 @@ def _labels(
 
 
 def _split_report(raw: RawSplit, labels: Labels | None) -> SplitReport:
-    observed = {name: _observed(raw, column) for name, column in raw.columns.items()}
+    observed = {name: raw.observed(name) for name in raw.columns}
     mask = np.stack(list(observed.values()), axis=1) if observed else np.zeros((raw.rows, 1), bool)
     sizes = Counter(raw.groups)
     return SplitReport(
@@ -205,12 +212,6 @@ def _split_report(raw: RawSplit, labels: Labels | None) -> SplitReport:
         modalities=tuple(_modality_report(column, observed[name]) for name, column in raw.columns.items()),
         labels=None if labels is None else _label_report(labels),
     )
-
-
-def _observed(raw: RawSplit, column: Column) -> BoolArray:
-    there: BoolArray = ~column.absent()
-    flags = raw.flags.get(column.name)
-    return there if flags is None else there & flags
 
 
 def _repeated(raw: RawSplit, mask: BoolArray) -> int:
@@ -313,7 +314,7 @@ def _split_findings(raw: RawSplit, report: SplitReport, fill: FillNonfinite | No
     for modality in report.modalities:
         name = modality.name
         if modality.nonfinite_rows:
-            row = int(np.flatnonzero(raw.columns[name].broken() * _observed(raw, raw.columns[name]))[0])
+            row = int(np.flatnonzero(raw.columns[name].broken() * raw.observed(name))[0])
             remedy = (
                 f"filled with {fill}" if fill else "give --fill-nonfinite zero or mean, or make them None"
             )
@@ -343,10 +344,19 @@ def _split_findings(raw: RawSplit, report: SplitReport, fill: FillNonfinite | No
     if report.repeated_rows:
         add("note", f"{report.repeated_rows} rows repeat the features of an earlier one")
     if raw.empty:
-        add("note", f"nothing in {', '.join(raw.empty)}")
+        add("note", f"no values in the field{'s' if len(raw.empty) > 1 else ''} {', '.join(raw.empty)}")
     if raw.ignored:
         add("note", f"no modalities, left out: {', '.join(raw.ignored)}")
-    return findings
+    return findings + _recording_findings(raw)
+
+
+def _recording_findings(raw: RawSplit) -> list[Finding]:
+    findings: list[Finding] = []
+    for name, recordings in raw.recordings.items():
+        told, wrong = recording_report(name, recordings)
+        findings += [Finding(level="error", split=raw.name, message=message) for message in wrong]
+        findings.append(Finding(level="note", split=raw.name, message=told))
+    return findings + [Finding(level="note", split=raw.name, message=note) for note in recording_notes(raw)]
 
 
 def _trailing(column: Column) -> str:

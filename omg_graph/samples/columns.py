@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,9 +17,27 @@ FillNonfinite = Literal["zero", "mean"]
 _RESERVED = frozenset(("id", "group", "raw_text", "annotations", "observed", "text_bert"))
 
 
-def is_reserved(name: str) -> bool:
-    """Whether a field of this name is never a modality."""
-    return name in _RESERVED or name.endswith("_lengths") or "label" in name.lower()
+def is_reserved(name: str, beside: Container[str] = ()) -> bool:
+    """Whether a field of this name is never a modality, given the fields ``beside`` it."""
+    return (
+        name in _RESERVED
+        or name.endswith("_lengths")
+        or "label" in name.lower()
+        or recorded_modality(name, beside) is not None
+    )
+
+
+def recorded_modality(name: str, beside: Container[str]) -> str | None:
+    """The modality whose recordings, or their rates, a field of this name holds, given those beside it.
+
+    That is ``audio`` for ``raw_audio`` and ``raw_audio_rate``; None where no field is called so.
+    """
+    if not name.startswith("raw_"):
+        return None
+    for modality in (name.removeprefix("raw_"), name.removeprefix("raw_").removesuffix("_rate")):
+        if modality in beside and not is_reserved(modality):
+            return modality
+    return None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def conform(
         observed=observed,
         lengths=lengths,
         lost=lost,
+        recordings={name: rows for name, rows in split.recordings.items() if name in arrays},
         unimodal={name: values for name, values in split.unimodal.items() if name in arrays},
     )
     empty = np.flatnonzero(~result.mask().any(axis=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from omg_graph.errors import DataError
+from omg_graph.samples.recordings import Recording
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -67,6 +68,8 @@ class Split:
     """Frames within the length that the data don't hold, (samples, frames), for sequences with such gaps
     only; zeros in ``arrays``."""
     raw_text: tuple[str | None, ...] | None = None
+    recordings: Mapping[str, tuple[Recording | None, ...]] = field(default_factory=dict)
+    """Modality to its recordings, None where there is none or where the modality is missing."""
     labels: Labels | None = None
     unimodal: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     """Modality to (samples,): the target as annotators saw it with that modality alone, NaN where unknown."""
@@ -96,6 +99,7 @@ class Split:
             lengths={name: rows_[index] for name, rows_ in self.lengths.items()},
             lost={name: rows_[index] for name, rows_ in self.lost.items()},
             raw_text=None if self.raw_text is None else tuple(self.raw_text[i] for i in index),
+            recordings={name: tuple(rows_[i] for i in index) for name, rows_ in self.recordings.items()},
             labels=None if labels is None else replace(labels, values=labels.values[index]),
             unimodal={name: values[index] for name, values in self.unimodal.items()},
         )
@@ -111,7 +115,7 @@ class Split:
         return replace(self, labels=None, unimodal={})
 
     def hide(self, missing: BoolArray) -> Split:
-        """A copy in which the marked slots are missing, the transcript hidden with the text.
+        """A copy in which the marked slots are missing, transcripts and recordings hidden with them.
 
         Args:
             missing: (samples, modalities), True where a modality is to be hidden; slots that are missing
@@ -124,7 +128,7 @@ class Split:
         if missing.shape != expected:
             raise DataError(f"a mask of shape {expected} was expected, {missing.shape} came")
         arrays, observed = dict(self.arrays), dict(self.observed)
-        raw_text = self.raw_text
+        raw_text, recordings = self.raw_text, dict(self.recordings)
         for column, name in enumerate(self.names):
             hidden = missing[:, column]
             if not hidden.any():
@@ -135,7 +139,11 @@ class Split:
             arrays[name] = array
             if name == TEXT_MODALITY and raw_text is not None:
                 raw_text = tuple(None if gone else text for gone, text in zip(hidden, raw_text, strict=True))
-        return replace(self, arrays=arrays, observed=observed, raw_text=raw_text)
+            if name in recordings:
+                recordings[name] = tuple(
+                    None if gone else one for gone, one in zip(hidden, recordings[name], strict=True)
+                )
+        return replace(self, arrays=arrays, observed=observed, raw_text=raw_text, recordings=recordings)
 
 
 def group_of(sample_id: str) -> str:

@@ -39,7 +39,8 @@ def choose_label(
     if requested is not None:
         if requested not in present:
             raise DataError(
-                f"--label: one of {', '.join(names) or 'no labels'} was expected, {requested!r} came"
+                f"the target {requested!r} was expected, the file has {', '.join(names) or 'no labels'}: "
+                "name the field with --label"
             )
         return requested, None
     if len(names) < 2:

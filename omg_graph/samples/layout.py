@@ -122,7 +122,7 @@ def _is_single(fields: Fields, specs: Sequence[ModalitySpec]) -> bool:
     labels = [value for name, value in fields.items() if "label" in name.lower() and value is not None]
     if labels:
         return is_scalar(labels[0])
-    return any(axes_of(value) == 1 for name, value in fields.items() if not is_reserved(name))
+    return any(axes_of(value) == 1 for name, value in fields.items() if not is_reserved(name, fields))
 
 
 def _shape(value: object) -> tuple[int, ...] | None:

@@ -61,6 +61,13 @@ def pooled(splits: Sequence[Split], source: str, name: str = "all") -> Split:
             for spec in specs
             if any(spec.name in part.unimodal for part in parts)
         },
+        recordings={
+            spec.name: tuple(
+                one for part in parts for one in part.recordings.get(spec.name, (None,) * len(part))
+            )
+            for spec in specs
+            if any(spec.name in part.recordings for part in parts)
+        },
         raw_text=tuple(texts) if any(part.raw_text is not None for part in parts) else None,
         labels=_labels(parts, source),
     )

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from omg_graph.errors import DataError
 from omg_graph.samples.arrays import whole_text
 from omg_graph.samples.columns import Column, axes_of, is_reserved, read_column, with_lengths
-from omg_graph.samples.dataset import BoolArray, group_of
+from omg_graph.samples.dataset import TEXT_MODALITY, BoolArray, group_of
 from omg_graph.samples.layout import Fields, is_scalar
+from omg_graph.samples.recording_fields import read_recordings
+from omg_graph.samples.recordings import Recording
 
 
 @dataclass
@@ -30,6 +33,8 @@ class RawSplit:
     """Whether the file has a field ``group``."""
     raw_text: tuple[str | None, ...] | None = None
     columns: dict[str, Column] = field(default_factory=dict)
+    recordings: dict[str, tuple[Recording | None, ...]] = field(default_factory=dict)
+    """Of some modalities, whether or not those are observed."""
     flags: dict[str, BoolArray] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     """Modalities that the split names and gives for no row."""
@@ -37,9 +42,21 @@ class RawSplit:
     """Fields that are no modalities."""
     errors: list[DataError] = field(default_factory=list)
 
+    def observed(self, name: str) -> BoolArray:
+        """(samples,): the rows in which a modality is there, and not said to be missing."""
+        there: BoolArray = ~self.columns[name].absent()
+        flags = self.flags.get(name)
+        return there if flags is None else there & flags
+
 
 def read_raw_split(
-    name: str, fields: Fields, *, single: bool, modalities: Collection[str] | None, label: str | None = None
+    name: str,
+    fields: Fields,
+    *,
+    single: bool,
+    modalities: Collection[str] | None,
+    label: str | None = None,
+    folder: Path,
 ) -> RawSplit:
     """Read the fields of a split; what is wrong with them is kept in ``errors``, not raised.
 
@@ -49,6 +66,7 @@ def read_raw_split(
         single: whether it is one sample, whose fields have no axis of samples.
         modalities: the fields to read as modalities; all numeric ones with an axis of features when None.
         label: the target's field, which is never a modality.
+        folder: that the paths of recordings start in, and stay in.
 
     Raises:
         DataError: if nothing says how many samples there are.
@@ -69,7 +87,7 @@ def read_raw_split(
         split.groups = tuple(map(group_of, split.ids))
     attempt(lambda: _read_text(split, fields, single))
     for field_name, value in fields.items():
-        if is_reserved(field_name) or field_name == label:
+        if is_reserved(field_name, fields) or field_name == label:
             continue
         if modalities is not None and field_name not in modalities:
             split.ignored.append(field_name)
@@ -79,12 +97,19 @@ def read_raw_split(
             continue
         attempt(partial(_read_modality, split, fields, field_name, value, single))
     attempt(lambda: _read_flags(split, fields.get("observed"), single))
+    for modality in split.columns:
+        if fields.get(f"raw_{modality}") is not None and modality != TEXT_MODALITY:
+            attempt(partial(_read_recordings, split, fields, modality, single, folder))
     return split
 
 
 def modality_candidates(fields: Fields, single: bool) -> list[str]:
     """The fields of a split that would be modalities if nothing chose among them."""
-    return [name for name, value in fields.items() if not is_reserved(name) and _is_modality(value, single)]
+    return [
+        name
+        for name, value in fields.items()
+        if not is_reserved(name, fields) and _is_modality(value, single)
+    ]
 
 
 def _is_modality(value: object, single: bool) -> bool:
@@ -102,7 +127,7 @@ def _count(name: str, fields: Fields, modalities: Collection[str] | None) -> int
     arrays = [
         value
         for key, value in fields.items()
-        if not is_reserved(key)
+        if not is_reserved(key, fields)
         and (key in modalities if modalities is not None else _is_modality(value, False))
     ]
     for value in (*first, *arrays, *labels):
@@ -193,6 +218,12 @@ def _read_modality(split: RawSplit, fields: Fields, name: str, value: object, si
     if lengths is not None and column.kind == "sequence":
         column = with_lengths(column, lengths, where=split.name)
     split.columns[name] = column
+
+
+def _read_recordings(split: RawSplit, fields: Fields, modality: str, single: bool, folder: Path) -> None:
+    split.recordings[modality] = read_recordings(
+        fields, modality, split.rows, folder, single=single, where=split.name
+    )
 
 
 def _read_flags(split: RawSplit, value: object, single: bool) -> None:

@@ -18,6 +18,8 @@ from omg_graph.samples.labels import choose_label, label_values, make_labels, re
 from omg_graph.samples.layout import Layout, find_layout, nested
 from omg_graph.samples.npz import read_npz
 from omg_graph.samples.raw import RawSplit, modality_candidates, read_raw_split
+from omg_graph.samples.recording_checks import recording_notes
+from omg_graph.samples.recordings import Recording
 from omg_graph.samples.unpickling import read_pickle
 
 UnimodalLabels = dict[str, npt.NDArray[np.float64]]
@@ -30,6 +32,7 @@ class DataFile:
 
     path: Path
     sha256: str
+    """Of the file's bytes; where recordings lie beside it, of these and their paths and sizes."""
     splits: dict[str, Split]
     single: bool
     """Whether it is one sample, and not rows of them."""
@@ -77,7 +80,7 @@ def read_data_file(
             layout = replace(
                 layout, splits={name: part for name, part in layout.splits.items() if name not in leave_out}
             )
-        return _data_file(
+        data = _data_file(
             layout,
             path,
             file_digest(path),
@@ -87,9 +90,12 @@ def read_data_file(
             with_labels=with_labels,
             specs=specs,
             feature_means=feature_means,
+            folder=path.parent,
         )
     except DataError as error:
         raise type(error)(f"{path}: {printable(error)}") from None
+    beside = _files_beside(data.splits)
+    return replace(data, sha256=_digest(data.sha256, *beside)) if beside else data
 
 
 def read_mapping(
@@ -102,6 +108,7 @@ def read_mapping(
     with_labels: bool = True,
     specs: Sequence[ModalitySpec] = (),
     feature_means: Mapping[str, FloatArray] | None = None,
+    folder: Path | None = None,
 ) -> DataFile:
     """The same for data in memory: what a file would hold, or a list of samples; lists may stand for arrays.
 
@@ -114,6 +121,7 @@ def read_mapping(
         with_labels: whether to read labels at all.
         specs: modalities of the model that will read it.
         feature_means: a model's own, for ``mean``.
+        folder: that paths of recordings start in, and stay in; where the program runs if None.
 
     Raises:
         DataError: if the data can't be used.
@@ -129,6 +137,7 @@ def read_mapping(
             with_labels=with_labels,
             specs=specs,
             feature_means=feature_means,
+            folder=folder or Path(),
         )
     except DataError as error:
         raise type(error)(f"{source}: {printable(error)}") from None
@@ -165,8 +174,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_raw_splits(layout: Layout, modalities: Sequence[str] | None, label: str | None) -> list[RawSplit]:
+def read_raw_splits(
+    layout: Layout, modalities: Sequence[str] | None, label: str | None, folder: Path
+) -> list[RawSplit]:
     """The splits of a file, not settled yet.
+
+    Args:
+        layout: of the file.
+        modalities: the fields to read as modalities; all numeric ones when None.
+        label: the target's field.
+        folder: that paths of recordings start in, and stay in.
 
     Raises:
         DataError: if a split has no rows to count, or a modality is asked for that no split holds.
@@ -174,7 +191,7 @@ def read_raw_splits(layout: Layout, modalities: Sequence[str] | None, label: str
     if modalities is not None:
         _check_names(layout, modalities)
     return [
-        read_raw_split(name, fields, single=layout.single, modalities=modalities, label=label)
+        read_raw_split(name, fields, single=layout.single, modalities=modalities, label=label, folder=folder)
         for name, fields in layout.splits.items()
     ]
 
@@ -241,7 +258,7 @@ def read_unimodal(layout: Layout, splits: Sequence[RawSplit], target: Labels) ->
 def _check_names(layout: Layout, modalities: Sequence[str]) -> None:
     held = {name for fields in layout.splits.values() for name, value in fields.items()}
     for name in modalities:
-        if name not in held or is_reserved(name):
+        if name not in held or is_reserved(name, held - {name}):
             known = dict.fromkeys(
                 candidate
                 for fields in layout.splits.values()
@@ -261,9 +278,10 @@ def _data_file(
     with_labels: bool,
     specs: Sequence[ModalitySpec],
     feature_means: Mapping[str, FloatArray] | None,
+    folder: Path,
 ) -> DataFile:
     target, note = choose_label(layout.splits, label) if with_labels else (None, None)
-    raws = read_raw_splits(layout, modalities, target)
+    raws = read_raw_splits(layout, modalities, target, folder)
     for raw in raws:
         if raw.errors:
             raise raw.errors[0]
@@ -317,6 +335,12 @@ def _split(raw: RawSplit, columns: Mapping[str, SettledColumn], labels: Mapping[
         lengths={name: column.lengths for name, column in columns.items() if column.lengths is not None},
         lost={name: column.lost for name, column in columns.items() if column.lost is not None},
         raw_text=raw_text,
+        recordings={
+            name: tuple(
+                one if seen else None for one, seen in zip(found, columns[name].observed, strict=True)
+            )
+            for name, found in raw.recordings.items()
+        },
         labels=labels.get(raw.name),
     )
 
@@ -329,10 +353,37 @@ def _notes(raws: Sequence[RawSplit]) -> list[str]:
     ignored = dict.fromkeys(name for raw in raws for name in raw.ignored)
     if ignored:
         notes.append(f"fields left out, being no modalities: {', '.join(ignored)}")
-    empty = dict.fromkeys(f"{raw.name}/{name}" for raw in raws for name in raw.empty)
+    empty = dict.fromkeys(f"{name} of {raw.name!r}" for raw in raws for name in raw.empty)
     if empty:
-        notes.append(f"nothing in {', '.join(empty)}")
-    return notes
+        notes.append(f"no values in the field{'s' if len(empty) > 1 else ''} {', '.join(empty)}")
+    notes += [note for raw in raws for note in recording_notes(raw)]
+    return list(dict.fromkeys(notes))
+
+
+def _files_beside(splits: Mapping[str, Split]) -> list[str]:
+    """A line for each file of a recording: its name and size, which are cheap to tell."""
+    return [
+        repr((name, modality, row, path.name, path.stat().st_size))
+        for name, split in splits.items()
+        for modality, recordings in split.recordings.items()
+        for row, one in enumerate(recordings)
+        if one is not None
+        for path in one.paths
+    ]
+
+
+def _recorded(recordings: Mapping[str, tuple[Recording | None, ...]]) -> list[str]:
+    """The digests of recordings in memory."""
+    return [
+        f"{modality} {row} {one.sha256}"
+        for modality, found in recordings.items()
+        for row, one in enumerate(found)
+        if one is not None and not one.paths
+    ]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _content_digest(splits: Mapping[str, Split]) -> str:
@@ -348,4 +399,6 @@ def _content_digest(splits: Mapping[str, Split]) -> str:
             digest.update(split.observed[spec.name].tobytes())
             if spec.name in split.lost:
                 digest.update(split.lost[spec.name].tobytes())
+        digest.update("\n".join(_recorded(split.recordings)).encode())
+    digest.update("\n".join(_files_beside(splits)).encode())
     return digest.hexdigest()

@@ -111,6 +111,7 @@ def _only(split: Split, names: Collection[str]) -> Split:
         observed={name: rows for name, rows in split.observed.items() if name in names},
         lengths={name: rows for name, rows in split.lengths.items() if name in names},
         lost={name: rows for name, rows in split.lost.items() if name in names},
+        recordings={name: rows for name, rows in split.recordings.items() if name in names},
         unimodal={name: values for name, values in split.unimodal.items() if name in names},
     )
 

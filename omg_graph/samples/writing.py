@@ -9,15 +9,16 @@ import numpy as np
 
 from omg_graph.errors import DataError
 from omg_graph.samples.dataset import FloatArray, Split
+from omg_graph.samples.recordings import Recording
 
 
 def save_sample(path: Path, sample: Split) -> None:
     """Write a split of one sample as a pickle of a plain mapping (protocol 4).
 
-    ``read_data_file`` reads it; missing modalities are None.
+    ``read_data_file`` reads it; missing modalities are None. Recordings in files are named, not copied.
 
     Raises:
-        DataError: if the split hasn't exactly one row.
+        DataError: if the split hasn't exactly one row, or a recording doesn't lie below the file's folder.
     """
     if len(sample) != 1:
         raise DataError(f"one sample was expected, {len(sample)} came: take one row of the split")
@@ -29,12 +30,28 @@ def save_sample(path: Path, sample: Split) -> None:
         content[name] = _with_gaps(sample, name) if there else None
         if there and name in sample.lengths:
             content[f"{name}_lengths"] = int(sample.lengths[name][0])
+    for name, (recording,) in sample.recordings.items():
+        if recording is not None:
+            content[f"raw_{name}"] = _named(recording, path.parent.resolve())
+            content[f"raw_{name}_rate"] = recording.rate
     labels = sample.labels
     if labels is not None and np.isfinite(labels.values[0]):
         value = float(labels.values[0])
         content[labels.name] = labels.class_names[int(value)] if labels.kind == "classes" else value
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content, protocol=4))
+
+
+def _named(recording: Recording, folder: Path) -> object:
+    """What names a recording in a file of this folder: paths, or the array itself."""
+    if isinstance(recording.source, np.ndarray):
+        return recording.source
+    names = []
+    for path in recording.paths:
+        if not path.resolve().is_relative_to(folder):
+            raise DataError(f"{path}: a recording below {folder} was expected: copy it there")
+        names.append(path.resolve().relative_to(folder).as_posix())
+    return names if recording.kind == "video" else names[0]
 
 
 def _with_gaps(sample: Split, name: str) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from omg_graph.files import DataFolder
 from omg_graph.graph.knowledge_base import build_knowledge_base_graph
 from omg_graph.graph.reconstruct import build_graph
@@ -12,6 +14,8 @@ from omg_graph.server.served import ServedGraph
 from omg_graph.server.settings import ServerSettings
 from omg_graph.telemetry import export_spans, keep_content_home
 from omg_graph.training.graph import build_training_graph
+
+_log = logging.getLogger(__name__)
 
 
 def reconstruction(settings: ServerSettings) -> ServedGraph:
@@ -29,9 +33,11 @@ def reconstruction(settings: ServerSettings) -> ServedGraph:
     if settings.planner_model is not None:
         options = PlannerOptions(model=settings.planner_model, cache=cache_folder() / "plans")
         planners["chat"] = make_planner("chat", model, options)
-    graph = build_graph(
-        model, artifacts=settings.store(), data_folder=settings.data_folder, planners=planners
-    )
+    store = settings.store()
+    if settings.artifact_days is not None:
+        count, size = store.prune(settings.artifact_days)
+        _log.info("arrays older than %g days: %d deleted, %.1f MB", settings.artifact_days, count, size / 1e6)
+    graph = build_graph(model, artifacts=store, data_folder=settings.data_folder, planners=planners)
     return ServedGraph.around(graph, DataFolder(settings.data_folder))
 
 

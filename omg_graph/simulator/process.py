@@ -22,6 +22,9 @@ Embed = Callable[[list[str]], npt.NDArray[np.floating]]
 
 LABEL_NAME = "regression_labels"
 
+PREFIX = "synthetic"
+"""What speakers are called, unless they are to be told from those of another data set."""
+
 
 @dataclass(frozen=True)
 class SimulatedSplit:
@@ -115,17 +118,19 @@ class AffectSimulator:
         name: str = "train",
         first_group: int = 0,
         prior: Float64Array | None = None,
+        prefix: str = PREFIX,
     ) -> SimulatedSplit:
         """Draws complete clips; every one depends on (seed, its id) and its speaker on (seed, group) alone.
 
         Args:
             groups: how many speakers.
-            clips_per_group: clips of each speaker, ids ``synthetic-<speaker>$_$<clip>``.
+            clips_per_group: clips of each speaker, ids ``<prefix>-<speaker>$_$<clip>``.
             seed: of the samples.
             name: of the split.
             first_group: number of the first speaker. Splits of one data set need different speakers.
             prior: another p(content) to draw from, (contents,), e.g. to leave some contents out of a split;
                 the moments of the features stay those of the simulator's own prior.
+            prefix: what the speakers' names begin with.
 
         Raises:
             ConfigError: if a number is out of range, or the prior is no distribution over the contents.
@@ -146,7 +151,7 @@ class AffectSimulator:
         speakers, chosen, recordings = [], [], []
         noise: dict[str, list[Float64Array]] = {channel: [] for channel in CHANNELS}
         for number in range(first_group, first_group + groups):
-            group = f"synthetic-{number:04d}"
+            group = f"{prefix}-{number:04d}"
             speaker = _rng(seed, "speaker", group).standard_normal(factors)
             for clip in range(clips_per_group):
                 ids.append(f"{group}$_${clip}")
@@ -184,12 +189,16 @@ class AffectSimulator:
         )
         return SimulatedSplit(split, contents, sentences)
 
-    def corpus(self, groups: Mapping[str, int], clips_per_group: int, seed: int) -> dict[str, SimulatedSplit]:
+    def corpus(
+        self, groups: Mapping[str, int], clips_per_group: int, seed: int, *, prefix: str = PREFIX
+    ) -> dict[str, SimulatedSplit]:
         """Several splits with different speakers, e.g. ``corpus({"train": 120, "valid": 20}, 10, 0)``."""
         splits: dict[str, SimulatedSplit] = {}
         first = 0
         for name, count in groups.items():
-            splits[name] = self.sample(count, clips_per_group, seed, name=name, first_group=first)
+            splits[name] = self.sample(
+                count, clips_per_group, seed, name=name, first_group=first, prefix=prefix
+            )
             first += count
         return splits
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from omg_graph.encoders.text import CachedTextEncoder
+from omg_graph.executor.direct import DirectHeadConfig
 from omg_graph.executor.executor import Executor
 from omg_graph.executor.latents import LatentSpace
 from omg_graph.model.config import Manifest
@@ -68,7 +69,9 @@ def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:
         refit = None
         if run.config.task.refit:
             refit = fit_task(trainer, run.config.task, run.seed, run.told("task head"))
-        temperature = calibrate(trainer) if run.config.task.calibrate else None
+        calibration = calibrate(trainer) if run.config.task.calibrate else None
+        head = trainer.executor.task
+        networks = None if head is None else head.config.direct
         tensors = {
             f"{part}.{key}": value
             for part, module in modules.items()
@@ -81,11 +84,19 @@ def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:
                 "history": history,
                 "trust": trust,
                 "starts": starts,
-                "task": None if refit is None else vars(refit),
-                "temperature": temperature,
+                "task": None if refit is None else vars(refit.head),
+                "direct": None if refit is None else refit.direct,
+                "networks": None if networks is None else networks.model_dump(mode="json"),
+                "temperature": None if calibration is None else calibration.temperature,
+                "spread": None if calibration is None else calibration.spread,
             },
         )
     tensors, facts = run.workspace.load("executor")
+    if facts["networks"] is not None and trainer.executor.task is not None:
+        # the head has got networks beside it; the order of its slots is that of the modalities, as before
+        networks = DirectHeadConfig.model_validate(facts["networks"])
+        trainer.executor.add_task(trainer.executor.task.config.model_copy(update={"direct": networks}))
+        trainer.executor.to(run.device)
     for part, module in modules.items():
         module.load_state_dict(weights_of(tensors, f"{part}."))
         module.eval().requires_grad_(False)
@@ -109,8 +120,11 @@ def assemble(
         for text in (run.choice.schema.text(plan), *run.choice.schema.constraint_texts(plan))
     ]
     known.remember(texts, run.text_encoder.embed(texts))
+    config = model_config(run, space, prepared.projection)
+    if executor.task is not None:
+        config = config.model_copy(update={"task": executor.task.config})
     return Model(
-        config=model_config(run, space, prepared.projection),
+        config=config,
         manifest=manifest,
         latent_space=space,
         text_encoder=known,
@@ -120,6 +134,7 @@ def assemble(
         projection=prepared.source.projection,
         executor=executor,
         reader=prepared.reader,
+        hidden_states=run.hidden_states,
         device=run.device,
         knowledge_base=prepared.source.kb,
     ).to(torch.device("cpu"))

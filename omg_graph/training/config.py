@@ -40,7 +40,17 @@ class AutoencoderSettings(Settings):
 class EncoderSettings(Settings):
     """psi and its alignment with g."""
 
+    kind: Literal["sentence", "qwen-omni"] = "sentence"
+    """What g and psi are made of: a sentence encoder's texts and features, or, beside these features, what a
+    Qwen2.5-Omni thinker makes of texts and recordings."""
     text_encoder: str = MINILM
+    """The sentence encoder's name."""
+    depth: float = Field(default=0.75, gt=0, le=1)
+    """qwen-omni: how deep the layer lies that is read, as a share of all."""
+    four_bit: bool = False
+    """qwen-omni: load the thinker's weights in four bits."""
+    raw_dropout: float = Field(default=0.3, ge=0, lt=1)
+    """qwen-omni: share of training rows whose hidden states psi goes without."""
     hidden: int = Field(default=256, ge=8)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     epochs: int = Field(default=60, ge=1)
@@ -56,16 +66,25 @@ class PlannerSettings(Settings):
     """The distilled student and what it learns from."""
 
     annotator: Literal["auto", "lexical", "labels", "clusters"] = "auto"
-    width: int = Field(default=96, ge=8)
-    layers: int = Field(default=2, ge=1)
-    epochs: int = Field(default=40, ge=1)
+    width: int = Field(default=32, ge=8)
+    layers: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    epochs: int = Field(default=60, ge=1)
     patience: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     batch_size: int = Field(default=64, ge=2)
+    reading: bool = True
+    """Whether the student reads the closed-form estimate of the label beside u_X, where there is one."""
+    degree_spread: float = Field(default=1.0, ge=0)
+    """How far a target's degree spreads over its neighbours in what the student is taught, in steps."""
     candidates: int = Field(default=5, ge=1)
     """|Omega(X)|."""
     include_greedy: bool = True
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the draws; log-probabilities are those at temperature 1."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draws come from the likeliest values that together have this share."""
     semantic_weight: float = Field(default=0.3, ge=0)
     """lambda_s of Eq. 5."""
     schema_penalty: float = Field(default=0.1, ge=0)
@@ -127,6 +146,22 @@ class OptimiserSettings(Settings):
     precision: Literal["float32", "bf16"] = "float32"
 
 
+class DirectSettings(Settings):
+    """Networks from what is observed straight to the label, averaged into the prediction."""
+
+    members: int = Field(default=4, ge=0)
+    """How many; 0 leaves them out."""
+    hidden: int = Field(default=512, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    components: int = Field(default=100, ge=1)
+    """Principal directions that the transcripts' words are reduced to."""
+    epochs: int = Field(default=100, ge=1)
+    patience: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=7e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+
+
 class TaskSettings(Settings):
     """How the task head is fitted on the finished executor's estimates."""
 
@@ -136,7 +171,9 @@ class TaskSettings(Settings):
     """What a refitted head reads beside u_X and slots: a closed-form estimate of the label from features and
     ``words``, from ``features`` alone, or ``none``."""
     calibrate: bool = True
-    """Whether a temperature is fitted on validation rows."""
+    """Whether a temperature and the spread of a sentiment's value are fitted on validation rows."""
+    direct: DirectSettings = DirectSettings()
+    """What a refitted head is averaged with."""
     epochs: int = Field(default=60, ge=1)
     patience: int = Field(default=12, ge=1)
     batch_size: int = Field(default=64, ge=2)
@@ -170,7 +207,7 @@ class TrainingConfig(Settings):
 PAPER: dict[str, Any] = {
     "name": "paper",
     "autoencoder": {"kind": "vae", "max_width": 64},
-    "planner": {"include_greedy": False},
+    "planner": {"include_greedy": False, "reading": False, "degree_spread": 0.0},
     "retriever": {"query": "literal", "epochs": 20},
     "executor": {
         "prediction": "epsilon",

@@ -31,6 +31,7 @@ def plan_pairs(
     pool: PatternPool,
     pairs: IntArray,
     embeddings: Tensor,
+    reading: Tensor | None,
     settings: PlannerSettings,
     seed: int,
 ) -> list[Plan]:
@@ -39,10 +40,17 @@ def plan_pairs(
     texts = visible_text(split, pool, pairs)
     observed = embeddings.numpy()
     proposals = student.propose(
-        PlannerInput(tuple(split.ids[row] for row in rows), observed, texts),
+        PlannerInput(
+            tuple(split.ids[row] for row in rows),
+            observed,
+            texts,
+            reading=None if reading is None else reading.numpy(),
+        ),
         settings.candidates,
         seed,
         include_greedy=settings.include_greedy,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
     )
     schema = student.schema
     flat = [schema.text(plan.constraints) for plans in proposals for plan in plans]

@@ -17,7 +17,7 @@ from omg_graph.planner.schema_files import schema_names
 from omg_graph.training.config import is_named
 from omg_graph.training.session import TrainingRequest, TrainingSession
 
-PATHS = ("data", "output", "config", "schema_file", "text_encoder", "shared_stages")
+PATHS = ("data", "output", "config", "schema_file", "plans", "text_encoder", "shared_stages")
 """What of a request names a file or folder."""
 
 STAGES = ("prepare", "autoencoders", "planner", "executor", "knowledge_base", "validate", "save")

@@ -28,16 +28,19 @@ def model_config(run: RunData, space: LatentSpace, report: ProjectionFit | None)
         modalities=run.train.modalities,
         latent_widths=space.widths,
         autoencoder=settings.autoencoder.kind,
-        text_encoder=settings.encoder.text_encoder,
+        text_encoder=run.text_encoder.name,
         shared_width=run.text_encoder.width,
+        thinker=None if run.hidden_states is None else run.hidden_states.record,
         encoder=encoder_config(run, space.encode(run.train)),
         executor=settings.executor,
-        task=_task(run, space),
+        task=task_config(run, space),
         target=describe_target(run.train),
         metrics=choose_family(usable_labels(run.train)),
         planning=PlanningSettings(
             candidates=settings.planner.candidates,
             include_greedy=settings.planner.include_greedy,
+            temperature=settings.planner.temperature,
+            top_p=settings.planner.top_p,
             semantic_weight=settings.planner.semantic_weight,
             schema_penalty=settings.planner.schema_penalty,
             condition=settings.planner.condition,
@@ -65,10 +68,13 @@ def encoder_config(run: RunData, latents: Mapping[str, Tensor]) -> ObservationEn
         shared_width=run.text_encoder.width,
         hidden=run.config.encoder.hidden,
         dropout=run.config.encoder.dropout,
+        raw_width=0 if run.hidden_states is None else run.hidden_states.width,
+        raw_dropout=run.config.encoder.raw_dropout,
     )
 
 
-def _task(run: RunData, space: LatentSpace) -> TaskHeadConfig | None:
+def task_config(run: RunData, space: LatentSpace) -> TaskHeadConfig | None:
+    """The task head's, for the training rows' labels; None without any."""
     task, settings = task_head(run.train, run.choice.schema, space, run.text_encoder.width), run.config.task
     if task is None or not settings.refit or settings.reading == "none":
         return task

@@ -12,6 +12,7 @@ from torch import Tensor
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.objective import Targets
 from omg_graph.model.conditions import PlanCondition, planned
+from omg_graph.samples.dataset import TEXT_MODALITY
 from omg_graph.training.patterns import PatternPool
 
 IntArray = npt.NDArray[np.int64]
@@ -46,6 +47,8 @@ class PairData:
     """Modality to (pairs, S): candidate entries for evidence, best first, -1 where there are none."""
     reading: Tensor | None = None
     """(pairs, columns): what the label reader says, where there is one."""
+    words: Tensor | None = None
+    """(rows, terms): what the transcripts say, where they are read; they are hidden with the text."""
     condition: PlanCondition = planned
     """What stands for c_S."""
 
@@ -108,7 +111,22 @@ class PairData:
             {name: value.to(device) for name, value in evidence.items()},
             tuple(self.groups[row] for row in self.pool.rows[pairs]),
             None if self.reading is None else self.reading[index].to(device),
+            self.visible_words(pairs, device),
         )
+
+    def visible_words(self, pairs: IntArray, device: torch.device) -> Tensor | None:
+        """(batch, terms): what the transcripts of some pairs say, zeros where the text is hidden."""
+        if self.words is None:
+            return None
+        shown = self.visible(pairs)[:, self.names.index(TEXT_MODALITY)].unsqueeze(1)
+        return (self.words[self.rows(pairs)] * shown).to(device)
+
+
+def labels_of(data: PairData) -> Tensor:
+    """(rows,): the labels of rows that have some."""
+    if data.label is None:
+        raise ValueError("a split without labels has nothing to learn from")
+    return data.label
 
 
 def chosen_pairs(data: PairData, seed: int, turns: int) -> IntArray:

@@ -1,6 +1,12 @@
-"""Stage: the task head fitted once more on the finished executor's estimates, stopped by its own loss."""
+"""Stage: the task head fitted once more on the finished executor's estimates, stopped by its own loss.
+
+Beside it a direct head is fitted, and how much of it the prediction takes.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,18 +15,28 @@ from torch import Tensor
 from omg_graph.executor.task import TaskHead
 from omg_graph.seeding import seeded
 from omg_graph.training.config import TaskSettings
+from omg_graph.training.direct import fit_direct
 from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
-from omg_graph.training.pairs import IntArray, PairData
+from omg_graph.training.pairs import IntArray, PairData, labels_of
 
 BESIDE_READING = 0.1
 """Of the learning rate, where the head reads an estimate of the label. At the full rate u_X and slots are
 learned by heart: on CMU-MOSI's training rows, five folds by video, ACC2 is then .730, and .751 with this."""
 
 
+@dataclass(frozen=True)
+class TaskFit:
+    """How the fits of a head and of the networks beside it went."""
+
+    head: Fit
+    direct: dict[str, Any] | None
+    """Their share, the loss at each share, and their epochs; None without any."""
+
+
 def fit_task(
     trainer: ExecutorTrainer, settings: TaskSettings, seed: int, on_epoch: EpochCallback | None = None
-) -> Fit | None:
+) -> TaskFit | None:
     """Replace the jointly trained head by one that is chosen on L_task alone (Eq. 17).
 
     The executor's best epoch is chosen on all of Eq. 18, and a head overfits long before a denoiser has
@@ -44,15 +60,18 @@ def fit_task(
     # beside an estimate that took all of it into account already, the rest has only corrections to make
     rate = settings.learning_rate * (BESIDE_READING if trainer.training.reading is not None else 1.0)
 
-    def loss_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
+    def outputs_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
         index = torch.from_numpy(pairs)
-        outputs = head(
+        outputs: Tensor = head(
             data.observation[index].to(trainer.device),
             {name: value[torch.from_numpy(places)] for name, value in filled.items()},
             None if data.reading is None else data.reading[index].to(trainer.device),
         )
-        label = _labels(data)[data.rows(pairs)].to(trainer.device)
-        return head.loss(outputs, label).mean()
+        return outputs
+
+    def loss_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
+        label = labels_of(data)[data.rows(pairs)].to(trainer.device)
+        return head.loss(outputs_of(data, filled, pairs, places), label).mean()
 
     def examples(epoch: int) -> IntArray:
         pairs = trainer.training.pool.draw(seed + 3, epoch)
@@ -73,13 +92,12 @@ def fit_task(
         on_epoch=on_epoch,
     )
     executor.task = head
-    return report
-
-
-def _labels(data: PairData) -> Tensor:
-    if data.label is None:
-        raise ValueError("a split without labels has nothing to learn from")
-    return data.label
+    if not settings.direct.members:
+        return TaskFit(report, None)
+    places = np.arange(len(checked), dtype=np.int64)
+    with torch.no_grad():
+        outputs = outputs_of(trainer.validation, validation, checked, places)
+    return TaskFit(report, fit_direct(trainer, settings.direct, outputs, checked, seed, on_epoch))
 
 
 def _labelled_pairs(data: PairData) -> IntArray:

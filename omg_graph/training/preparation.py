@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from omg_graph.encoders.observation import ObservationEncoder
-from omg_graph.encoders.words import WordEncoder
 from omg_graph.executor.executor import Executor
 from omg_graph.executor.gaussian import GaussianConditional
 from omg_graph.executor.kernel import KernelConditional
@@ -23,14 +22,15 @@ from omg_graph.model.reader import LabelReader
 from omg_graph.planner.schema import Plan
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.samples.dataset import Split
+from omg_graph.training.closed_forms import run_gaussian, run_kernel, run_reader
 from omg_graph.training.evidence import EvidenceSource, NoEvidence, ProjectionFit, fit_projection
-from omg_graph.training.fold_pairs import fit_gaussian, gaussian_pairs, plan_table
-from omg_graph.training.kernel_pairs import fit_kernel, kernel_pairs, rows_drawn
+from omg_graph.training.fold_pairs import gaussian_pairs, plan_table
+from omg_graph.training.kernel_pairs import kernel_pairs, rows_drawn
 from omg_graph.training.model_config import model_config
 from omg_graph.training.pairs import IntArray, PairData, chosen_pairs
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.readers import Understanding
-from omg_graph.training.reading import fit_reader, reading_pairs
+from omg_graph.training.reading import reading_pairs
 from omg_graph.training.run import RunData
 from omg_graph.training.targets import label_tensor
 
@@ -69,9 +69,10 @@ def training_entries(run: RunData, space: LatentSpace, encoder: ObservationEncod
         text_encoder=run.text_encoder,
         schema=run.choice.schema,
         query=run.config.retriever.query,
-        components=components_fingerprint(space, encoder, run.config.encoder.text_encoder),
+        components=components_fingerprint(space, encoder, run.text_encoder.name),
         name=run.source,
         source=f"{run.source} · train",
+        hidden_states=run.hidden_states,
     )
 
 
@@ -84,6 +85,7 @@ def _pair_data(
     gaussian: dict[str, Tensor],
     kernel: dict[str, Tensor],
     reading: Tensor | None,
+    words: Tensor | None,
     condition: PlanCondition,
 ) -> PairData:
     """Pairs of one split, their shortlist still empty."""
@@ -109,6 +111,7 @@ def _pair_data(
         kernel=kernel,
         shortlist={},
         reading=reading,
+        words=words,
         condition=condition,
     )
 
@@ -120,17 +123,17 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
     )
     count = len(read.training_plans)
     latents, known = space.encode(run.train), torch.from_numpy(run.train.mask())
-    gaussian = _gaussian(run, latents, known)
+    gaussian = run_gaussian(run, latents, known)
     # the Gaussian conditional of a training row comes from the other folds
     train_gaussian = gaussian_pairs(gaussian, latents, known, run.folds, run.train_pool)
     valid_known = torch.from_numpy(run.valid.mask())
     valid_gaussian = gaussian_pairs(gaussian, space.encode(run.valid), valid_known, None, run.valid_pool)
     run.progress("Gaussian conditional", 1, 1, None)
-    kernel = _kernel(run, latents, gaussian)
+    kernel = run_kernel(run, latents, gaussian)
     train_kernel = kernel_pairs(kernel, latents, run.train, run.train_pool)
     valid_kernel = kernel_pairs(kernel, space.encode(run.valid), run.valid, run.valid_pool)
     run.progress("kernel conditional", 1, 1, None)
-    reader = _reader(run, space, latents, gaussian)
+    reader = run_reader(run, space)
     train_reading = valid_reading = None
     if reader is not None:
         train_reading = reading_pairs(reader, latents, run.train, run.train_pool)
@@ -146,6 +149,7 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
         train_gaussian,
         train_kernel,
         train_reading,
+        None if reader is None else reader.describe(run.train.raw_text, len(run.train)),
         condition,
     )
     validation = _pair_data(
@@ -157,6 +161,7 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
         valid_gaussian,
         valid_kernel,
         valid_reading,
+        None if reader is None else reader.describe(run.valid.raw_text, len(run.valid)),
         condition,
     )
     settings = run.config.retriever
@@ -172,51 +177,6 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
     run.progress("evidence", 1, 1, None)
     report = _projection(run, source, training, validation, table, checked)
     return Prepared(training, validation, checked, table, source, gaussian, kernel, reader, report, distinct)
-
-
-def _gaussian(run: RunData, latents: dict[str, Tensor], known: Tensor) -> GaussianConditional:
-    if not run.workspace.has("gaussian"):
-        fitted = fit_gaussian(latents, known, run.folds, run.train_pool)
-        run.workspace.save("gaussian", fitted.state_dict(), {})
-    model = GaussianConditional({name: value.shape[1] for name, value in latents.items()})
-    model.load_state_dict(run.workspace.load("gaussian")[0])
-    return model
-
-
-def _kernel(run: RunData, latents: dict[str, Tensor], gaussian: GaussianConditional) -> KernelConditional:
-    model = KernelConditional({name: value.shape[1] for name, value in latents.items()})
-    if run.config.executor.anchor not in ("kernel", "mixture"):
-        return model
-    if not run.workspace.has("kernel"):
-        fitted = fit_kernel(latents, run.train, gaussian, run.train_pool, run.config.anchor.rows, run.seed)
-        run.workspace.save("kernel", fitted.state_dict(), {})
-    model.load_state_dict(run.workspace.load("kernel")[0])
-    return model
-
-
-def _reader(
-    run: RunData, space: LatentSpace, latents: dict[str, Tensor], gaussian: GaussianConditional
-) -> LabelReader | None:
-    task = model_config(run, space, None).task
-    if task is None or not task.reading:
-        return None
-    if not run.workspace.has("label-reader"):
-        words = run.config.task.reading == "words"
-        fitted = fit_reader(
-            latents,
-            run.train,
-            gaussian,
-            task,
-            run.train_pool,
-            words=words,
-            rows=run.config.anchor.rows,
-            seed=run.seed,
-        )
-        run.workspace.save("label-reader", fitted.kernel.state_dict(), fitted.words.model_dump(mode="json"))
-    tensors, facts = run.workspace.load("label-reader")
-    reader = LabelReader.untrained(space.widths, task, WordEncoder.model_validate(facts))
-    reader.kernel.load_state_dict(tensors)
-    return reader
 
 
 def _projection(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from omg_graph.encoders.hidden_states import HiddenStates
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.planner.choosing import SchemaChoice
 from omg_graph.planner.schema import Plan
@@ -47,6 +48,8 @@ class RunData:
     """Whether the data are simulated."""
     feature_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     feature_units: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hidden_states: HiddenStates | None = None
+    """A large language model's, where psi and g are made of them."""
 
     def __post_init__(self) -> None:
         self.folds = group_folds(self.train.groups, self.config.planner.folds, self.seed)

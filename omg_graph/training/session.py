@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from omg_graph.encoders.text import CachedTextEncoder, SentenceEncoder, locate_text_encoder
-from omg_graph.errors import ConfigError, ModelError, OmgError
+from omg_graph.encoders.text import CachedTextEncoder
+from omg_graph.errors import ConfigError, DataError, ModelError, OmgError
 from omg_graph.executor.latents import LatentSpace
-from omg_graph.files import whole_folder
+from omg_graph.files import whole_folder, write_atomically
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest, save_model
 from omg_graph.model.model import Model, choose_device
-from omg_graph.planner.choosing import AnnotatorName, SchemaChoice, choose_schema
+from omg_graph.planner.choosing import SchemaChoice, choose_schema
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schema_files import load_schema
 from omg_graph.samples.columns import FillNonfinite
@@ -27,6 +27,7 @@ from omg_graph.samples.reading import DataFile, read_data_file
 from omg_graph.samples.splitting import training_splits
 from omg_graph.training.assembly import assemble, executor_trainer, first_manifest, train_executor
 from omg_graph.training.config import TrainingConfig, load_config
+from omg_graph.training.encoders import require_raw_parts, text_encoder_maker, thinker_states
 from omg_graph.training.encoding import frame_filling, latent_space
 from omg_graph.training.execution import ExecutorTrainer
 from omg_graph.training.folds import fold_of
@@ -34,6 +35,15 @@ from omg_graph.training.preparation import Prepared, prepare_pairs, training_ent
 from omg_graph.training.readers import Understanding, understand
 from omg_graph.training.run import Progress, RunData
 from omg_graph.training.sharing import SharedStages
+from omg_graph.training.teachers import annotated
+from omg_graph.training.teaching import (
+    TRAINING_PLANS,
+    PlanTarget,
+    TaughtPlans,
+    plan_lines,
+    plans_digest,
+    read_plans,
+)
 from omg_graph.training.validation import validate
 from omg_graph.training.workspace import IDENTITY, Workspace
 
@@ -57,7 +67,19 @@ class TrainingRequest(BaseModel):
         default=None, description="What takes the place of single non-finite numbers: zero or mean."
     )
     schema_file: str | None = Field(default=None, description="A schema of the user's own.")
-    text_encoder: str | None = Field(default=None, description="Folder of the text encoder's weights.")
+    plans: str | None = Field(
+        default=None,
+        description="A file of plans that a teacher wrote, as omg distill makes them; the lexical "
+        "annotator's if empty.",
+        examples=["plans.jsonl"],
+    )
+    plan_target: PlanTarget = Field(
+        default="label", description="What decides the target of these plans where a sample has a label."
+    )
+    text_encoder: str | None = Field(
+        default=None,
+        description="Folder of the text encoder's weights; the thinker's folder or hub name with qwen-omni.",
+    )
     folds: int | None = Field(
         default=None, ge=2, description="Cross-validate: 'train' and 'valid' together, in so many folds."
     )
@@ -90,6 +112,7 @@ class TrainingSession:
 
     def __post_init__(self) -> None:
         self.finished_before = False
+        self.plans: TaughtPlans | None = None
         self.output = Path(self.request.output)
         self.workspace = Workspace.beside(self.output)
         self.config: TrainingConfig = load_config(self.request.config, self.request.overrides)
@@ -110,7 +133,7 @@ class TrainingSession:
             OmgError: if the data can't be used, or the output is taken.
         """
         request = self.request
-        _check_output(self.output, request.overwrite or request.resume)
+        check_output(self.output, request.overwrite or request.resume)
         _check_filling(request)
         data = read_data_file(
             Path(self.request.data),
@@ -119,13 +142,13 @@ class TrainingSession:
             fill_nonfinite=self.request.fill_nonfinite,
             leave_out=("test",),
         )
+        self.hidden_states = thinker_states(self.config.encoder, request.text_encoder, self.device)
         self.identity = self._identity(data)
         if request.resume and self._is_finished():
             return
-        _check_output(self.output, request.overwrite)
-        encoder = SentenceEncoder(
-            locate_text_encoder(self.config.encoder.text_encoder, request.text_encoder),
-            self.config.encoder.text_encoder,
+        check_output(self.output, request.overwrite)
+        encoder_for = text_encoder_maker(
+            self.config.encoder, request.text_encoder, self.hidden_states, self.progress
         )
         fold = None if request.folds is None else fold_of(data, request.fold, request.folds)
         if fold is None:
@@ -134,12 +157,12 @@ class TrainingSession:
             # what a fold chooses on is the same for every seed: the seeds then differ in nothing but luck
             train, valid, note = training_splits(fold.data, 0)
             note = f"{fold.note}; {note}"
+        require_raw_parts(self.hidden_states, train)
         self._open_workspace()
         self._share_stages(data, train, valid)
-        choice = self._choose(train)
+        choice, valid_plans, self.lessons = self._taught(train, valid)
         source = request.source or data.path.name
         self.notes += [*data.notes, note, choice.note]
-        valid_plans = _validation_plans(valid, choice, request.seed)
         if not any(valid_plans):
             self.notes.append("no validation row has a plan: psi and the planner train for all their epochs")
         self.run = RunData(
@@ -149,7 +172,8 @@ class TrainingSession:
             valid_plans=valid_plans,
             config=self.config,
             seed=self.request.seed,
-            text_encoder=CachedTextEncoder(encoder),
+            text_encoder=CachedTextEncoder(encoder_for(choice, self.workspace)),
+            hidden_states=self.hidden_states,
             workspace=self.workspace,
             device=self.device,
             progress=self.progress,
@@ -163,6 +187,9 @@ class TrainingSession:
             told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
             self.notes.append(f"missing by nature in the training rows: {told}; never scored, nor hidden")
         lost = {name: int(gaps.sum()) for name in train.names if (gaps := train.gaps(name)) is not None}
+        if len(train) > (kept := self.config.anchor.rows):
+            # their matrices grow with the square of the rows, the time with the cube
+            self.notes.append(f"kernel regressions keep {kept} of {len(train)} training rows (anchor.rows)")
         if lost:
             told = ", ".join(f"{count} of {name}" for name, count in lost.items())
             self.notes.append(f"lost frames in the training rows: {told}; filled for encoding")
@@ -183,14 +210,32 @@ class TrainingSession:
             self.facts["missing_rate"] = {"nominal": rate, "realised": realised}
             self.notes.append(f"trained for the missing rate {rate:g} alone; {realised:g} is realised")
 
+    def _taught(
+        self, train: Split, valid: Split
+    ) -> tuple[SchemaChoice, tuple[Plan | None, ...], dict[str, Any]]:
+        """The schema, the plans of training and validation rows, and who wrote them."""
+        request = self.request
+        if request.plans is None:
+            choice = self._choose(train)
+            return choice, _validation_plans(valid, choice, request.seed), {}
+        # a teacher may fill fields that the lexical annotator has no rule for
+        schema = load_schema(request.schema_file) if request.schema_file else self._choose(train).schema
+        path = Path(request.plans)
+        taught = read_plans(path, schema)
+        self.plans = taught
+        lessons = [taught.lesson(split, schema, request.plan_target) for split in (train, valid)]
+        if not any(lessons[0].plans):
+            raise DataError(
+                f"--plans {path}: plans of the training rows of {request.data} were expected, none of its "
+                f"{len(taught)} fits one of them: give the file that was written for these data"
+            )
+        facts = taught.facts(train, valid, schema, request.plan_target)
+        note = f"plans of {', '.join(schema.field_names)}: {taught.told(lessons[0])}, from {path.name}"
+        return SchemaChoice(schema, lessons[0].plans, note), lessons[1].plans, {"file": path.name, **facts}
+
     def _choose(self, train: Split) -> SchemaChoice:
         schema = None if self.request.schema_file is None else load_schema(self.request.schema_file)
-        annotator: AnnotatorName = "auto"
-        if self.config.planner.annotator == "clusters":
-            train = replace(train, raw_text=None, labels=None)
-        else:
-            annotator = self.config.planner.annotator
-        return choose_schema(train, schema, annotator=annotator, seed=self.request.seed)
+        return annotated(train, self.config.planner, schema, self.request.seed)
 
     def _identity(self, data: DataFile) -> dict[str, Any]:
         """What makes two requests ask for the same model."""
@@ -204,8 +249,15 @@ class TrainingSession:
         ]
         if request.folds is not None:
             settings.append([request.folds, request.fold])
+        if self.hidden_states is not None:
+            settings.append(self.hidden_states.record.digest)
+        settings += [] if request.plans is None else [self._plans_identity()]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return {"data": data.sha256, "seed": request.seed, "settings": digest}
+
+    def _plans_identity(self) -> list[str] | None:
+        plans = self.request.plans
+        return None if plans is None else [plans_digest(Path(plans)), self.request.plan_target]
 
     def _is_finished(self) -> bool:
         """Whether the model is there already, as the same run made it; what that run left behind goes."""
@@ -253,6 +305,8 @@ class TrainingSession:
             "label": request.label,
             "fill_nonfinite": request.fill_nonfinite,
             "schema": _content_of(request.schema_file),
+            "plans": self._plans_identity(),
+            "thinker": None if self.hidden_states is None else self.hidden_states.record.digest,
             "train": train.ids,
             "valid": valid.ids,
         }
@@ -268,6 +322,7 @@ class TrainingSession:
     def planner(self) -> None:
         """Psi and the student, cross-fitted."""
         self.read: Understanding = understand(self.run, self.space)
+        self.notes += self.read.notes
 
     def executor(self) -> None:
         """Evidence, anchor, and the executor under the whole objective."""
@@ -281,12 +336,15 @@ class TrainingSession:
         training = {
             "run": self.identity,
             "reader": self.read.facts,
+            "plans": self.lessons,
             "query_projection": vars(self.prepared.projection),
             "executor_history": self.report["history"],
             "executor_epochs": len(self.report["history"]),
             "trust": self.report["trust"],
             "starts": self.report["starts"],
+            "direct": self.report["direct"],
             "temperature": self.report["temperature"],
+            "spread": self.report["spread"],
             "frame_filling": frame_filling(self.space),
         }
         manifest = first_manifest(self.run, self.facts, training, tuple(self.notes))
@@ -309,6 +367,8 @@ class TrainingSession:
         finished = replace(self.model, manifest=manifest)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(self.output, replace=self.request.overwrite) as folder:
+            if self.plans is not None:
+                write_atomically(folder / TRAINING_PLANS, plan_lines(self.plans.plans))
             save_model(finished, folder)
         self.workspace.remove()
 
@@ -317,7 +377,12 @@ class TrainingSession:
         return load_model(self.output, self.request.text_encoder)
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a place for a model where something else lies, or another model that isn't to be replaced.
+
+    Raises:
+        ModelError: if so.
+    """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / MANIFEST).is_file():

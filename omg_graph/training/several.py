@@ -18,6 +18,7 @@ from omg_graph.samples.reading import file_digest
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
 from omg_graph.training.session import TrainingRequest
+from omg_graph.training.teaching import plans_digest
 from omg_graph.training.workspace import IDENTITY, Workspace
 
 STAGES_FOLDER = "stages"
@@ -131,10 +132,12 @@ def _events(request: TrainingRequest) -> Iterator[tuple[dict[str, Any] | None, d
 
 def _identity(request: TrainingRequest) -> dict[str, Any]:
     left_out = {"data", "output", "resume", "overwrite", "device", "text_encoder", "shared_stages", "config"}
-    settings = request.model_dump(mode="json", exclude=left_out | {"overrides", "schema_file"})
+    settings = request.model_dump(mode="json", exclude=left_out | {"overrides", "schema_file", "plans"})
     settings["config"] = load_config(request.config, request.overrides).model_dump(mode="json")
     if request.schema_file is not None:
         settings["schema"] = file_digest(Path(request.schema_file))
+    if request.plans is not None:
+        settings["plans"] = plans_digest(Path(request.plans))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return {"data": file_digest(Path(request.data)), "settings": digest}
 

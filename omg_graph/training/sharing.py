@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
@@ -18,7 +19,15 @@ _LATER = ("name", "executor", "objective", "optimiser", "task")
 _ANCHOR = "anchor"
 _CONDITION = "planner.condition"
 _CHOICE_OF_PLANS = tuple(
-    f"planner.{name}" for name in ("candidates", "include_greedy", "semantic_weight", "schema_penalty")
+    f"planner.{name}"
+    for name in (
+        "candidates",
+        "include_greedy",
+        "temperature",
+        "top_p",
+        "semantic_weight",
+        "schema_penalty",
+    )
 )
 _STUDENT = tuple(
     f"planner.{name}"
@@ -26,30 +35,53 @@ _STUDENT = tuple(
         "annotator",
         "width",
         "layers",
+        "dropout",
         "epochs",
         "patience",
         "learning_rate",
         "weight_decay",
         "batch_size",
+        "reading",
+        "degree_spread",
     )
 )
+_STUDENT_ALONE = tuple(name for name in _STUDENT if name != "planner.annotator")
+"""Settings of the student that decide nothing of the plans it learns from."""
+_AFTER_STUDENT = (
+    *(name for name in _LATER if name != "task"),
+    *(
+        f"task.{name}"
+        for name in ("calibrate", "epochs", "patience", "batch_size", "learning_rate", "weight_decay")
+    ),
+)
+"""The student reads the label reading, and so what decides whether and how there is one."""
 
 UNREAD: dict[str, tuple[str, ...]] = {
     "codecs": (*_LATER, _ANCHOR, "missing_rate", "encoder", "planner", "retriever"),
-    "reader": (*_LATER, _ANCHOR, *_CHOICE_OF_PLANS, _CONDITION, "planner.folds", "retriever"),
-    "reader-fold": (*_LATER, _ANCHOR, *_CHOICE_OF_PLANS, _CONDITION, "retriever"),
-    "pairs": (*_LATER, _ANCHOR, _CONDITION, "retriever"),
+    "psi": (
+        *_LATER,
+        _ANCHOR,
+        *_CHOICE_OF_PLANS,
+        *_STUDENT_ALONE,
+        _CONDITION,
+        "planner.folds",
+        "retriever",
+    ),
+    "psi-fold": (*_LATER, _ANCHOR, *_CHOICE_OF_PLANS, *_STUDENT_ALONE, _CONDITION, "retriever"),
+    "student": (*_AFTER_STUDENT, *_CHOICE_OF_PLANS, _CONDITION, "retriever"),
+    "student-fold": (*_AFTER_STUDENT, *_CHOICE_OF_PLANS, _CONDITION, "retriever"),
+    "pairs": (*_AFTER_STUDENT, _CONDITION, "retriever"),
     "gaussian": (*_LATER, _ANCHOR, *_CHOICE_OF_PLANS, *_STUDENT, _CONDITION, "encoder", "retriever"),
     "kernel": (*_LATER, *_CHOICE_OF_PLANS, *_STUDENT, _CONDITION, "encoder", "retriever"),
     "label-reader": (
-        *(name for name in _LATER if name != "task"),
+        *_AFTER_STUDENT,
         *_CHOICE_OF_PLANS,
-        *(name for name in _STUDENT if name != "planner.annotator"),  # it decides what the head predicts
+        *_STUDENT_ALONE,  # the annotator decides what the head predicts
         _CONDITION,
         "encoder",
         "retriever",
     ),
-    "query": (*_LATER, _ANCHOR),
+    "query": _AFTER_STUDENT,
 }
 """Stages that can be shared, and the settings that each doesn't read.
 
@@ -57,14 +89,17 @@ What isn't named here counts, so that a new setting is never overlooked: stages 
 rather than shared wrongly. The executor isn't among them: it reads everything.
 """
 
+_FROM_STUDENT = ("student-fold", "pairs", "query")
 AFTER: dict[str, tuple[str, ...]] = {
-    "codecs": ("reader", "reader-fold", "pairs", "gaussian", "kernel", "label-reader", "query"),
-    "reader": ("reader-fold", "pairs", "query"),
-    "reader-fold": ("pairs", "query"),
+    "codecs": ("psi", "psi-fold", "student", *_FROM_STUDENT, "gaussian", "kernel", "label-reader"),
+    "psi": ("psi-fold", "student", *_FROM_STUDENT),
+    "psi-fold": ("student", *_FROM_STUDENT),
+    "student": _FROM_STUDENT,
+    "student-fold": ("pairs", "query"),
     "pairs": ("query",),
-    "gaussian": ("kernel", "label-reader"),
+    "gaussian": ("kernel", "label-reader", "student", *_FROM_STUDENT),
     "kernel": (),
-    "label-reader": (),
+    "label-reader": ("student", *_FROM_STUDENT),
     "query": (),
 }
 """The stages that are made from each."""
@@ -102,7 +137,7 @@ class SharedStages:
 
     def path(self, stage: str) -> Path | None:
         """Where a stage lies, made or not; None if it isn't shared."""
-        kind = "reader-fold" if stage.startswith("reader-fold-") else stage
+        kind = re.sub(r"-fold-\d+$", "-fold", stage)
         if kind not in UNREAD or kind in self.own:
             return None
         settings = _without(self._settings, UNREAD[kind])

@@ -53,8 +53,9 @@ def _energy(
     seed: int,
 ) -> float:
     drawn: dict[str, list[torch.Tensor]] = {name: [] for name in executor.names}
+    alike = executor.alike_rows(batch)
     for draw in range(DRAWS):
-        made = executor.draw(batch, conditions, seed=seed, draw=draw)
+        made = executor.draw(batch, conditions, seed=seed, draw=draw, alike=alike)
         for name, path in made.items():
             final = path.states[-1].to(batch.observed.device)
             drawn[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))

@@ -291,6 +291,7 @@ class _Tuner:
                     run.valid_pool,
                     pairs,
                     read.validation,
+                    read.validation_reading,
                     settings,
                     run.seed,
                 )

@@ -23,6 +23,7 @@ from omg_graph.seeding import generator, seeded
 from omg_graph.training.config import EncoderSettings, PlannerSettings
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.patterns import PatternPool
+from omg_graph.training.raw_states import PairStates
 
 IntArray = npt.NDArray[np.int64]
 CONTRAST_BATCH = 512
@@ -42,6 +43,17 @@ class PlannedRows:
     unimodal: Mapping[str, Tensor] = field(default_factory=dict)
     """Modality to (rows,): the label as annotators saw it with that modality alone, standardised, NaN where
     unknown."""
+    states: PairStates | None = None
+    """What a large language model makes of each pair's transcript and recordings, if psi reads that."""
+    reading: Tensor | None = None
+    """(pairs, values): the label as a closed form reads it without the pair's own group, for the student."""
+
+    def embed(self, encoder: ObservationEncoder, pairs: IntArray) -> Tensor:
+        """u_X of some pairs, (pairs, shared), with a gradient to psi."""
+        latents, visible = self.inputs(pairs)
+        raw = None if self.states is None else self.states.of(pairs)
+        made: Tensor = encoder(latents, visible, raw)
+        return made
 
     def inputs(self, pairs: IntArray) -> tuple[dict[str, Tensor], Tensor]:
         """Latents and visibility of some pairs."""
@@ -62,8 +74,7 @@ def embed_pairs(encoder: ObservationEncoder, rows: PlannedRows, pairs: IntArray)
     parts = []
     with torch.no_grad():
         for start in range(0, len(pairs), 1024):
-            latents, visible = rows.inputs(pairs[start : start + 1024])
-            parts.append(encoder(latents, visible))
+            parts.append(rows.embed(encoder, pairs[start : start + 1024]))
     return torch.cat(parts) if parts else torch.zeros(0, encoder.config.shared_width)
 
 
@@ -92,18 +103,20 @@ def fit_observation_encoder(
     """
     with seeded(seed, "psi"):
         encoder = ObservationEncoder(config)
+    if rows.states is not None:
+        encoder.standardise_raw(rows.states.among(None if allowed is None else allowed[rows.pool.rows]))
     told = rows.unimodal if settings.unimodal_weight else {}
     with seeded(seed, "unimodal heads"):
         heads = PerModality({name: nn.Linear(config.shared_width, 1) for name in told})
 
     def loss(batch: IntArray, _epoch: int) -> Tensor:
-        latents, visible = rows.inputs(batch)
         index = rows.pool.rows[batch]
         aligned = contrastive_loss(
-            encoder(latents, visible), rows.plan_embeddings[index], rows.plan_ids[index]
+            rows.embed(encoder, batch), rows.plan_embeddings[index], rows.plan_ids[index]
         )
         if not told:
             return aligned
+        latents, _ = rows.inputs(batch)
         error = unimodal_loss(encoder, heads, latents, {name: label[index] for name, label in told.items()})
         return aligned + settings.unimodal_weight * error
 
@@ -164,13 +177,23 @@ def unimodal_loss(
 
 
 def build_student(
-    schema: Schema, width: int, plans: Sequence[Plan | None], settings: PlannerSettings, seed: int
+    schema: Schema, rows: PlannedRows, width: int, settings: PlannerSettings, seed: int
 ) -> StudentPlanner:
     """A student with its first weights; its vocabulary holds the words of the plans."""
-    words = {word for plan in plans if plan is not None for value in plan for word in value.split()}
-    return StudentPlanner(
-        schema, width, words=sorted(words), width=settings.width, layers=settings.layers, seed=seed
+    words = {word for plan in rows.plans if plan is not None for value in plan for word in value.split()}
+    student = StudentPlanner(
+        schema,
+        width,
+        words=sorted(words),
+        width=settings.width,
+        layers=settings.layers,
+        dropout=settings.dropout,
+        reading=0 if rows.reading is None else rows.reading.shape[1],
+        seed=seed,
     )
+    if student.reading is not None and rows.reading is not None:
+        student.reading.standardise(rows.reading)
+    return student
 
 
 def fit_student(
@@ -185,22 +208,38 @@ def fit_student(
     epochs: int | None = None,
     on_epoch: EpochCallback | None = None,
 ) -> tuple[StudentPlanner, Fit]:
-    """The student, taught to write the teacher's plans from psi of partial observations."""
-    student = build_student(schema, encoder.config.shared_width, rows.plans, settings, seed)
+    """The student, taught to write the teacher's plans from psi of partial observations.
 
-    def plans_of(source: PlannedRows, pairs: IntArray) -> list[Plan]:
-        return [plan for row in source.pool.rows[pairs] if (plan := source.plans[row]) is not None]
+    Args:
+        schema: Of its plans.
+        encoder: psi.
+        rows: Training rows, with the label reading where it is to read that too.
+        settings: Sizes and steps.
+        seed: Decides everything random.
+        allowed: (rows,), the rows that may be used; all by default.
+        validation: Rows to choose the best epoch on.
+        epochs: Run exactly this many instead (for folds).
+        on_epoch: Told of every epoch.
+    """
+    student = build_student(schema, rows, encoder.config.shared_width, settings, seed)
+    taught = student.blurred_degrees(settings.degree_spread)
+    observed = embed_pairs(encoder, rows, np.arange(len(rows.pool), dtype=np.int64))
+    checked = _fixed_pairs(validation, seed)
+    seen = None if validation is None else embed_pairs(encoder, validation, checked)
+
+    def cost(source: PlannedRows, pairs: IntArray, vectors: Tensor, drops: torch.Generator | None) -> Tensor:
+        plans = [plan for row in source.pool.rows[pairs] if (plan := source.plans[row]) is not None]
+        reading = None if source.reading is None else source.reading[torch.from_numpy(pairs)]
+        return student.loss(vectors, plans, drops, reading=reading, taught=None if drops is None else taught)
 
     def loss(batch: IntArray, epoch: int) -> Tensor:
         drops = generator(seed, "student dropout", epoch, int(batch[0]))
-        return student.loss(embed_pairs(encoder, rows, batch), plans_of(rows, batch), drops)
-
-    checked = _fixed_pairs(validation, seed)
+        return cost(rows, batch, observed[torch.from_numpy(batch)], drops)
 
     def validate() -> float:
-        if validation is None:
+        if validation is None or seen is None:
             raise ValueError("no validation rows")
-        return float(student.loss(embed_pairs(encoder, validation, checked), plans_of(validation, checked)))
+        return float(cost(validation, checked, seen, None))
 
     report = fit(
         student,

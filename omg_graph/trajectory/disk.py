@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ import numpy as np
 from omg_graph.errors import OmgError
 from omg_graph.files import write_atomically
 from omg_graph.trajectory.artifacts import Array, ArrayRef, content_hash, describe
+
+SECONDS_A_DAY = 86_400
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -29,15 +34,35 @@ class DiskArtifactStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, array: Array) -> ArrayRef:
-        """Write an array unless one with the same content lies there."""
+        """Write an array; one with the same content that lies there is young again."""
         ref = describe(array, "")
         path = self.folder / f"{ref.sha256}.npy"
-        if not path.exists():
+        try:
+            os.utime(path)
+        except FileNotFoundError:
             content = io.BytesIO()
             np.save(content, np.asarray(array, order="C"), allow_pickle=False)
             write_atomically(path, content.getvalue())
         uri = f"{self.folder.name}/{path.name}" if self.address is None else f"{self.address}/{ref.sha256}"
         return ref.model_copy(update={"uri": uri})
+
+    def prune(self, days: float) -> tuple[int, int]:
+        """Delete the arrays that no run has put here for so many days; what refers to them can't be resumed.
+
+        It is safe beside runs: what they put is young, and an array is there whole or not at all.
+
+        Returns:
+            How many arrays went, and how many bytes.
+        """
+        count = size = 0
+        oldest = time.time() - days * SECONDS_A_DAY
+        for path in self.folder.glob("*.npy"):
+            with suppress(FileNotFoundError):  # another process prunes too
+                known = path.stat()
+                if _HASH.fullmatch(path.stem) and known.st_mtime < oldest:
+                    path.unlink()
+                    count, size = count + 1, size + known.st_size
+        return count, size
 
     def path(self, sha256: str) -> Path | None:
         """The file of an array by its hash; None if there is none, or it is no hash."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.errors import PlanError
 from omg_graph.trajectory.artifacts import ArrayRef
 
 
@@ -23,6 +26,10 @@ def _nothing(value: object) -> bool:
 
 def _no(value: object) -> bool:
     return value is False
+
+
+def _once(value: object) -> bool:
+    return value == 1
 
 
 class Constraint(Record):
@@ -55,6 +62,26 @@ class PlanCandidate(Record):
         "log-probability.",
     )
     edited: bool = Field(default=False, exclude_if=_no, description="Whether a person wrote it.")
+    times: int = Field(default=1, ge=1, exclude_if=_once, description="How often the planner drew it.")
+
+
+class SeenRecording(Record):
+    """A recording that a planner was given, without what it holds."""
+
+    modality: str
+    kind: Literal["audio", "image", "video"]
+    sha256: str = Field(description="Of the content.")
+    seconds: float | None = Field(default=None, exclude_if=_absent)
+    frames: int | None = Field(default=None, exclude_if=_absent, description="Images of a video.")
+    width: int | None = Field(default=None, exclude_if=_absent, description="Pixels.")
+    height: int | None = Field(default=None, exclude_if=_absent, description="Pixels.")
+
+    def __str__(self) -> str:
+        """As it is told: ``audio (1.2 s)``, ``vision (20 images, 2 s)``, ``vision (640 x 480)``."""
+        size = [f"{self.frames} images"] if self.frames is not None else []
+        if self.seconds is not None:
+            size.append(f"{self.seconds:.3g} s")
+        return f"{self.modality} ({', '.join(size) or f'{self.width} x {self.height}'})"
 
 
 class PlanOrigin(Record):
@@ -64,6 +91,8 @@ class PlanOrigin(Record):
     prompt_version: str | None = None
     prompt_sha256: str | None = None
     confidence: str | None = None
+    decoding: str | None = Field(default=None, exclude_if=_absent)
+    recordings: tuple[SeenRecording, ...] = Field(default=(), description="What the planner was given.")
     note: str | None = Field(default=None, description="What the user must be told, such as a fall-back.")
 
 
@@ -82,7 +111,7 @@ class Plan(Record):
     )
     reviewed: bool = Field(default=False, exclude_if=_no, description="Whether a person saw the candidates.")
     semantic_weight: float = Field(description="lambda_s of Eq. 5.")
-    candidates: tuple[PlanCandidate, ...]
+    candidates: tuple[PlanCandidate, ...] = Field(description="Each different plan that was drawn, once.")
     prompt_version: str | None = Field(
         default=None, exclude_if=_absent, description="Of the prompt; only where a language model planned."
     )
@@ -96,18 +125,38 @@ class Plan(Record):
         exclude_if=_absent,
         description="What a language model's log-probabilities are: its own, or the agreement of candidates.",
     )
+    recordings: tuple[SeenRecording, ...] = Field(
+        default=(), exclude_if=_nothing, description="What the planner was given beside text and features."
+    )
+    decoding: str | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="How values were written: held to the schema, or freely.",
+    )
+
+    @property
+    def drawn(self) -> int:
+        """How many plans were drawn, a plan that came more than once counted as often."""
+        return sum(candidate.times for candidate in self.candidates)
 
     def ranked(self) -> tuple[int, ...]:
-        """Indices of the different candidates as they are shown: the winner first, then by score."""
+        """Indices of the candidates as they are shown and numbered: the winner first, then by score."""
 
         def place(index: int) -> tuple[bool, float]:
             score = self.candidates[index].score
             return index != self.chosen, float("inf") if score is None else -score
 
-        first: dict[str, int] = {}
-        for index in sorted(range(len(self.candidates)), key=place):
-            first.setdefault(self.candidates[index].text, index)
-        return tuple(first.values())
+        return tuple(sorted(range(len(self.candidates)), key=place))
+
+    def numbered(self, number: int) -> int:
+        """The index of the candidate that is shown as ``number``, counted from 1.
+
+        Raises:
+            PlanError: if there is none.
+        """
+        if not 1 <= number <= len(self.candidates):
+            raise PlanError(f"pick: a candidate from 1 to {len(self.candidates)} was expected, {number} came")
+        return self.ranked()[number - 1]
 
 
 class EvidenceEntry(Record):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from omg_graph.ablation import runs
 from omg_graph.ablation.ablate import PLOTS, RESULTS, TABLES, ablate
 from omg_graph.ablation.gradients import read_gradients
 from omg_graph.ablation.page import page
@@ -77,8 +79,39 @@ def test_results(finished: AblationRequest) -> None:
         assert gap == pytest.approx(figures["mean-pooling"][key] - figures[DEFAULT][key], abs=1e-9)
     assert {condition for _, condition in gaps} >= {"average", "text", "text+audio"}
     assert {floor["name"] for floor in document["floors"]} >= {"anchor", "10 nearest neighbours"}
-    assert document["machine"]
+    assert int(document["machine"]["cores"]) >= 1
     assert document["identity"]["config"]["optimiser"]["epochs"] == 1
+
+
+def test_groups_of_patterns_are_averaged_by_themselves(finished: AblationRequest) -> None:
+    groups = {"alone": (("text",), ("audio",)), "of others": (("text",), ("smell",))}
+    results = collect(replace(finished, groups=groups), *choose(("mean-pooling",)))
+    figures = results.measured["mean-pooling"].figures["fixed"]
+    single = [figures.values["acc2", name].value for name in ("text", "audio")]
+    assert figures.values["acc2", "alone"].value == pytest.approx(sum(single) / 2)
+    gaps = {row.condition: row for row in figures.differences if row.metric == "acc2"}
+    alone = [gaps[name].difference.value for name in ("text", "audio")]
+    assert gaps["alone"].difference.value == pytest.approx(sum(alone) / 2)
+    places = {place for _, place in figures.values}
+    assert "of others" not in places  # no pattern has a modality that isn't there
+    drawn = results.measured["mean-pooling"].figures["random"].values
+    assert "alone" not in {place for _, place in drawn}
+
+
+def test_floors_stand_beside_the_method_alone_and_fewer_where_masks_are_drawn(
+    request_for: Callable[..., AblationRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(runs, "evaluate", lambda made, _told: asked.append((made.protocol, made.floors)))
+    request = request_for(tmp_path / "out", floors="all", drawn_floors="networks")
+    runs._measure(request, tmp_path, DEFAULT, 0, silent, floors=True)
+    runs._measure(request, tmp_path, "mean-pooling", 0, silent)
+    runs._measure(replace(request, drawn_floors=None), tmp_path, DEFAULT, 1, silent, floors=True)
+    assert asked == [
+        *(("random", "networks"), ("fixed", "all")),
+        *(("random", "none"), ("fixed", "none")),
+        *(("random", "all"), ("fixed", "all")),
+    ]
 
 
 def test_pages_say_what_they_rest_on(finished: AblationRequest) -> None:
@@ -129,9 +162,10 @@ def test_the_list_of_variants(capsys: pytest.CaptureFixture[str]) -> None:
 def test_gradients_are_measured_while_the_method_trains(finished: AblationRequest) -> None:
     records = read_gradients(gradient_files(finished, DEFAULT, 0)[0])
     assert [record["epoch"] for record in records] == [1]
-    found = conflicts(records, "task")
+    found = conflicts(collect(finished, *choose(("mean-pooling",))).gradients[DEFAULT], "task")
     assert found is not None
-    assert -1 <= found[0] <= 1
+    assert -1 <= found[0].value <= 1
+    assert math.isnan(found[0].low)  # one training has no spread
     assert not gradient_files(finished, "mean-pooling", 0)[0].exists()
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from omg_graph.ablation.gradients import GradientProbe, gradient_cosine, read_gradients
+from omg_graph.ablation.results import conflicts
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0, 135.0, 180.0])
@@ -48,3 +49,20 @@ def test_records_survive_a_training_that_is_cut_off(tmp_path: Path) -> None:
     # every epoch at first, then every fifth
     assert [record["epoch"] for record in read_gradients(file)] == [1, 2, 3, 4, 5, 10]
     assert json.loads(file.read_text())[0] == {"epoch": 1, "plan": [0.5], "task": [-0.5]}
+
+
+def test_the_spread_of_the_cosine_is_that_of_whole_trainings() -> None:
+    records = [
+        {"seed": 0, "fold": 0, "epoch": 1, "plan": [0.5, 0.3], "task": []},
+        {"seed": 0, "fold": 0, "epoch": 2, "plan": [0.4, 0.4], "task": []},
+        {"seed": 0, "fold": 1, "epoch": 1, "plan": [-0.2, 0.0], "task": []},
+    ]
+    found = conflicts(records, "plan")
+    assert found is not None
+    mean, negative = found
+    assert (mean.value, mean.low, mean.high) == pytest.approx((1.4 / 6, -0.1, 0.4))
+    assert negative == pytest.approx(1 / 6)
+    assert conflicts(records, "task") is None
+    single = conflicts(records[:2], "plan")
+    assert single is not None
+    assert math.isnan(single[0].low)

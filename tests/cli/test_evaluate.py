@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.model.folder import load_model
 
 Capture = pytest.CaptureFixture[str]
 Evaluate = Callable[..., tuple[int, str, str]]
@@ -46,6 +48,31 @@ def test_tables_and_the_family_are_printed(evaluate: Evaluate, tmp_path: Path) -
         "table.md",
         "masks",
     }
+
+
+def test_another_planner(
+    evaluate: Evaluate, tiny_model_folder: Path, chat_server: Any, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    fields = load_model(tiny_model_folder).schema.fields
+    chat_server.reply = lambda *_: json.dumps({field.name: (field.values or ())[0] for field in fields})
+    for name, value in {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": chat_server.url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMG_CACHE", str(tmp_path / "cache"))
+    short = ("--patterns", "text,audio", "--limit", "3", "--draws", "0", "--floors", "none", "--json")
+    code, out, err = evaluate(*short, "--planner", "chat", "--planner-model", "openai:tiny")
+    assert code == 0, err
+    chat, asked = json.loads(out), len(chat_server.requests)
+    assert chat["model"]["models"][0]["planner"] == "chat openai:tiny"
+    assert asked > 0
+    code, out, _ = evaluate(*short, output="own")
+    own = json.loads(out)
+    assert (code, own["model"]["models"][0]["planner"]) == (0, "distilled")
+    assert len(chat_server.requests) == asked
+    assert chat["rows"] != own["rows"]
+    code, _, err = evaluate(*short, "--planner-model", "openai:tiny", output="neither")
+    assert code == 2
+    assert "takes no --planner-model" in err
 
 
 def test_json_is_the_document(evaluate: Evaluate, tmp_path: Path) -> None:

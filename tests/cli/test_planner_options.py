@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from omg_graph.cli import main
@@ -15,6 +17,9 @@ from omg_graph.cli.runtime import Settings
 from omg_graph.model.folder import load_model
 from omg_graph.planner import calling
 from omg_graph.planner.prompting import load_prompt
+from omg_graph.samples.reading import read_data_file
+from omg_graph.samples.recordings import Recording
+from omg_graph.samples.writing import save_sample
 
 SECRET = "sk-secret"
 Capture = pytest.CaptureFixture[str]
@@ -46,10 +51,11 @@ def answers(tiny_model_folder: Path) -> list[str]:
 def run(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys: Capture) -> Run:
     """``omg run`` on two clips; its code, its trajectories and everything that it said."""
 
-    def go(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+    def go(*arguments: str, source: Sequence[str] = ()) -> tuple[int, list[dict[str, Any]], str]:
         output = tmp_path / "out"
-        source = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "test"]
-        code = main(["run", *source, "--limit", "2", "--output", str(output), *arguments])
+        source = source or ("--input", str(tiny_data_file), "--split", "test", "--limit", "2")
+        model = ("--model", str(tiny_model_folder))
+        code = main(["run", *source, *model, "--output", str(output), *arguments])
         out, err = capsys.readouterr()
         written = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert SECRET not in out + err
@@ -104,6 +110,35 @@ def test_hidden_text_is_not_sent(run: Run, chat_server: Any, answers: list[str])
         assert sample["transcript"] is None
         assert sample["missing"] == ["text"]
     assert made[0]["plan"]["prompt_sha256"] == load_prompt("zh").sha256
+
+
+@pytest.mark.parametrize(("media", "sent"), [("on", True), ("off", False), ("auto", False)])
+def test_recordings_are_sent_as_asked(
+    run: Run,
+    chat_server: Any,
+    answers: list[str],
+    tiny_data_file: Path,
+    tmp_path: Path,
+    media: str,
+    sent: bool,
+) -> None:
+    chat_server.reply = lambda *_: answers[0]
+    split = read_data_file(tiny_data_file).splits["test"].take([0])
+    face = np.full((9, 9, 3), 200, np.uint8)
+    recorded = {"vision": (Recording("image", face),), "audio": (Recording("image", face),)}
+    save_sample(tmp_path / "one.pkl", replace(split, recordings=recorded))
+    options = ("--missing", "audio", "--planner-media", media)
+    code, (made,), told = run(*CHAT, *options, source=("--input", str(tmp_path / "one.pkl")))
+    assert code == 0, told
+    for request in chat_server.requests:
+        content = request["messages"][-1]["content"]
+        blocks = ["text", "text", "image_url"]  # the hidden one is no part of it
+        assert [part["type"] for part in content] == blocks if sent else isinstance(content, str)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert ("recordings vision (9 x 9)" in told) == ("<bdi>vision (9 x 9)</bdi>" in page) == sent
+    seen = made["plan"].get("recordings", [])
+    assert [(one["modality"], one["width"]) for one in seen] == ([("vision", 9)] if sent else [])
+    assert any("--planner-media on" in note for note in made["notes"]) == (media == "auto")
 
 
 def test_an_invalid_plan_is_an_error_or_a_marked_fall_back(

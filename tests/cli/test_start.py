@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 
 import pytest
+
+from omg_graph.cli.app import build_command
+from omg_graph.cli.examples import EXAMPLES
+from omg_graph.cli.runtime import Settings
 
 COMMANDS = ("run", "train", "evaluate", "compare", "data", "kb", "trace", "simulate", "doctor")
 HEAVY = (
@@ -76,6 +81,17 @@ def test_no_command_gives_the_help() -> None:
 def test_shell_completion_lists_the_commands() -> None:
     result = omg(_OMG_COMPLETE="complete_bash", COMP_WORDS="omg ", COMP_CWORD="1")
     assert set(COMMANDS) <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_a_command_s_help_can_be_typed(name: str) -> None:
+    for example in EXAMPLES[name]:
+        words = shlex.split(example.removeprefix(f"omg {name}"))
+        found = build_command(Settings())
+        for part in name.split():
+            found = found.commands[part]
+        assert example in found.epilog.split("\n\n")
+        found.make_context(part, words)  # refuses options and values that it doesn't know
 
 
 def test_no_colour_without_a_terminal() -> None:

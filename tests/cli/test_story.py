@@ -65,7 +65,7 @@ def test_the_story_has_every_chapter_and_fits(
         "result     audio: 5 numbers",
         "normalised squared error",
         "prediction ",
-        "strongly negative ",
+        " strongly positive, most probable: ",
         "results    ",
     ]
     places = [out.find(chapter) for chapter in chapters]

@@ -75,18 +75,21 @@ def reader(
     tmp_path: Path,
     tiny_settings: dict[str, Any],
     tiny_data_file: Path,
+    tiny_thinker_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     chat_server: Any,
 ) -> Callable[[Block, dict[str, Any]], None]:
     """Somebody who tries out a block, in a folder with the repository's examples and data of their own.
 
-    They have a chat provider too, on loopback, which answers everything with one plan.
+    They have a chat provider too, on loopback, which answers everything with one plan, and a Qwen2.5-Omni
+    of random weights.
     """
     chat_server.reply = lambda *_: '{"Entity": "story", "Action": "praises", "Sentiment": "positive"}'
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copy(tiny_data_file, tmp_path / "my_data.pkl")
+    shutil.copytree(tiny_thinker_folder, tmp_path / "Qwen2.5-Omni-3B")
     monkeypatch.chdir(tmp_path)
     kinds: dict[str, Callable[[Block, dict[str, Any]], None]] = {
         "sh": lambda block, _: run_commands(block, tiny_settings),

@@ -84,7 +84,7 @@ def test_the_sample_is_reconstructed(model: Model) -> None:
     assert len(trajectory.evidence["audio"]) == model.config.retrieval.top_k
     assert sum(entry.weight for entry in trajectory.evidence["audio"]) == pytest.approx(1, abs=1e-5)
     assert trajectory.plan is not None
-    assert len(trajectory.plan.candidates) == 5
+    assert trajectory.plan.drawn == 5
     assert not model.schema.violations([constraint.value for constraint in trajectory.plan.constraints])
     prediction = trajectory.prediction
     assert prediction is not None

@@ -5,7 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omg_graph.encoders.observation import ObservationEncoder, ObservationEncoderConfig, contrastive_loss
+from omg_graph.encoders.observation import (
+    ObservationEncoder,
+    ObservationEncoderConfig,
+    RawStates,
+    contrastive_loss,
+)
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.seeding import generator, seeded
 
@@ -119,3 +124,75 @@ def test_layers_are_found_by_any_name() -> None:
     assert [name for name, _ in layers.items()] == list(names)
     assert [layers[name].out_features for name in names] == [1, 2, 3, 4, 5, 6]
     assert set(layers.state_dict()) == {f"layers.{i}.{part}" for i in range(6) for part in ("weight", "bias")}
+
+
+RAW = RawStates(torch.randn(7, 6, generator=generator("raw")), OBSERVED[:, 0])
+
+
+def reading_encoder(raw_dropout: float = 0.3) -> ObservationEncoder:
+    config = ObservationEncoderConfig(
+        widths=WIDTHS,
+        scales=dict.fromkeys(WIDTHS, 1.0),
+        shared_width=10,
+        hidden=16,
+        dropout=0.0,
+        raw_width=6,
+        raw_dropout=raw_dropout,
+    )
+    with seeded("psi that reads"):
+        return ObservationEncoder(config).eval()
+
+
+def test_hidden_states_count_where_they_are_there_and_nowhere_else() -> None:
+    psi, given = reading_encoder(), latents()
+    made = psi(given, OBSERVED, RAW)
+    other = psi(given, OBSERVED, RawStates(-RAW.vectors, RAW.there))
+    changed = ~torch.isclose(made, other, atol=1e-6).all(dim=1)
+    assert torch.equal(changed, RAW.there)
+    assert torch.allclose(made.norm(dim=1), torch.ones(7), atol=1e-5)
+
+
+def test_hidden_states_are_taken_in_units_of_the_training_rows() -> None:
+    psi, given = reading_encoder(), latents()
+    before = psi(given, OBSERVED, RAW)
+    vectors = RAW.vectors[RAW.there]
+    psi.standardise_raw(vectors * 40 + 1000)
+    again = psi(given, OBSERVED, RawStates(RAW.vectors * 40 + 1000, RAW.there))
+    psi.standardise_raw(vectors)
+    assert torch.allclose(again, psi(given, OBSERVED, RAW), atol=1e-4)
+    assert not torch.allclose(again, before, atol=1e-3)
+    assert {"raw_mean", "raw_deviation"} <= psi.state_dict().keys()
+
+
+def test_hidden_states_of_one_row_or_none_leave_usable_units() -> None:
+    for count in (0, 1):
+        psi = reading_encoder()
+        psi.standardise_raw(RAW.vectors[:count])
+        assert torch.equal(psi.raw_deviation, torch.ones(6))
+        assert psi(latents(), OBSERVED, RAW).isfinite().all()
+
+
+def test_some_training_rows_go_without_their_hidden_states() -> None:
+    """So that a reconstruction, which has none, is embedded by what was trained for that (Eq. 14)."""
+    given = latents()
+    without = RawStates(RAW.vectors, torch.zeros_like(RAW.there))
+    for share, kept in ((0.0, True), (0.999999, False)):
+        psi = reading_encoder(share).train()
+        with seeded("dropped"):
+            made = psi(given, OBSERVED, RAW)
+        expected = psi.eval()(given, OBSERVED, RAW if kept else without)
+        assert torch.allclose(made, expected, atol=1e-6)
+
+
+def test_a_single_modality_needs_no_hidden_states() -> None:
+    psi, given = reading_encoder(), latents()
+    only = torch.tensor([[True, False, False]]).expand(7, 3)
+    without = RawStates(RAW.vectors, torch.zeros_like(RAW.there))
+    assert torch.allclose(psi.embed_one("keys", given["keys"]), psi(given, only, without), atol=1e-6)
+
+
+def test_hidden_states_are_neither_forgotten_nor_ignored() -> None:
+    with pytest.raises(ValueError, match="go with a psi that reads them"):
+        reading_encoder()(latents(), OBSERVED)
+    with pytest.raises(ValueError, match="and with no other"):
+        encoder()(latents(), OBSERVED, RAW)

@@ -54,7 +54,7 @@ def test_a_review(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     said = iter(["99", "Sentiment=so so", "Sentiment=negative"])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     told = run("review.py", capsys)
-    assert "a candidate from 0 to" in told
+    assert "a candidate from 1 to" in told
     assert "Sentiment can't be 'so so'" in told
     assert re.search(r"^plan: .*, negative, chosen by: edited$", told, re.M)
 

@@ -16,6 +16,7 @@ ROWS = 48
 IDS = tuple(f"row{row}" for row in range(ROWS))
 GROUPS = tuple(f"group{row // 3}" for row in range(ROWS))
 NEW = tuple(f"new{row}" for row in range(ROWS))
+FIRST = torch.zeros(ROWS, dtype=torch.int64)
 PATTERNS = [list(pattern) for pattern in product((False, True), repeat=3) if any(pattern)]
 
 
@@ -105,6 +106,15 @@ def test_rows_that_lack_the_target_never_serve_as_one() -> None:
     )
 
 
+def test_targets_that_other_rows_know_do_not_get_in_each_other_s_way() -> None:
+    known = torch.ones(ROWS, 3, dtype=torch.bool)
+    known[::2, 1] = False
+    used, pattern = kept(known), showing([True, False, False])
+    for target in ("b", "c.d", "b"):
+        fresh = kept(known).predict(target, rows(3), pattern, NEW, NEW)
+        assert torch.equal(used.predict(target, rows(3), pattern, NEW, NEW), fresh)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_row_alone_is_the_row_in_its_batch(pattern: list[bool]) -> None:
     model, latents = kept(), rows()
@@ -172,9 +182,7 @@ def test_a_neighbour_s_residual_is_what_the_others_left_of_it() -> None:
     pattern = [True, False, True]
     left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, GROUPS)
     unit = left / left.square().mean().sqrt()
-    first = model.neighbour_residuals(
-        "b", latents, showing(pattern), NEW, NEW, torch.zeros(ROWS, dtype=torch.int64)
-    )
+    first = model.alike_rows("b", latents, showing(pattern), NEW, NEW).residuals(FIRST)
     assert torch.allclose(first, unit, atol=1e-3)  # the most alike of a row that nobody knows is itself
 
 
@@ -182,23 +190,19 @@ def test_residuals_never_come_from_the_own_group() -> None:
     model, latents = kept(), rows()
     pattern = showing([True, False, True])
     unit = model._left("b", pattern[0])
+    alike = model.alike_rows("b", latents, pattern, IDS, GROUPS)
     for rank in (0, 1, 44, 45):
-        ranks = torch.full((ROWS,), rank)
-        taken = model.neighbour_residuals("b", latents, pattern, IDS, GROUPS, ranks)
+        taken = alike.residuals(torch.full((ROWS,), rank))
         source = torch.cdist(taken, unit).argmin(dim=1)
         assert all(GROUPS[row] != GROUPS[int(other)] for row, other in enumerate(source))
-    wrapped = model.neighbour_residuals("b", latents, pattern, IDS, GROUPS, torch.full((ROWS,), 45))
-    assert torch.equal(
-        wrapped,
-        model.neighbour_residuals("b", latents, pattern, IDS, GROUPS, torch.zeros(ROWS, dtype=torch.int64)),
-    )
+    assert torch.equal(alike.residuals(torch.full((ROWS,), 45)), alike.residuals(FIRST))
 
 
 def test_where_all_rows_are_its_own_a_sample_gets_nothing() -> None:
     model, latents = kept(groups=("one",) * ROWS), rows()
     pattern, one = showing([True, False, True]), ("one",) * ROWS
     ranks = torch.arange(ROWS)
-    assert not model.neighbour_residuals("b", latents, pattern, NEW, one, ranks).any()
+    assert not model.alike_rows("b", latents, pattern, NEW, one).residuals(ranks).any()
     assert torch.allclose(model.predict("b", latents, pattern, NEW, one), torch.zeros(ROWS, 2), atol=1e-6)
 
 
@@ -208,11 +212,11 @@ def test_a_neighbour_is_the_same_alone_and_in_a_batch() -> None:
     values = {name: value[:12].repeat(4, 1) for name, value in values.items()}
     model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, IDS)
     pattern, ranks = [True, False, True], torch.arange(ROWS) % 7
-    together = model.neighbour_residuals("b", values, showing(pattern), NEW, NEW, ranks)
+    together = model.alike_rows("b", values, showing(pattern), NEW, NEW).residuals(ranks)
     for row in range(ROWS):
         part = {name: value[row : row + 1] for name, value in values.items()}
         name, rank = NEW[row : row + 1], ranks[row : row + 1]
-        alone = model.neighbour_residuals("b", part, showing(pattern, 1), name, name, rank)
+        alone = model.alike_rows("b", part, showing(pattern, 1), name, name).residuals(rank)
         assert torch.equal(alone[0], together[row])
 
 
@@ -223,6 +227,7 @@ def test_nothing_solved_survives_a_move() -> None:
     model.to("meta")
     assert not model._solved
     assert model._last_inverse is None
+    assert model._last_references is None
 
 
 def test_what_half_precision_cannot_hold_stays_finite() -> None:

@@ -10,6 +10,7 @@ from omg_graph.errors import ConfigError
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import SamplerName
 from omg_graph.executor.executor import Executor, ExecutorInput
+from omg_graph.executor.kernel import KernelConditional
 from omg_graph.executor.sampling import DenoisingPath, denoise, initial_noise
 from omg_graph.seeding import generator
 
@@ -158,3 +159,19 @@ def test_a_late_start_keeps_to_the_residuals_it_starts_from(
         apart = (late[name].states[-1] - turned_late[name].states[-1]).norm()
         assert float(apart) > float(value.norm())
         assert float(apart) > 3 * float((early[name].states[-1] - turned_early[name].states[-1]).norm())
+
+
+def test_rows_alike_are_found_once_for_all_draws(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions
+) -> None:
+    executor = make_executor(sampler="ddim", sample_steps=4)
+    executor.kernel = KernelConditional.keep(
+        batch.latents, torch.ones_like(batch.observed), [f"kept-{i}" for i in batch.ids], batch.ids
+    )
+    assert executor.alike_rows(batch) == {}, "draws start from noise"
+    executor.start.fill_(0.5)
+    alike = executor.alike_rows(batch)
+    for draw in range(3):
+        shared = last(executor.draw(batch, conditions, seed=3, draw=draw, alike=alike))
+        alone = last(executor.draw(batch, conditions, seed=3, draw=draw))
+        assert all(torch.equal(shared[name], alone[name]) for name in alone)

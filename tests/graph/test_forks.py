@@ -102,7 +102,7 @@ def same_but_for_time(one: Trajectory, other: Trajectory) -> bool:
 def test_a_fork_that_takes_the_same_plan_is_the_same_run(clips: Model, run: Any) -> None:
     """Everything behind the fork is computed again, by the same seed, and comes out to the last bit."""
     trajectory, store = run(clips)
-    fork = fork_run(clips, trajectory, artifacts=store, pick=trajectory.plan.chosen, settings=SETTINGS)
+    fork = fork_run(clips, trajectory, artifacts=store, pick=1, settings=SETTINGS)
     assert (fork.plan.chosen_by, fork.plan.reviewed) == ("person", True)
     taken = fork.plan.model_copy(update={"chosen_by": "rerank", "reviewed": False})
     assert same_but_for_time(fork.model_copy(update={"plan": taken}), trajectory)
@@ -187,7 +187,7 @@ def test_padded_sequences_keep_their_lengths(tiny_plain_folder: Path, tiny_plain
         made = reconstruct(
             model, tiny_plain_file, split="test", missing=[hidden], settings=SETTINGS, artifacts=store
         )
-        fork = fork_run(model, made[row], artifacts=store, pick=made[row].plan.chosen, settings=SETTINGS)
+        fork = fork_run(model, made[row], artifacts=store, pick=1, settings=SETTINGS)
         assert fork.lengths == made[row].lengths
         refs = [t.reconstruction | t.arrays for t in (fork, made[row])]
         for key, ref in refs[1].items():  # alone and in a batch sums are rounded differently
@@ -202,7 +202,7 @@ def test_padded_sequences_keep_their_lengths(tiny_plain_folder: Path, tiny_plain
         ({}, ConfigError, "a change was expected"),
         ({"constraints": {"Sentiment": "fine"}}, PlanError, "Sentiment can't be 'fine'"),
         ({"constraints": {"Mood": "fine"}}, PlanError, "one of the fields Entity"),
-        ({"pick": 50}, PlanError, "pick: a candidate from 0 to"),
+        ({"pick": 50}, PlanError, "pick: a candidate from 1 to"),
         ({"drop_evidence": ["nobody"]}, KnowledgeBaseError, "'nobody' came"),
     ],
 )
@@ -217,10 +217,10 @@ def test_changes_that_can_t_be_made(
 def test_what_can_t_be_forked(clips: Model, run: Any, tiny_data_file: Path) -> None:
     trajectory, store = run(clips)
     with pytest.raises(DataError, match=r"a trajectory of model \w{12} was expected, it is of 0000"):
-        fork_run(clips, trajectory.model_copy(update={"model": "0" * 64}), artifacts=store, pick=0)
+        fork_run(clips, trajectory.model_copy(update={"model": "0" * 64}), artifacts=store, pick=1)
     (bare,) = reconstruct(clips, tiny_data_file, limit=1, settings=Settings(keep_path=False), artifacts=store)
     with pytest.raises(DataError, match="--keep-path all"):
-        fork_run(clips, bare, artifacts=store, pick=0)
+        fork_run(clips, bare, artifacts=store, pick=1)
 
 
 def test_a_thread_is_forked_over_its_checkpoints(
@@ -251,7 +251,7 @@ def test_a_thread_is_forked_over_its_checkpoints(
     finished = [s.values["trajectories"] for s in graph.get_state_history(THREAD) if not s.next]
     assert finished == [again, new, old]
     with pytest.raises(PlanError, match=r"the id of a sample was expected .*'nobody' came"):
-        fork_thread(graph, THREAD, pick=0, sample="nobody")
+        fork_thread(graph, THREAD, pick=1, sample="nobody")
 
 
 def test_a_fork_by_update_state_as_over_the_server(clips: Model, tiny_data_file: Path) -> None:
@@ -294,7 +294,7 @@ def test_from_an_event_loop(clips: Model, run: Any, tiny_data_file: Path) -> Non
         told = await afork_thread(graph, THREAD, drop_evidence=[entry], settings=SETTINGS)
         alone = await afork_run(clips, trajectory, artifacts=store, drop_evidence=[entry], settings=SETTINGS)
         with pytest.raises(ConfigError, match="a run that has a plan was expected"):
-            await afork_thread(graph, {"configurable": {"thread_id": "2"}}, pick=0)
+            await afork_thread(graph, {"configurable": {"thread_id": "2"}}, pick=1)
         return [alone, told["trajectories"][0]]
 
     expected = fork_run(clips, trajectory, artifacts=store, drop_evidence=[entry], settings=SETTINGS)

@@ -118,7 +118,7 @@ def test_the_serializer_knows_all_that_a_run_leaves(tiny_model_folder: Path, tin
     serializer = checkpoint_serializer()
     sample = {"path": str(tiny_data_file), "split": "test", "missing": ["audio"], "limit": 1}
     graph.invoke(sample, THREAD, context=SETTINGS)
-    graph.update_state(THREAD, {"edits": [Edit(pick=0)]}, as_node="rerank")
+    graph.update_state(THREAD, {"edits": [Edit(pick=1)]}, as_node="rerank")
     values = graph.get_state(THREAD).values
     assert {"batch", "edits", "reviewing", "trajectories"} <= set(values)
     assert serializer.loads_typed(serializer.dumps_typed(values)) == values

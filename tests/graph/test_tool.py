@@ -183,7 +183,10 @@ def test_no_file_outside_the_data_folder(tool: StructuredTool, folder: Path, pat
         ({"sample": "a"}, "sample"),
         ({"path": "clips/none.pkl"}, "clips/none.pkl: a data file"),
         ({"path": "clips"}, "clips: a data file"),
-        ({"path": "clips/ours.pkl", "missing": ["smell"]}, "missing: one of text, audio, vision was expected"),
+        (
+            {"path": "clips/ours.pkl", "missing": ["smell"]},
+            "missing: one of text, audio, vision was expected",
+        ),
         ({"path": "clips/ours.pkl", "missing": ["text", "audio", "vision"]}, "nothing is"),
         ({"path": "clips/ours.pkl", "limit": 0}, "limit"),
         ({"path": "clips/ours.pkl", "limit": FILE_SAMPLES + 1}, "limit"),
@@ -200,6 +203,12 @@ def test_what_the_model_can_mend_is_told_in_one_line(
     assert str(message.content).isprintable()
     assert str(folder) not in str(message.content)
     assert "--" not in str(message.content)
+
+
+def test_a_written_out_sample_names_no_recording(tool: StructuredTool, sample: dict[str, Any]) -> None:
+    message = ask(tool, sample=sample | {"raw_vision": "clips/face.png"})
+    assert (message.status, message.artifact) == ("error", None)
+    assert "'raw_vision' came: leave it out" in str(message.content)
 
 
 def test_a_data_folder_that_is_not_there(model: Model, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from omg_graph.planner.answers import (
     read_text,
 )
 from omg_graph.planner.schema import Schema
+from omg_graph.trajectory.trajectory import PlanOrigin
 
 SCHEMA = Schema.model_validate(
     {
@@ -131,12 +132,12 @@ def test_agreement_by_hand() -> None:
 
 def test_one_answer_without_probabilities_makes_all_of_them_agreement() -> None:
     told, silent = Answer(("a", "bad"), (-1.0, -2.0), (2, 3)), Answer(("a", "bad"))
-    about = {"planner": "p", "prompt_version": "1", "prompt_sha256": "0"}
-    (known,) = candidates_of([told], **about)
+    about = PlanOrigin(planner="p", prompt_version="1", prompt_sha256="0")
+    (known,) = candidates_of([told], about)
     assert (known.log_probabilities, known.token_counts) == ((-1.0, -2.0), (2, 3))
     assert known.origin is not None
     assert known.origin.confidence == FROM_MODEL
-    for mixed in candidates_of([told, silent], **about):
+    for mixed in candidates_of([told, silent], about):
         assert mixed.log_probabilities == (0.0, 0.0)
         assert mixed.token_counts == (0, 0)
         assert mixed.origin is not None

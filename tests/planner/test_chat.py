@@ -107,7 +107,7 @@ def test_answers_with_log_probabilities(make: Make, chat_server: Any) -> None:
     for plan in plans:
         assert plan.origin is not None
         assert plan.origin.confidence == "model log-probabilities"
-        assert plan.origin.prompt_version == "1"
+        assert plan.origin.prompt_version == "2"
     request = chat_server.requests[0]
     assert request["_headers"]["authorization"] == f"Bearer {SECRET}"
     assert request["response_format"]["type"] == "json_schema"
@@ -381,6 +381,8 @@ def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
     assert origins[0].note is not None
     assert "can't be read" in origins[0].note
     assert plans[1][0].constraints == ("story", "good")
+    # a provider gives no log-probabilities of somebody else's plan
+    assert planner.rescore(batch("fine"), [("story", "good")]) == [None]
 
 
 def test_an_unreachable_provider_is_no_invalid_plan(make: Make, chat_server: Any) -> None:

@@ -35,10 +35,26 @@ def test_the_default_schema_is_entity_action_sentiment_in_seven_degrees() -> Non
     assert AFFECT.degrees is not None
     assert sorted(AFFECT.degrees.values()) == [-3, -2, -1, 0, 1, 2, 3]
     assert AFFECT.target_index == 2
-    assert schema_names() == ("affect",)
+    assert schema_names() == ("affect", "affect_zh")
     for field in AFFECT.fields:
         assert field.description
         assert all(value == value.lower() for value in field.values or ())
+
+
+def test_the_chinese_one_has_the_same_fields_and_the_degrees_of_ch_sims() -> None:
+    schema = load_schema("affect_zh")
+    assert schema.field_names == AFFECT.field_names
+    assert schema.text(("作品", "称赞", "积极")) == "作品：称赞，积极"
+    assert [schema.nearest_value(number) for number in (-1.0, -0.6, 0.0, 0.2, 0.8)] == [
+        "强烈消极",
+        "消极",
+        "中性",
+        "略微积极",
+        "积极",
+    ]
+    for field in schema.fields:
+        assert set(field.meanings) <= set(field.values or ())
+        assert not any("a" <= letter.lower() <= "z" for value in field.values or () for letter in value)
 
 
 def test_texts_of_a_plan() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import pytest
 import torch
 
 from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
+from omg_graph.planner.decoding import Sampling
 from omg_graph.planner.interface import PlannerInput, RescoringPlanner
 from omg_graph.planner.schema import Field, Schema
+from omg_graph.planner.schema_files import load_schema
 from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner
 from omg_graph.seeding import generator
 
 WIDTH = 8
+READINGS = 3
 
 TOY = Schema(
     name="toy",
@@ -42,25 +46,42 @@ def student(**settings: object) -> StudentPlanner:
     return StudentPlanner(TOY, WIDTH, words=NOTES, width=32, seed=3, **settings).eval()  # type: ignore[arg-type]
 
 
+def reader(**settings: object) -> StudentPlanner:
+    """A student that reads the label reading, and has learnt something of it."""
+    planner = student(reading=READINGS, **settings)
+    assert planner.reading is not None
+    torch.nn.init.normal_(planner.reading.weight, generator=torch.Generator().manual_seed(0))
+    return planner
+
+
 def observations(count: int, seed: int = 0) -> PlannerInput:
-    embeddings = np.random.default_rng(seed).standard_normal((count, WIDTH)).astype(np.float32)
-    return PlannerInput(tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count)
+    random = np.random.default_rng(seed)
+    embeddings = random.standard_normal((count, WIDTH)).astype(np.float32)
+    reading = random.standard_normal((count, READINGS)).astype(np.float32)
+    return PlannerInput(tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count, reading=reading)
 
 
-def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models() -> None:
-    planner = student()
+@pytest.mark.parametrize("whole_values", [True, False])
+@pytest.mark.parametrize("make", [student, reader])
+def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models(
+    make: Callable[..., StudentPlanner], whole_values: bool
+) -> None:
+    planner = make(whole_values=whole_values)
     batch = observations(7)
+    assert batch.reading is not None
     proposed = planner.propose(batch, candidates=6, seed=11)
     assert [len(plans) for plans in proposed] == [6] * 7
     for row, plans in enumerate(proposed):
         assert all(TOY.violations(plan.constraints) == () for plan in plans)
         embeddings = torch.from_numpy(batch.embeddings[row : row + 1]).expand(6, -1)
-        rescored = planner.score(embeddings, [plan.constraints for plan in plans])
+        reading = torch.from_numpy(batch.reading[row : row + 1]).expand(6, -1)
+        rescored = planner.score(embeddings, [plan.constraints for plan in plans], reading=reading)
         np.testing.assert_allclose(
             rescored.detach().numpy(), [plan.log_probabilities for plan in plans], atol=1e-4
         )
         for plan in plans:
-            assert plan.token_counts == tuple(len(value.split()) + 1 for value in plan.constraints)
+            shape, size, note = (len(value.split()) + 1 for value in plan.constraints)
+            assert plan.token_counts == ((2, 2, note) if whole_values else (shape, size, note))
 
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
@@ -69,8 +90,8 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     planner = StudentPlanner(schema, WIDTH, width=32).eval()
     (plans,) = planner.propose(observations(1), candidates=2, seed=0)
     assert plans[0].constraints == plans[1].constraints == ("one way",)
-    assert plans[0].token_counts == (3,)
-    uniform = -3 * math.log(len(planner.vocabulary))
+    assert plans[0].token_counts == (2,)
+    uniform = -2 * math.log(len(planner.vocabulary))
     assert plans[0].log_probabilities[0] == pytest.approx(uniform, abs=1.0)
 
 
@@ -140,7 +161,7 @@ def _terminator_log_probabilities(
     found = []
     with torch.no_grad():
         for value in values:
-            tokens = torch.tensor([[vocabulary.scaffold(0), *vocabulary.words_of(value)]])
+            tokens = torch.tensor([[vocabulary.scaffold(0), *vocabulary.words_of(0, value)]])
             inputs = torch.cat(
                 [
                     planner.prefix_of(torch.from_numpy(embedding)),
@@ -151,6 +172,77 @@ def _terminator_log_probabilities(
             logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
             found.append(logits.log_softmax(dim=-1)[vocabulary.end])
     return torch.stack(found)
+
+
+def test_the_label_reading_is_read_where_there_is_one() -> None:
+    batch = observations(3)
+    assert batch.reading is not None
+    other = replace(batch, reading=-batch.reading)
+    unread, read = student(), reader()
+    assert unread.propose(batch, 4, seed=1) == unread.propose(other, 4, seed=1)
+    assert read.propose(batch, 4, seed=1) != read.propose(other, 4, seed=1)
+    with pytest.raises(PlanError, match="label reading"):
+        read.propose(replace(batch, reading=None), 4, seed=1)
+
+
+def test_what_is_read_is_measured_in_its_own_spread() -> None:
+    planner = reader()
+    assert planner.reading is not None
+    readings = torch.from_numpy(observations(50).reading)
+    planner.reading.standardise(readings)
+    before = planner.reading(readings)
+    planner.reading.standardise(1000 * readings)
+    torch.testing.assert_close(planner.reading(1000 * readings), before)
+
+
+def test_a_degree_that_is_taught_spreads_over_its_neighbours() -> None:
+    planner = StudentPlanner(load_schema("affect"), WIDTH, width=32)
+    taught = planner.blurred_degrees(0.8)
+    assert taught is not None
+    assert planner.schema.degrees is not None
+    torch.testing.assert_close(taught.sum(dim=1), torch.ones(len(taught)))
+    ordered = sorted(planner.schema.degrees, key=planner.schema.degrees.__getitem__)
+    tokens = [planner.vocabulary.words_of(2, value)[0] for value in ordered]
+    middle = taught[tokens[3], tokens].tolist()
+    assert middle == pytest.approx(middle[::-1])
+    assert middle[0] < middle[1] < middle[2] < middle[3]
+    assert float(taught[tokens[0], tokens[0]]) > middle[3]  # at an end there is one neighbour
+    other = planner.vocabulary.words_of(0, "story")[0]
+    assert float(taught[other, other]) == 1.0
+    assert planner.blurred_degrees(0.0) is None
+    assert student().blurred_degrees(0.8) is None
+
+
+def test_blurring_is_the_expected_loss_of_the_neighbours() -> None:
+    planner = StudentPlanner(load_schema("affect"), WIDTH, width=32).eval()
+    assert planner.schema.degrees is not None
+    embeddings = torch.from_numpy(observations(1).embeddings)
+    taught = planner.blurred_degrees(0.8)
+    assert taught is not None
+    plan = ("story", "praises", "positive")
+    word = planner.vocabulary.words_of(2, plan[2])[0]
+    costs = {
+        value: float(_chosen_word(planner, embeddings, (*plan[:2], value)))
+        for value in planner.schema.degrees
+    }
+    shares = {value: float(taught[word, planner.vocabulary.words_of(2, value)[0]]) for value in costs}
+    expected = sum(share * costs[value] for value, share in shares.items())
+    tokens = 6  # three values and their terminators
+    with torch.no_grad():
+        change = planner.loss(embeddings, [plan], taught=taught) - planner.loss(embeddings, [plan])
+    moved = float(change) * tokens
+    assert moved == pytest.approx(costs[plan[2]] - expected, abs=1e-5)
+
+
+def _chosen_word(planner: StudentPlanner, embeddings: torch.Tensor, plan: tuple[str, ...]) -> torch.Tensor:
+    """log pi of the last value's own token, the plan before it given."""
+    tokens = torch.tensor([planner.vocabulary.encode(plan).tokens])
+    words = planner.language_model.get_input_embeddings()(tokens[:, :-2])
+    inputs = torch.cat([planner.prefix_of(embeddings), words], dim=1)
+    with torch.no_grad():
+        logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
+    found: torch.Tensor = logits.log_softmax(dim=-1)[tokens[0, -2]]
+    return found
 
 
 def test_temperature_near_zero_draws_the_greedy_plan() -> None:
@@ -207,8 +299,12 @@ def test_first_weights_depend_on_the_seed_and_leave_the_global_generator_alone()
     assert not torch.equal(first.projection.weight, other.projection.weight)
 
 
-def test_a_saved_student_comes_back_the_same(tmp_path: Path) -> None:
-    planner = student()
+@pytest.mark.parametrize("whole_values", [True, False])
+@pytest.mark.parametrize("make", [student, reader])
+def test_a_saved_student_comes_back_the_same(
+    make: Callable[..., StudentPlanner], whole_values: bool, tmp_path: Path
+) -> None:
+    planner = make(whole_values=whole_values)
     planner.save(tmp_path / "planner")
     suffixes = {path.suffix for path in (tmp_path / "planner").rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}
@@ -269,3 +365,28 @@ def test_words_that_it_does_not_know_have_no_probability() -> None:
     assert alone is not None
     np.testing.assert_allclose(alone.log_probabilities, scored[1].log_probabilities, atol=1e-5)  # type: ignore[union-attr]
     assert planner.rescore(observations(1), [unknown]) == [None]
+
+
+def test_top_p_leaves_the_unlikely_out_and_the_greedy_plan_in() -> None:
+    sharp = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    noise = torch.zeros(1, 1, 4)
+    noise[0, 0, 3] = 50.0
+    steps = torch.zeros(1, dtype=torch.int64)
+    assert int(Sampling(noise).choose(sharp, steps)) == 3
+    assert int(Sampling(noise, top_p=0.96).choose(sharp, steps)) == 3
+    noise[0, 0, 2] = 40.0
+    assert int(Sampling(noise, top_p=0.9).choose(sharp, steps)) == 2
+    assert int(Sampling(noise, top_p=1e-6).choose(sharp, steps)) == 0
+    # a high temperature flattens the shares: three are needed for what two had
+    assert int(Sampling(noise, temperature=100.0, top_p=0.6).choose(sharp, steps)) == 2
+    assert int(Sampling(noise, top_p=0.6).choose(sharp, steps)) == 0
+
+
+def test_a_tiny_top_p_draws_the_greedy_plan_and_changes_no_log_probability() -> None:
+    batch = observations(4)
+    for plans in reader().propose(batch, candidates=3, seed=0, top_p=1e-6):
+        assert {(plan.constraints, plan.log_probabilities) for plan in plans} == {
+            (plans[0].constraints, plans[0].log_probabilities)
+        }
+    with pytest.raises(ConfigError, match="top-p"):
+        student().propose(batch, candidates=1, seed=0, top_p=0.0)

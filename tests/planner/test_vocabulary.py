@@ -33,8 +33,10 @@ def every_plan(grammar: Grammar, level: int = 0, plan: Plan = ()) -> Iterator[Pl
                 stack.append((state.after(token), (*words, token)))
 
 
-@given(st.lists(PHRASES, min_size=1, max_size=6, unique=True), st.data())
-def test_the_grammar_allows_what_the_schema_allows(values: list[str], data: st.DataObject) -> None:
+@given(st.lists(PHRASES, min_size=1, max_size=6, unique=True), st.booleans(), st.data())
+def test_the_grammar_allows_what_the_schema_allows(
+    values: list[str], whole: bool, data: st.DataObject
+) -> None:
     fine = ("x", "x y", "z")
     within = {
         value: tuple(data.draw(st.lists(st.sampled_from(fine), min_size=1, unique=True))) for value in values
@@ -44,7 +46,7 @@ def test_the_grammar_allows_what_the_schema_allows(values: list[str], data: st.D
         fields=(Field(name="A", values=tuple(values)), Field(name="B", values=fine, within=within)),
         text_form="{A} {B}",
     )
-    found = list(every_plan(Grammar(Vocabulary(schema))))
+    found = list(every_plan(Grammar(Vocabulary(schema, whole_values=whole))))
     wanted = {plan for plan in product(values, fine) if not schema.violations(plan)}
     assert len(found) == len(set(found))
     assert set(found) == wanted
@@ -54,6 +56,10 @@ def test_free_text_has_one_to_max_words() -> None:
     schema = Schema(name="s", fields=(Field(name="Note", max_words=2),), text_form="{Note}")
     found = set(every_plan(Grammar(Vocabulary(schema, ["b a"]))))
     assert found == {("a",), ("b",), ("a a",), ("a b",), ("b a",), ("b b",)}
+    beside = Schema(
+        name="s", fields=(Field(name="A", values=("x y",)), *schema.fields), text_form="{A} {Note}"
+    )
+    assert {plan[1] for plan in every_plan(Grammar(Vocabulary(beside, ["b"])))} == {"b", "b b"}
     with pytest.raises(SchemaError, match="free text"):
         Vocabulary(schema, [" "])
 
@@ -63,9 +69,9 @@ def test_scaffolding_counts_for_no_field() -> None:
     encoded = vocabulary.encode(("story", "praises", "strongly positive"))
     assert [vocabulary.tokens[token] for token in encoded.tokens] == [
         "<Entity>", "story", "<end>", "<Action>", "praises", "<end>",
-        "<Sentiment>", "strongly", "positive", "<end>",
+        "<Sentiment>", "strongly positive", "<end>",
     ]  # fmt: skip
-    assert encoded.levels == (-1, 0, 0, -1, 1, 1, -1, 2, 2, 2)
+    assert encoded.levels == (-1, 0, 0, -1, 1, 1, -1, 2, 2)
     with pytest.raises(PlanError, match="Sentiment"):
         vocabulary.encode(("story", "praises", "great"))
 
@@ -73,7 +79,7 @@ def test_scaffolding_counts_for_no_field() -> None:
 def test_a_word_that_is_not_allowed_leads_nowhere() -> None:
     vocabulary = Vocabulary(load_schema("affect"))
     with pytest.raises(PlanError, match="not allowed"):
-        Grammar(vocabulary).root(0, ()).after(vocabulary.words_of("praises")[0])
+        Grammar(vocabulary).root(0, ()).after(vocabulary.words_of(1, "praises")[0])
 
 
 def test_json_keeps_the_tokens_and_belongs_to_its_schema() -> None:
@@ -84,6 +90,8 @@ def test_json_keeps_the_tokens_and_belongs_to_its_schema() -> None:
     )
     vocabulary = Vocabulary(schema, ["seen", "y often"])
     assert Vocabulary.from_json(vocabulary.to_json(), schema).tokens == vocabulary.tokens
+    spelt = Vocabulary(schema, ["seen", "y often"], whole_values=False)
+    assert Vocabulary.from_json(spelt.to_json(), schema).tokens == spelt.tokens != vocabulary.tokens
     with pytest.raises(ModelError, match="others"):
         Vocabulary.from_json(vocabulary.to_json(), load_schema("affect"))
     with pytest.raises(ModelError, match="damaged"):

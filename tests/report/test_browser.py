@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from omg_graph.graph.saved import SavedRun
+from omg_graph.report.comparison import write_comparison
 from omg_graph.report.page import write_report
+from omg_graph.trajectory.comparison import compare
 
 PHONE = {"width": 375, "height": 720}
 DESK = {"width": 1100, "height": 900}
@@ -78,12 +80,16 @@ def files(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    made = {name: folder / f"{name}.html" for name in ("clips", "plain", "hostile", "one", "pixels")}
+    names = ("clips", "plain", "hostile", "one", "pixels", "compared", "images")
+    made = {name: folder / f"{name}.html" for name in names}
     write_report(clips_run, made["clips"])
     write_report(plain_run, made["plain"])
     write_report(hostile_run, made["hostile"])
     write_report(clips_run, made["one"], ids=[clips_run.trajectories[0].id])
     write_report(clips_run, made["pixels"], pictures={"audio": (1, 5)})
+    for name, run in (("compared", clips_run), ("images", plain_run)):
+        pairs = [compare(one, one, (run.arrays.find,) * 2, run.scale) for one in run.trajectories[:2]]
+        write_comparison(pairs, (run, run), made[name])
     return made
 
 
@@ -266,3 +272,17 @@ def test_without_scripts_the_tables_remain(browser: Any, files: dict[str, Path])
     assert page.locator("article").nth(3).is_visible()
     assert not page.locator(".filters").is_visible()
     context.close()
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("compared", 2), ("images", 6)])
+def test_two_runs_are_drawn_over_each_other(visit: Open, name: str, pictures: int) -> None:
+    page = visit(name, viewport=PHONE).page
+    drawn = page.query_selector_all("[data-draw=values]")
+    assert len(drawn) == pictures
+    assert all(holder.query_selector("svg[aria-label]") for holder in drawn)
+    assert {"before", "after"} <= set(" ".join(page.inner_text("main").split()).split(" "))
+    page.click("details.table summary >> nth=0")
+    page.wait_for_selector("details[open] table")
+    heads = [head.inner_text() for head in page.query_selector_all("details[open] thead th")]
+    assert heads[1:] == ["after", "before"]
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -41,15 +41,16 @@ def plan(*candidates: PlanCandidate, chosen: int = 0, chosen_by: str = "rerank")
     )
 
 
-def test_the_same_plan_is_told_once_and_the_winner_first() -> None:
+def test_how_often_a_plan_was_drawn_is_told_and_the_winner_first() -> None:
     good, bad = candidate("good", -1.0, 0.2), candidate("bad", -2.0, 0.2)
-    told = plan_chapter(plan(bad, good, bad, good.model_copy(update={"greedy": True}), chosen=1))
+    told = plan_chapter(plan(bad, good.model_copy(update={"greedy": True, "times": 2}), chosen=1))
     assert [(row.text, row.times, row.chosen, row.greedy) for row in told.candidates] == [
         ("good", 2, True, True),
-        ("bad", 2, False, False),
+        ("bad", 1, False, False),
     ]
     assert told.reason == "Its score is the highest, 1.00 above the next. It is also the most probable."
     assert told.candidates[0].remarks == "greedy, drawn 2 times"
+    assert told.drawn == 3
 
 
 def test_a_plan_that_the_cost_turned_is_told_so() -> None:
@@ -72,8 +73,8 @@ def test_a_plan_chosen_by_the_utility_is_told_so() -> None:
 
 
 def test_no_choice_is_told_as_none() -> None:
-    same = candidate("good", -1.0, 0.2)
-    assert plan_chapter(plan(same, same, same)).reason == "All 3 candidates are this plan."
+    same = candidate("good", -1.0, 0.2).model_copy(update={"times": 3})
+    assert plan_chapter(plan(same)).reason == "All 3 candidates are this plan."
 
 
 @pytest.mark.parametrize(("who", "told"), [("person", "chose"), ("edited", "wrote")])

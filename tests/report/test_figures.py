@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from omg_graph.graph.saved import SavedRun
-from omg_graph.report.figures import Detail, figures, interval, look
+from omg_graph.graph.saved import SavedArrays, SavedRun
+from omg_graph.report.figures import Detail, changed, figures, interval, look
 
 
 def levels(bundle: dict[str, Any], name: str) -> npt.NDArray[np.float64]:
@@ -107,3 +109,16 @@ def test_less_detail_is_smaller(clips_run: SavedRun) -> None:
         [steps_of(clips_run, "audio"), 2],
     )
     assert not data["steps"]["whole"]
+
+
+def test_what_moved_is_drawn_from_before_to_after(clips_run: SavedRun) -> None:
+    first, second = clips_run.trajectories[:2]
+    other = replace(clips_run, trajectories=(second.model_copy(update={"id": first.id}),))
+    data = changed((clips_run, other), first.id, "audio", Detail())
+    assert data is not None
+    assert data["words"] == {"truth": "before", "estimate": "after"}
+    for key, row in (("truth", 0), ("estimate", 1)):
+        expected = drawn(clips_run, "audio", row)["bars"]["series"]["estimate"]
+        assert data["bars"]["series"][key] == expected
+    bare = replace(other, arrays=SavedArrays(Path("nowhere")))
+    assert changed((clips_run, bare), first.id, "audio", Detail()) is None

@@ -72,6 +72,16 @@ def test_reopening_finds_the_files_as_they_were_built(made: Made, builds: list[s
     assert len(builds) == 1
 
 
+def test_nothing_is_written_of_what_the_process_held_in_memory(made: Made, cache: Path) -> None:
+    assert nearest_itself(ChromaIndex.open(made(50)))
+    (data,) = stored(cache).rglob("data_level0.bin")
+    content, places = data.read_bytes(), 100  # for 100 entries Chroma keeps room at first
+    used = 50 * len(content) // places
+    assert any(content[:used])
+    assert not any(content[used:])
+    assert not any(data.with_name("length.bin").read_bytes())
+
+
 def test_other_entries_get_an_index_of_their_own(made: Made, cache: Path, builds: list[str]) -> None:
     indexes = [ChromaIndex.open(made(30, seed=seed)) for seed in (1, 2)]
     assert all(nearest_itself(index) for index in indexes)

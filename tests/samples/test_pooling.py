@@ -58,7 +58,7 @@ def test_every_field_comes_along(path: Path) -> None:
     """What a split holds more than these has to be pooled too."""
     assert {field.name for field in fields(Split)} == {
         *("name", "ids", "groups", "modalities", "arrays", "observed", "lengths", "lost", "unimodal"),
-        *("raw_text", "labels"),
+        *("raw_text", "recordings", "labels"),
     }
     splits = read_data_file(path).splits
     alone = replace(splits["train"], unimodal={"text": np.array([1.0, -1.0])})

@@ -10,6 +10,7 @@ import pytest
 from omg_graph.errors import DataError
 from omg_graph.samples.conforming import conform
 from omg_graph.samples.reading import read_data_file, read_mapping
+from omg_graph.samples.wav import wav_bytes
 from omg_graph.samples.writing import save_sample
 
 
@@ -56,3 +57,23 @@ def test_lost_frames_are_saved_as_such(tmp_path: Path) -> None:
     save_sample(tmp_path / "one.pkl", split)
     (again,) = read_data_file(tmp_path / "one.pkl").splits.values()
     assert again.lost["s"].tolist() == [[False, True, False]]
+
+
+def test_recordings_are_named_or_written_out(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.wav").write_bytes(wav_bytes(np.zeros(50), 8_000))
+    split = read_mapping(
+        {"id": "a", "audio": [1.0], "raw_audio": "clips/a.wav", "sign": [1.0], "raw_sign": np.ones(9)}
+        | {"raw_sign_rate": 8_000},
+        source="memory",
+        folder=tmp_path,
+    ).splits["data"]
+    save_sample(tmp_path / "one.pkl", split)
+    (again,) = read_data_file(tmp_path / "one.pkl").splits.values()
+    for name in ("audio", "sign"):
+        before, after = split.recordings[name][0], again.recordings[name][0]
+        assert before is not None
+        assert after is not None
+        assert (after.sha256, after.rate, after.paths) == (before.sha256, before.rate, before.paths)
+    with pytest.raises(DataError, match="copy it there"):
+        save_sample(tmp_path / "other" / "one.pkl", split)

@@ -20,9 +20,10 @@ from omg_graph.graph.reconstruct import build_graph
 from omg_graph.graph.state import Settings
 from omg_graph.model.folder import load_model
 from omg_graph.samples.reading import read_data_file
+from omg_graph.trajectory.trajectory import Plan
 
 REQUEST = {"path": "clips.pkl", "split": "test", "missing": ["audio"], "limit": 1}
-NODES = ["planner", "rerank", "review", "retriever", "executor"]
+NODES = ["planner", "rerank", "retriever", "executor"]
 STUDIO = "https://smith.langchain.com"
 
 
@@ -73,7 +74,7 @@ def test_xray_shows_the_executors_steps(client: SyncLangGraphClient) -> None:
     (assistant,) = client.assistants.search(graph_id="reconstruct")
     plain = client.assistants.get_graph(assistant["assistant_id"])
     deep = client.assistants.get_graph(assistant["assistant_id"], xray=True)
-    assert [node["id"] for node in plain["nodes"]] == ["__start__", *NODES, "__end__"]
+    assert {node["id"] for node in plain["nodes"]} == {"__start__", *NODES, "review", "__end__"}
     inside = {node["id"] for node in deep["nodes"]}
     assert {f"executor:{step}" for step in ("encode", "denoise", "decode", "predict")} <= inside
 
@@ -122,13 +123,18 @@ def test_nothing_else_is_served(server: str, name: str) -> None:
     assert httpx.get(f"{server}/artifacts/{name}").status_code == 404
 
 
+def second_best(plan: dict[str, Any]) -> str:
+    parsed = Plan.model_validate(plan)
+    return parsed.candidates[parsed.numbered(2)].text
+
+
 def test_history_and_a_fork(streamed: tuple[str, list[tuple[str, Any]]], client: SyncLangGraphClient) -> None:
     thread, _ = streamed
     history = client.threads.get_history(thread)
     assert [state["next"] for state in history] == [[], *([node] for node in reversed(NODES)), ["__start__"]]
-    before = next(state for state in history if state["next"] == ["review"])
+    before = next(state for state in history if state["next"] == ["retriever"])
     (done,) = history[0]["values"]["trajectories"]
-    edit = {"edits": [{"pick": 1}]}
+    edit = {"edits": [{"pick": 2}]}
     forked = client.threads.update_state(
         thread, edit, as_node="rerank", checkpoint_id=before["checkpoint"]["checkpoint_id"]
     )
@@ -136,7 +142,8 @@ def test_history_and_a_fork(streamed: tuple[str, list[tuple[str, Any]]], client:
         thread, "reconstruct", input=None, context={"steps": 3}, checkpoint=forked["checkpoint"]
     )
     (other,) = result["trajectories"]
-    assert (other["plan"]["chosen"], other["plan"]["chosen_by"]) == (1, "person")
+    assert other["plan"]["chosen_by"] == "person"
+    assert other["plan"]["text"] == second_best(done["plan"])
     assert other["id"] == done["id"]
     assert other["timings"]["planner"] == done["timings"]["planner"]  # not computed again
 
@@ -150,9 +157,10 @@ def test_an_interrupt_is_resumed(client: SyncLangGraphClient) -> None:
     (asked,) = state["interrupts"]
     assert asked["value"]["kind"] == "review_plan"
     assert len(asked["value"]["candidates"]) > 1
-    result = client.runs.wait(thread, "reconstruct", command={"resume": {"pick": 1}}, context=settings)
+    result = client.runs.wait(thread, "reconstruct", command={"resume": {"pick": 2}}, context=settings)
     (trajectory,) = result["trajectories"]
-    assert (trajectory["plan"]["chosen"], trajectory["plan"]["chosen_by"]) == (1, "person")
+    assert trajectory["plan"]["chosen_by"] == "person"
+    assert trajectory["plan"]["text"] == asked["value"]["candidates"][1]["text"]
 
 
 def test_samples_written_out_leave_no_arrays_in_the_thread(

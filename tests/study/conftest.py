@@ -48,7 +48,7 @@ def hashed_world() -> World:
 
 @pytest.fixture(scope="session")
 def study_settings(tiny_settings: dict[str, Any]) -> dict[str, Any]:
-    return tiny_settings | {"task": {"epochs": 2}}
+    return tiny_settings | {"task": tiny_settings["task"] | {"epochs": 2}}
 
 
 @pytest.fixture(scope="session")

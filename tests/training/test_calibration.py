@@ -1,4 +1,4 @@
-"""One temperature for the task head: it makes probabilities believable and leaves the ranking alone."""
+"""The task head's temperature and spread, fitted on validation rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from omg_graph.executor.task import TaskHead, TaskHeadConfig
 from omg_graph.model.folder import read_manifest
 from omg_graph.seeding import generator, seeded
-from omg_graph.training.calibration import COLDEST, HOTTEST, cool, fit_temperature
+from omg_graph.training.calibration import COLDEST, HOTTEST, fit_spread, fit_temperature
 
 
 def labelled(seed: int, rows: int, sharpness: float) -> tuple[Tensor, Tensor]:
@@ -45,11 +45,19 @@ def test_it_is_never_worse_on_the_rows_it_was_fitted_on(seed: int, rows: int, sh
     assert float(F.cross_entropy(outputs.double() / temperature, classes)) <= float(before) + 1e-12
 
 
-def test_cooling_a_head_divides_its_logits() -> None:
+def test_the_spread_undoes_what_shrank_and_leaves_the_rest_alone() -> None:
+    truth = torch.randn(20_000, generator=generator("spread"))
+    noise = 0.3 * torch.randn(20_000, generator=generator("spread noise"))
+    assert fit_spread(truth / 1.2, truth + noise) == pytest.approx(1.2, rel=0.02)
+    assert fit_spread(truth, truth + noise) == 1.0
+
+
+def test_temperature_and_spread_change_what_they_should() -> None:
     config = TaskHeadConfig(
         kind="degrees",
         names=("low", "middle", "high"),
         degrees=(-1.0, 0.0, 1.0),
+        target_mean=0.1,
         widths={"a": 3},
         scales={"a": 1.0},
         shared_width=5,
@@ -59,8 +67,12 @@ def test_cooling_a_head_divides_its_logits() -> None:
         torch.nn.init.normal_(head.perceptron[-1].weight)  # type: ignore[arg-type]
         observation, latents = torch.randn(6, 5), {"a": torch.randn(6, 3)}
     before = head(observation, latents)
-    cool(head, 2.5)
+    head.temperature.fill_(2.5)
     torch.testing.assert_close(head(observation, latents), before / 2.5)
+    plain = head.value(before)
+    head.spread.fill_(1.1)
+    torch.testing.assert_close(head.value(before), (0.1 + 1.1 * (plain - 0.1)).clamp(-1, 1))
+    assert torch.equal(head.probabilities(before), before.softmax(1))
 
 
 def test_a_model_says_its_temperature(tiny_model_folder: Path, tiny_plain_folder: Path) -> None:

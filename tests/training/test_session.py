@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def test_what_a_pair_hides_is_what_it_is_asked_for(session: TrainingSession) -> 
         part = query[:, data.view_of_column == column]
         assert not part[~visible[:, column]].any()
         np.testing.assert_allclose(part[visible[:, column]].norm(dim=1), 1.0, rtol=1e-5)
+
+
+def test_rows_that_the_kernel_leaves_out_are_told(
+    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    told = {}
+    for kept in (48, 40):
+        settings = tiny_settings | {"anchor": {"rows": kept}}
+        output = str(tmp_path / "model")
+        request = TrainingRequest(data=str(tiny_data_file), output=output, overrides=settings)
+        session = TrainingSession(request, lambda *_: None)
+        session.prepare()
+        told[kept] = [note for note in session.notes if "kernel" in note]
+        shutil.rmtree(session.workspace.folder)
+    assert told == {48: [], 40: ["kernel regressions keep 40 of 48 training rows (anchor.rows)"]}
 
 
 def test_a_planner_that_nothing_stops_early_is_told(tiny_model_folder: Path, tiny_plain_folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_what_another_run_made_is_taken_and_changes_nothing(
     settings = changed(tiny_settings, CHANGED)
     second = run(tiny_data_file, tmp_path / "second", settings, shared_stages=stages)
     alone = run(tiny_data_file, tmp_path / "alone", settings)
-    early = ["codecs", "reader", "reader-fold-0", "reader-fold-1", "gaussian"]
+    early = ["codecs", "psi", "psi-fold-0", "student", "student-fold-1", "gaussian", "label-reader"]
     for stage in [*early, "pairs", "query", "executor"]:
         files = [folder / f"{stage}.safetensors" for folder in (first, second, alone)]
         assert files[1].read_bytes() == files[2].read_bytes(), stage
@@ -69,8 +69,8 @@ def test_the_objective_moves_the_executor_alone(
         run(tiny_data_file, tmp_path / f"{number}", one, shared_stages=stages)
         for number, one in enumerate((tiny_settings, settings))
     ]
-    assert not (folders[1] / "reader-fold-1.safetensors").exists()  # the pairs were there: nobody needs it
-    for stage in ("codecs", "reader", "pairs", "gaussian", "query"):
+    assert not (folders[1] / "student-fold-1.safetensors").exists()  # the pairs were there: nobody needs it
+    for stage in ("codecs", "psi", "student", "pairs", "gaussian", "query"):
         assert (folders[0] / f"{stage}.safetensors").samefile(folders[1] / f"{stage}.safetensors"), stage
     executors = [folder / "executor.safetensors" for folder in folders]
     assert executors[0].read_bytes() != executors[1].read_bytes()
@@ -83,7 +83,7 @@ def test_a_stage_of_a_run_s_own_is_neither_taken_nor_given(
     own = frozenset({"pairs"})
     run(tiny_data_file, tmp_path / "own", tiny_settings, own, shared_stages=str(stages))
     kept = {path.name.rsplit("-", 1)[0] for path in stages.iterdir()}
-    assert kept >= {"codecs", "reader", "reader-fold-0", "reader-fold-1", "gaussian"}
+    assert kept >= {"codecs", "psi", "psi-fold-0", "student", "student-fold-1", "gaussian"}
     assert not kept & {"pairs", "query"}
 
 
@@ -114,13 +114,13 @@ def test_seeds_share_what_draws_nothing() -> None:
         settings = load_config(None, {"autoencoder": {"kind": kind}}).model_dump(mode="json")
         one, other = stages_of(settings), stages_of(settings, seed=1)
         assert (one.path("codecs") == other.path("codecs")) == shared
-        assert one.path("reader") != other.path("reader")
+        assert one.path("psi") != other.path("psi")
 
 
 def test_what_is_made_from_a_stage_of_one_s_own_is_one_s_own() -> None:
     settings = TrainingConfig().model_dump(mode="json")
     assert {stage for stage in UNREAD if stages_of(settings, own=("codecs",)).path(stage)} == set()
-    assert stages_of(settings, own=("pairs",)).path("reader") is not None
+    assert stages_of(settings, own=("pairs",)).path("student") is not None
     assert stages_of(settings, own=("pairs",)).path("query") is None
     assert stages_of(settings).path("executor") is None
     assert AFTER.keys() == UNREAD.keys()

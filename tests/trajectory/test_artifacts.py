@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +141,21 @@ def test_a_reference_s_path_is_never_followed(tmp_path: Path) -> None:
     for ref in (forged, forged.model_copy(update={"sha256": "../outside"})):
         with pytest.raises(OmgError, match="isn't in"):
             store.get(ref)
+
+
+def test_old_arrays_are_pruned_and_those_that_a_run_made_again_stay(tmp_path: Path) -> None:
+    store = DiskArtifactStore(tmp_path)
+    old, again, new = (store.put(np.full(3, value)) for value in (1.0, 2.0, 3.0))
+    stranger = tmp_path / "notes.npy"
+    stranger.write_bytes(b"no array of the store's")
+    for name in (old.sha256, again.sha256, "notes"):
+        os.utime(tmp_path / f"{name}.npy", (0, 0))
+    store.put(np.full(3, 2.0))
+    count, size = store.prune(days=30)
+    assert (count, size > 0) == (1, True)
+    assert store.path(old.sha256) is None
+    assert stranger.exists()
+    for ref, value in ((again, 2.0), (new, 3.0)):
+        assert (store.get(ref) == value).all()
+    assert store.put(np.full(3, 1.0)).sha256 == old.sha256
+    assert store.path(old.sha256) is not None

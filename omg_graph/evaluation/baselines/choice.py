@@ -30,7 +30,8 @@ from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.model.model import Model
 from omg_graph.seeding import derived_seed
 
-Choice = Literal["fast", "all", "none"]
+Choice = Literal["fast", "networks", "all", "none"]
+"""In closed form; beside them networks that serve every pattern; everything, fits for each pattern too."""
 CHOICES: tuple[str, ...] = get_args(Choice)
 
 
@@ -63,7 +64,7 @@ def chosen_floors(
     Args:
         model: whose latent space they live in.
         target: what labels mean.
-        choice: ``fast``, ``all`` or ``none``.
+        choice: ``fast``, ``networks``, ``all`` or ``none``.
         seeds: how often each trained floor is trained.
         fitting: the model's seed, the cache, and who is told.
     """
@@ -75,20 +76,25 @@ def chosen_floors(
         return
     for number in range(seeds):
         seeded = replace(fitting, seed=derived_seed(fitting.seed, "floor", number))
-        for floor in trained_floors(target, seeded):
+        for floor in (shared_networks if choice == "networks" else trained_floors)(target, seeded):
             yield floor, number
+
+
+def shared_networks(target: LabelTarget, fitting: Fitting) -> list[Floor]:
+    """Networks of which one serves every pattern, so that many patterns cost no more than one."""
+    settings, of_labels = NetworkSettings(), NetworkSettings(hidden=256, dropout=0.5)
+    of_label = [] if target.family == "none" else [modality_dropout(of_labels, fitting)]
+    return [MaskedMLP(settings, of_labels, fitting), *of_label]
 
 
 def trained_floors(target: LabelTarget, fitting: Fitting) -> list[Floor]:
     """Networks for all patterns, specialists, and the cheap methods of the paper's list."""
-    settings, of_labels = NetworkSettings(), NetworkSettings(hidden=256, dropout=0.5)
+    settings = NetworkSettings()
     of_label: list[Floor] = []
-    if target.family != "none":
-        of_label.append(modality_dropout(of_labels, fitting))
-        if target.family != "number":  # a number without a sign that counts has nothing to tell apart
-            of_label.append(PatternLogistic(fitting))
+    if target.family not in ("none", "number"):  # a number whose sign says nothing has no classes
+        of_label.append(PatternLogistic(fitting))
     return [
-        MaskedMLP(settings, of_labels, fitting),
+        *shared_networks(target, fitting),
         *of_label,
         Specialist(fitting),
         plain_autoencoder(settings, fitting),

@@ -3,6 +3,7 @@ const charts = (() => {
   "use strict";
   const COLOURS = { estimate: "var(--estimate)", truth: "var(--truth)", nearest: "var(--nearest)" };
   const WORDS = { estimate: "reconstruction", truth: "truth", nearest: "nearest evidence" };
+  const words = (data) => ({ ...WORDS, ...data.words });
 
   const isDark = () => {
     const chosen = document.documentElement.dataset.theme;
@@ -238,14 +239,15 @@ const charts = (() => {
     if (data.kind === "curve") return void holder.append(curve(data, null, width, name));
     const { shape } = data.all;
     const list = data.unpacked;
+    const told = words(data);
     const shown = ["estimate", "truth", "nearest"].filter((key) => list[key]);
     const difference = list.truth ? list.estimate.map((value, index) => value - list.truth[index]) : null;
     const spread = list.low ? list.high.map((value, index) => value - list.low[index]) : null;
     if (data.kind === "heat") {
       const colour = diverging(data.limit);
       const wide = { ...colour, domain: [0, d3.max(spread ?? [1]) || 1], range: ramp().slice(1) };
-      const parts = shown.map((key) => ({ title: WORDS[key], draw: (room) => heat(data, list[key], shape, room, `${name}: ${WORDS[key]}`, colour) }));
-      if (difference) parts.push({ title: "reconstruction − truth", draw: (room) => heat(data, difference, shape, room, `${name}: difference`, colour) });
+      const parts = shown.map((key) => ({ title: told[key], draw: (room) => heat(data, list[key], shape, room, `${name}: ${told[key]}`, colour) }));
+      if (difference) parts.push({ title: `${told.estimate} − ${told.truth}`, draw: (room) => heat(data, difference, shape, room, `${name}: difference`, colour) });
       if (spread) parts.push({ title: `width of the interval (up to ${short(wide.domain[1])})`, draw: (room) => heat(data, spread, shape, room, `${name}: interval width`, wide) });
       panels(parts, holder);
       const legend = Plot.legend({ color: colour, label: unit(data), width: Math.min(280, width), ticks: 5 });
@@ -254,7 +256,7 @@ const charts = (() => {
       return undefined;
     }
     const domain = tones(data);
-    const parts = shown.map((key) => ({ title: WORDS[key], draw: (room) => image(list[key], shape, room, `${name}: ${WORDS[key]}`, domain) }));
+    const parts = shown.map((key) => ({ title: told[key], draw: (room) => image(list[key], shape, room, `${name}: ${told[key]}`, domain) }));
     if (difference) {
       const reach = d3.max(difference, Math.abs) || 1;
       parts.push({ title: `|difference| (up to ${short(reach)})`, draw: (room) => image(difference.map(Math.abs), shape, room, `${name}: difference`, [0, reach]) });
@@ -297,5 +299,5 @@ const charts = (() => {
     });
   };
 
-  return { unpack, tones, element, short, candidates, path, norms, values, step, labels, COLOURS, WORDS, unit };
+  return { unpack, tones, element, short, candidates, path, norms, values, step, labels, COLOURS, words, unit };
 })();

@@ -14,11 +14,14 @@ from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.baselines import choice
+from omg_graph.evaluation.baselines.fitted import Fitting
 from omg_graph.evaluation.baselines.networks import NetworkSettings
 from omg_graph.evaluation.evaluate import EvaluationRequest, evaluate
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.statistics import ECE
+from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.metrics.calibration import expected_calibration_error
+from omg_graph.metrics.families import MetricFamily
 
 TRAINED = {
     "MLP with mask",
@@ -165,7 +168,7 @@ def test_a_model_of_other_modalities_is_no_floor(
 @pytest.mark.parametrize(
     ("floors", "seeds", "models", "complaint"),
     [
-        ("some", 1, {}, "one of fast, all, none"),
+        ("some", 1, {}, "one of fast, networks, all, none"),
         ("all", 0, {}, "--floor-seeds"),
         ("fast", 1, {"omg": Path("x")}, "has that name"),
         ("fast", 1, {"specialist": Path("x")}, "has that name"),
@@ -176,8 +179,27 @@ def test_choices_that_make_no_sense(floors: str, seeds: int, models: dict[str, P
         choice.check_floors(floors, seeds, models)
 
 
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("mosi", ["MLP with mask", "modality dropout"]),
+        ("classes", ["MLP with mask", "modality dropout"]),
+        ("none", ["MLP with mask"]),
+    ],
+)
+def test_networks_are_the_trained_floors_that_serve_every_pattern(
+    family: MetricFamily, names: list[str]
+) -> None:
+    target = LabelTarget(family)
+    assert [floor.name for floor in choice.shared_networks(target, Fitting())] == names
+    every = [floor.name for floor in choice.trained_floors(target, Fitting())]
+    assert every[: len(names)] == names
+    assert len(set(every)) == len(every)
+
+
 def test_without_scikit_learn_all_floors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "available", lambda: False)
     with pytest.raises(ConfigError, match=r"omg-graph\[baselines\]"):
         choice.check_floors("all", 1, {})
     choice.check_floors("fast", 1, {})
+    choice.check_floors("networks", 1, {})

@@ -1,0 +1,239 @@
+"""``omg distill``: a teacher writes plans of the training samples, and the model's planner learns them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from omg_graph.cli.options import (
+    AsJson,
+    FillNonfinite,
+    Label,
+    MaxPlannerCalls,
+    PlannerCache,
+    PlannerDevice,
+    PlannerDtype,
+    PlannerFourBit,
+    PlannerLanguage,
+    PlannerMedia,
+    PlannerModel,
+    TextEncoder,
+    planner_options,
+    require_data,
+)
+from omg_graph.cli.output import cell, note, number, print_json, stdout_console
+from omg_graph.cli.planner_reports import report_planner, show_report
+from omg_graph.cli.training_bars import TrainingBars
+from omg_graph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omg_graph.training.distillation import Distillation
+
+SHOWN = ("acc2", "acc7", "acc3", "acc5", "accuracy", "mae", "corr")
+"""Metrics of the teacher's own targets that the terminal has room for."""
+
+
+def distill(
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="Who writes the plans: lexical, chat, qwen-omni, or a planner of another package.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(help="A pickle or .npz with 'train', and 'valid' to choose on.", show_default=False),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The model whose planner learns; the embedded default if left out."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the new model; --model itself if left out.", show_default=False),
+    ] = None,
+    plans_only: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the plans into this file, for omg train --plans, and teach nothing.",
+            show_default=False,
+        ),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another schema for the plans (YAML), with --plans-only; the model's if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        Literal["label", "teacher"],
+        typer.Option(help="What decides a plan's target where a sample has a label."),
+    ] = "label",
+    on_invalid_plan: Annotated[
+        Literal["error", "lexical", "skip"],
+        typer.Option(
+            help="Where the teacher has no valid plan: stop, take the lexical annotator's, or learn nothing."
+        ),
+    ] = "error",
+    candidates: Annotated[
+        int, typer.Option(min=1, max=1_000, help="Plans that the teacher draws for a sample; the best stays.")
+    ] = 1,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Of qwen-omni's draws, where there are several candidates.", show_default=False
+        ),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=1.0, help="It draws from the likeliest that have this share.", show_default=False
+        ),
+    ] = None,
+    planner_model: PlannerModel = None,
+    planner_language: PlannerLanguage = "en",
+    max_planner_calls: MaxPlannerCalls = None,
+    planner_cache: PlannerCache = True,
+    planner_media: PlannerMedia = "auto",
+    planner_device: PlannerDevice = "auto",
+    planner_dtype: PlannerDtype = "auto",
+    planner_4bit: PlannerFourBit = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides everything random; the model's own if left out.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away plans that an earlier run has begun.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a model at --output.")] = False,
+    label: Label = None,
+    fill_nonfinite: FillNonfinite = None,
+    text_encoder: TextEncoder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a teacher write plans of the training samples, and teach them to a model's own planner.
+
+    The teacher sees each sample whole; the planner learns to say the same from every part of it. A run that
+    was cut off goes on where it was. Nothing but the planner is fitted anew: omg train --plans does that.
+    """
+    require_data("--data", data)
+    if model is None and plans_only is None and output is None:
+        raise ConfigError("--output was expected, as the embedded default isn't written to: name a folder")
+
+    from omg_graph.cli.loading import model_folder
+    from omg_graph.training.distillation import DistillationRequest
+    from omg_graph.training.distillation import distill as run_distillation
+    from omg_graph.training.teaching import PLANS
+
+    model_folder(model)
+    request = DistillationRequest(
+        teacher=teacher,
+        data=data,
+        model=model,
+        output=output,
+        plans_only=plans_only,
+        schema_file=schema,
+        target=target,
+        on_invalid=on_invalid_plan,
+        candidates=candidates,
+        temperature=temperature,
+        top_p=top_p,
+        options=planner_options(
+            model=planner_model,
+            language=planner_language,
+            max_calls=max_planner_calls,
+            cache=planner_cache,
+            media=planner_media,
+            device=planner_device,
+            dtype=planner_dtype,
+            four_bit=planner_4bit,
+        ),
+        seed=seed,
+        restart=restart,
+        overwrite=overwrite,
+        label=label,
+        fill_nonfinite=fill_nonfinite,
+        text_encoder=text_encoder,
+    )
+    with TrainingBars() as live:
+        made = run_distillation(
+            request,
+            lambda what, done, of, loss: live.told({"stage": what, "done": done, "of": of, "loss": loss}),
+        )
+    report = None
+    if made.model is not None and made.classroom is not None:
+        report = report_planner(
+            made.model, made.classroom, made.place, plans=made.checked, teacher=_of_teacher(made.facts)
+        )
+    if as_json:
+        print_json(
+            {
+                "model": None if made.fingerprint is None else str(made.place),
+                "plans": str(made.place if made.fingerprint is None else made.place / PLANS),
+                "fingerprint": made.fingerprint,
+                "distillation": made.facts,
+                "report": None if report is None else report.model_dump(mode="json"),
+                "notes": list(made.notes),
+                "seconds": made.seconds,
+            }
+        )
+        return
+    for remark in made.notes:
+        note(remark)
+    _show(made)
+    if report is not None:
+        show_report(report, made.place)
+
+
+def _of_teacher(facts: dict[str, Any]) -> dict[str, Any]:
+    """What the report says of the teacher, which saw every validation row whole; no call is made for it."""
+    told = facts["agreement"]["valid"]
+    accuracy = {f"{name} of its own targets": number(told[name]) for name in SHOWN if name in told}
+    known = {"ms a sample": facts["ms_per_sample"], "calls": facts["calls"]}
+    return (
+        {"name": facts["teacher"], "validation rows compared": told.get("n", 0)}
+        | accuracy
+        | {name: value for name, value in known.items() if value is not None}
+    )
+
+
+def _show(made: Distillation) -> None:
+    from rich.table import Table
+
+    console = stdout_console()
+    facts = made.facts
+    rows = [(name, facts[name], facts["agreement"][name]) for name in ("train", "valid")]
+    metrics = [name for name in SHOWN if any(name in told for _, _, told in rows)]
+    teachers = ", ".join(facts["teachers"] or [facts["teacher"]])
+    table = Table(title=cell(f"plans by {teachers}, and how its own targets agree with labels"))
+    for head in ("rows", "n", "plans", "target by label", "compared", *metrics):
+        table.add_column(head)
+    for name, counts, told in rows:
+        table.add_row(
+            name,
+            str(counts["rows"]),
+            str(counts["plans"]),
+            str(counts["target_from_label"]),
+            str(told.get("n", 0)),
+            *(number(told.get(metric)) for metric in metrics),
+        )
+    console.print(table)
+    if facts["failed"]:
+        dealt = {"skip": "nothing is learnt from them", "lexical": "the lexical annotator wrote theirs"}
+        console.print(
+            cell(
+                f"no valid plan from {facts['teacher']} for {facts['failed']} samples: "
+                f"{dealt[facts['on_invalid_plan']]}"
+            )
+        )
+    told = [f"{facts['written_now']} plans written now"]
+    if facts["ms_per_sample"] is not None:
+        told.append(f"{facts['ms_per_sample']:g} ms each")
+    if facts["calls"] is not None:
+        told.append(f"{facts['calls']} calls")
+    console.print(cell(", ".join(told), "dim"))
+    what = "plans" if made.fingerprint is None else "model"
+    console.print(cell(f"{what}: {made.place} ({sum(made.seconds.values()):.0f} s)", "bold"), soft_wrap=True)

@@ -1,0 +1,84 @@
+"""How long planning takes: psi, candidates, re-ranking, with embeddings of plan texts known or not."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from omg_graph.encoders.text import CachedTextEncoder
+from omg_graph.evaluation.planner_report import Speed
+from omg_graph.model import steps
+from omg_graph.model.model import Model
+from omg_graph.samples.dataset import Split
+
+BATCHES = (1, 64)
+REPEATS = 15
+
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
+
+def speeds(
+    model: Model,
+    split: Split,
+    *,
+    batches: tuple[int, ...] = BATCHES,
+    repeats: int = REPEATS,
+    cold: bool = False,
+    clock: Clock = time.perf_counter,
+) -> tuple[Speed, ...]:
+    """Median milliseconds a sample of planning, after one run to warm up, on the machine at hand.
+
+    Args:
+        model: Whose planner is timed.
+        split: Samples, taken again from the start where a batch is larger.
+        batches: Samples at once.
+        repeats: Runs of each, over different samples where there are enough.
+        cold: Whether to time re-ranking once more with no plan text's embedding known.
+        clock: What is read before and after; ``time.process_time`` with one thread leaves out what other
+            programs took.
+    """
+    return tuple(_speed(model, split, batch, repeats, cold, clock) for batch in batches)
+
+
+def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clock: Clock) -> Speed:
+    count, candidates = len(split), model.config.planning.candidates
+    parts = [
+        split.take(
+            (np.arange(batch) + turn * batch) % count
+        )  # the same rows again are fine: ids decide draws
+        for turn in range(repeats)
+    ]
+    seen = [steps.observe(model, part).embedding for part in parts]
+    drawn = [
+        steps.propose(model, part, embedding, candidates, 0)
+        for part, embedding in zip(parts, seen, strict=True)
+    ]
+    for plans, embedding in zip(drawn, seen, strict=True):
+        steps.rerank(model, plans, embedding)  # from here on their texts are known
+
+    def timed(work: Callable[[int], object]) -> float:
+        times = []
+        for turn in range(repeats):
+            started = clock()
+            work(turn)
+            times.append(clock() - started)
+        return 1000.0 * statistics.median(times) / batch
+
+    def forgetful(turn: int) -> object:
+        empty = replace(model, text_encoder=CachedTextEncoder(model.text_encoder.encoder))
+        return steps.rerank(empty, drawn[turn], seen[turn])
+
+    if cold:
+        forgetful(0)  # loads the encoder
+    return Speed(
+        batch=batch,
+        observe=timed(lambda turn: steps.observe(model, parts[turn])),
+        propose=timed(lambda turn: steps.propose(model, parts[turn], seen[turn], candidates, 0)),
+        rerank=timed(lambda turn: steps.rerank(model, drawn[turn], seen[turn])),
+        rerank_cold=timed(forgetful) if cold else None,
+    )

@@ -1,0 +1,328 @@
+"""What a teacher wrote of samples, in a file that is never half read, and what is learnt from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from omg_graph.errors import DataError
+from omg_graph.metrics.families import MetricFamily, choose_family, score
+from omg_graph.planner.labels import target_values
+from omg_graph.planner.schema import Plan, Schema
+from omg_graph.samples.dataset import Split
+
+PlanTarget = Literal["label", "teacher"]
+"""What decides a plan's target where a sample has a label: the label, or the teacher."""
+
+PLANS = "plans.jsonl"
+"""In a model's folder: what its planner learnt, where omg distill taught it."""
+
+TRAINING_PLANS = "training_plans.jsonl"
+"""In a model's folder: what everything was trained on, where a teacher's plans were given."""
+
+
+class TaughtPlan(BaseModel):
+    """One line of a plans file: what a teacher wrote for one sample."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    split: str = ""
+    """Where ids come more than once in a file, as row numbers do."""
+    constraints: dict[str, str] | None
+    """Field to value. The target is the teacher's own, and left out where it can't tell; None of no plan."""
+    teacher: str = ""
+    prompt_version: str | None = None
+    prompt_sha256: str | None = None
+    reason: str | None = None
+    """Why there is no plan, or why another teacher wrote it."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the planner learns of some samples, and how it came about."""
+
+    plans: tuple[Plan | None, ...]
+    """One for each sample; None where nothing is learnt from it."""
+    unwritten: int
+    """Samples that the teacher has no plan for."""
+    unfit: int
+    """Samples whose plan has no target, or breaks the schema once the label stands in it."""
+    from_label: int
+    """Samples whose target is the label's."""
+
+    def facts(self) -> dict[str, int]:
+        """Counts, for the manifest."""
+        return {
+            "rows": len(self.plans),
+            "plans": sum(plan is not None for plan in self.plans),
+            "unwritten": self.unwritten,
+            "unfit": self.unfit,
+            "target_from_label": self.from_label,
+        }
+
+
+class TaughtPlans:
+    """Plans by the ids of their samples."""
+
+    def __init__(self, plans: Iterable[TaughtPlan]) -> None:
+        self.plans = tuple(plans)
+        self._of: dict[str, dict[str, TaughtPlan]] = {}
+        for plan in self.plans:
+            self._of.setdefault(plan.id, {})[plan.split] = plan
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def find(self, sample_id: str, split: str) -> TaughtPlan | None:
+        """The plan of a sample. Which split it is in counts only where several have its id."""
+        there = self._of.get(sample_id, {})
+        if len(there) == 1:
+            return next(iter(there.values()))
+        return there.get(split)
+
+    def lesson(self, split: Split, schema: Schema, target: PlanTarget = "label") -> Lesson:
+        """The plans to learn, for each sample of a split.
+
+        Args:
+            split: The samples.
+            schema: What plans obey; one that doesn't, once the label stands in it, is left out.
+            target: Whose word counts where a sample has a label.
+        """
+        told = target_values(schema, split.labels) if target == "label" else None
+        plans: list[Plan | None] = []
+        unwritten = unfit = from_label = 0
+        for row, sample_id in enumerate(split.ids):
+            taught = self.find(sample_id, split.name)
+            values = None if taught is None else taught.constraints
+            if values is None:
+                unwritten += 1
+                plans.append(None)
+                continue
+            label = None if told is None else told[row]
+            if label is not None and schema.target is not None:
+                values = values | {schema.target: label}
+            plan = tuple(values.get(name, "") for name in schema.field_names)
+            fits = not schema.violations(plan)
+            unfit += not fits
+            from_label += fits and label is not None
+            plans.append(plan if fits else None)
+        return Lesson(tuple(plans), unwritten, unfit, from_label)
+
+    def told(self, lesson: Lesson) -> str:
+        """Who wrote what is learnt, in a few words."""
+        learnt, rows = sum(plan is not None for plan in lesson.plans), len(lesson.plans)
+        teachers = ", ".join(self.teachers) or "somebody"
+        told = f"written by {teachers} for {learnt} of {rows} training rows"
+        if lesson.from_label:
+            told += f", {lesson.from_label} with the label's target"
+        if learnt < rows:
+            told += (
+                f"; {lesson.unwritten} have none, and {lesson.unfit} no target that the schema takes there: "
+                "they teach the planner nothing"
+            )
+        return told
+
+    @property
+    def teachers(self) -> dict[str, int]:
+        """Who wrote plans, and how many."""
+        return dict(Counter(plan.teacher for plan in self.plans if plan.constraints and plan.teacher))
+
+    def facts(self, train: Split, valid: Split, schema: Schema, target: PlanTarget) -> dict[str, Any]:
+        """For the manifest: who wrote the plans and how often, by which prompt, and how true they are."""
+        family = choose_family(train.labels)
+        prompts = {
+            (plan.prompt_version, plan.prompt_sha256) for plan in self.plans if plan.prompt_sha256 is not None
+        }
+        return {
+            "teachers": self.teachers,
+            "prompts": [
+                {"version": version, "sha256": sha256} for version, sha256 in sorted(prompts, key=str)
+            ],
+            "target": target,
+            "sha256": hashlib.sha256(plan_lines(self.plans)).hexdigest(),
+            "train": self.lesson(train, schema, target).facts(),
+            "valid": self.lesson(valid, schema, target).facts(),
+            "agreement": {
+                "train": self.agreement(train, schema, family),
+                "valid": self.agreement(valid, schema, family),
+            },
+        }
+
+    def agreement(self, split: Split, schema: Schema, family: MetricFamily) -> dict[str, Any]:
+        """How well the teacher's own targets tell the labels: metrics, and how many samples they are of.
+
+        Empty where there is nothing to compare. A sample whose target the teacher can't tell isn't counted.
+        """
+        labels = split.labels
+        if labels is None or target_values(schema, labels) is None or schema.target is None:
+            return {}
+        said = []
+        for sample_id in split.ids:
+            taught = self.find(sample_id, split.name)
+            values = None if taught is None else taught.constraints
+            said.append(None if values is None else values.get(schema.target))
+        truth = np.array([value if word else np.nan for value, word in zip(labels.values, said, strict=True)])
+        counted = int(np.isfinite(truth).sum())
+        if not counted:
+            return {}
+        if schema.degrees is not None:
+            numbers = [schema.degrees.get(word or "", 0.0) for word in said]
+            return {"n": counted, **score(family, truth, value=numbers)}
+        named = schema.class_names or {}
+        place = {name: number for number, name in enumerate(labels.class_names)}
+        codes = [place.get(named.get(word or "", word or ""), len(place)) for word in said]
+        return {"n": counted, **score("classes", truth, label=codes)}
+
+
+def plans_digest(path: Path) -> str:
+    """SHA-256 of a plans file.
+
+    Raises:
+        DataError: if it can't be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def parse_plan(line: str, schema: Schema, place: str) -> TaughtPlan:
+    """One line of a plans file.
+
+    Args:
+        line: JSON.
+        schema: What the plan obeys; its target may be left out, for a label to fill in.
+        place: The file and line, for messages.
+
+    Raises:
+        DataError: if it isn't a plan of this schema.
+    """
+    try:
+        plan = TaughtPlan.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise DataError(
+            f'{place}: a plan was expected, as {{"id": ..., "constraints": {{FIELD: VALUE, ...}}}}; '
+            f"{where}: {first['msg']}"
+        ) from None
+    if plan.constraints is not None:
+        wrong = _misfit(plan.constraints, schema)
+        if wrong is not None:
+            raise DataError(
+                f"{place}: a plan of schema {schema.name!r} was expected, and {wrong}: give the schema that "
+                "the plans were written under, with --schema"
+            )
+    return plan
+
+
+def _misfit(values: dict[str, str], schema: Schema) -> str | None:
+    """What is wrong with a plan whose target may be open; None if it fits."""
+    unknown = [name for name in values if name not in schema.field_names]
+    if unknown:
+        return f"{unknown[0]!r} isn't one of its fields ({', '.join(schema.field_names)})"
+    absent = [name for name in schema.field_names if name not in values]
+    if absent and absent != [schema.target]:
+        return f"{absent[0]} is missing"
+    if absent:
+        # any value will do that may stand there: the rest is looked at
+        trials = [
+            schema.violations(tuple((values | {absent[0]: value})[name] for name in schema.field_names))
+            for value in schema.fields[schema.field_names.index(absent[0])].values or ()
+        ]
+        return None if not all(trials) else trials[0][0]
+    wrong = schema.violations(tuple(values[name] for name in schema.field_names))
+    return wrong[0] if wrong else None
+
+
+def read_plans(path: Path, schema: Schema) -> TaughtPlans:
+    """A whole plans file, one JSON document a line.
+
+    Raises:
+        DataError: if it isn't there or can't be read, a line isn't a plan of this schema, a sample comes
+            twice, or there is no plan in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+    plans: dict[tuple[str, str], TaughtPlan] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        plan = parse_plan(line, schema, f"{path}:{number}")
+        if (plan.id, plan.split) in plans:
+            raise DataError(f"{path}:{number}: one plan a sample was expected, {plan.id!r} comes twice")
+        plans[plan.id, plan.split] = plan
+    if not any(plan.constraints for plan in plans.values()):
+        raise DataError(f"{path}: at least one plan was expected, none came")
+    return TaughtPlans(plans.values())
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"--plans {path}: a file of plans was expected ({type(error).__name__}): give one that omg distill "
+        "wrote"
+    )
+
+
+def plan_lines(plans: Iterable[TaughtPlan]) -> bytes:
+    """Plans as the lines of a file."""
+    lines = [
+        json.dumps(plan.model_dump(exclude_none=True) | {"constraints": plan.constraints}, ensure_ascii=False)
+        for plan in plans
+    ]
+    # half a surrogate pair, which no encoding takes, becomes JSON's own spelling of it
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+
+
+class GrowingPlans:
+    """A plans file that is written a few lines at a time, each of which is on the disk before the next.
+
+    A process that is killed leaves whole lines and, at most, the beginning of one. That one is dropped when
+    the file is opened again: it never ended, however whole it looks.
+    """
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        """Open a file, or begin one.
+
+        Raises:
+            DataError: if a line that did end isn't a plan of this schema, or no text at all.
+            OSError: if the file can't be written.
+        """
+        self._path = path
+        content = path.read_bytes() if path.exists() else b""
+        whole = content.rfind(b"\n") + 1
+        try:
+            lines = content[:whole].decode("utf-8").split("\n")[:-1]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: plans under way were expected, something else is there ({error.reason}): throw "
+                "them away with --restart"
+            ) from None
+        self.plans = {
+            (plan.split, plan.id): plan
+            for number, line in enumerate(lines, start=1)
+            for plan in [parse_plan(line, schema, f"{path}:{number}")]
+        }
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+    def add(self, plans: Sequence[TaughtPlan]) -> None:
+        """Write plans and wait until they are on the disk."""
+        with self._path.open("ab") as file:
+            file.write(plan_lines(plans))
+            file.flush()
+            os.fsync(file.fileno())
+        self.plans |= {(plan.split, plan.id): plan for plan in plans}

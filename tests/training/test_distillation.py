@@ -1,0 +1,348 @@
+"""A teacher's plans, learnt by a trained model's planner: kept as they come, never mixed, and followed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omg_graph.errors import ConfigError, PlanError, SchemaError
+from omg_graph.model.folder import MANIFEST, load_model, read_manifest
+from omg_graph.model.model import Model
+from omg_graph.model.planners import PlannerOptions, make_planner
+from omg_graph.model.steps import observe, planner_input, propose
+from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput
+from omg_graph.planner.prompting import load_prompt
+from omg_graph.planner.schema import Plan, Schema
+from omg_graph.samples.reading import read_data_file
+from omg_graph.simulator.saving import save_corpus
+from omg_graph.training import distillation, relearning, teachers
+from omg_graph.training.classroom import open_classroom
+from omg_graph.training.distillation import DistillationRequest, distill
+from omg_graph.training.folds import fold_of
+from omg_graph.training.teaching import PLANS, read_plans
+from omg_graph.training.unfinished import IDENTITY, SUFFIX
+
+Distil = Callable[..., distillation.Distillation]
+
+
+class Monotone:
+    """Says the same of everybody; refuses whom it is told to, and breaks down after some samples."""
+
+    name = "monotone"
+
+    def __init__(self, schema: Schema, plan: Plan) -> None:
+        self.schema, self.plan = schema, plan
+        self.asked: list[str] = []
+        self.shown: list[tuple[str, ...]] = []
+        self.refused: set[str] = set()
+        self.breaks_after = 10_000
+        self.temperature = 0.0
+
+    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
+        refused = self.refused.intersection(observations.ids)
+        if refused:
+            raise NoValidPlanError(min(refused), self.name, "it has nothing to say")
+        if len(self.asked) + len(observations.ids) > self.breaks_after:
+            raise KeyboardInterrupt
+        self.asked += observations.ids
+        self.shown += observations.observed
+        one = CandidatePlan(self.plan, (-0.1,) * len(self.plan), (1,) * len(self.plan))
+        return [[one] * candidates for _ in observations.ids]
+
+
+@pytest.fixture
+def teacher(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Monotone:
+    """A teacher whose plans nothing in the data suggests; it is what any name but ``chat`` stands for."""
+    schema = load_model(tiny_model_folder).schema
+    made = Monotone(schema, tuple((field.values or ())[-1] for field in schema.fields))
+
+    def find(name: str, model: Model, options: PlannerOptions | None = None) -> Any:
+        made.temperature = model.config.planning.temperature
+        return made if name == "monotone" else make_planner(name, model, options)
+
+    monkeypatch.setattr(distillation, "make_planner", find)
+    return made
+
+
+@pytest.fixture
+def distil(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path) -> Distil:
+    """The tiny model taught anew, into a folder of the test's own."""
+
+    def go(teacher: str = "monotone", **request: Any) -> distillation.Distillation:
+        wanted = {"data": tiny_data_file, "model": tiny_model_folder, "output": tmp_path / "taught"} | request
+        return distill(DistillationRequest(teacher=teacher, **wanted))
+
+    return go
+
+
+def test_the_student_says_what_its_teacher_always_says(
+    distil: Distil, teacher: Monotone, tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = relearning.settings_of
+    longer = {"epochs": 60, "learning_rate": 0.01}
+    monkeypatch.setattr(
+        relearning,
+        "settings_of",
+        lambda model: (found := settings(model)).model_copy(
+            update={"planner": found.planner.model_copy(update=longer)}
+        ),
+    )
+    made = distil(target="teacher")
+    before, after = load_model(tiny_model_folder), load_model(made.place)
+    # it was shown everything of every training and validation sample, once
+    room = open_classroom(before, tiny_data_file)
+    assert teacher.asked == [*room.train.ids, *room.valid.ids]
+    assert set(teacher.shown) == {("text", "audio", "vision")}
+    for hidden in ("text", "audio"):
+        masks = np.broadcast_to(np.array(before.names) == hidden, room.valid.mask().shape)
+        partial = room.valid.hide(masks)
+        plans = propose(after, partial, observe(after, partial).embedding, 1, 0)
+        assert {plan.constraints for (plan,) in plans} == {teacher.plan}
+    assert [plan.constraints for (plan,) in plans] != [
+        plan.constraints for (plan,) in propose(before, partial, observe(before, partial).embedding, 1, 0)
+    ]
+    # nothing but the planner has changed
+    for name in ("executor.safetensors", "observation_encoder.safetensors", "knowledge_base/entries.jsonl"):
+        assert (made.place / name).read_bytes() == (tiny_model_folder / name).read_bytes()
+
+
+def test_the_label_decides_the_target(distil: Distil, teacher: Monotone, tiny_model_folder: Path) -> None:
+    made = distil()
+    model = load_model(tiny_model_folder)
+    facts = made.facts
+    assert facts["train"] == {"rows": 48, "plans": 48, "unwritten": 0, "unfit": 0, "target_from_label": 48}
+    assert facts["agreement"]["train"]["n"] == 48
+    # the file holds what the teacher said itself, so that another target costs no call
+    taught = read_plans(made.place / PLANS, model.schema)
+    assert {tuple((plan.constraints or {}).values()) for plan in taught.plans} == {teacher.plan}
+    manifest = read_manifest(made.place)
+    assert manifest.training["distillation"]["from"] == model.manifest.fingerprint
+    assert manifest.training["distillation"]["teachers"] == {"monotone": 64}
+    assert any("stay as they were trained" in remark for remark in manifest.notes)
+    assert "run" not in manifest.training
+    assert PLANS in manifest.files
+
+
+def test_an_interrupted_run_goes_on(
+    distil: Distil, teacher: Monotone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher.breaks_after = 20
+    with pytest.raises(KeyboardInterrupt):
+        distil()
+    assert len(teacher.asked) == 16
+    place = tmp_path / f"taught{SUFFIX}"
+    kept = (place / PLANS).read_bytes()
+    assert kept.count(b"\n") == 16
+    (place / PLANS).write_bytes(kept + b'{"id": "half a li')
+    teacher.breaks_after = 10_000
+    # killed once more, between the plans and the model
+    monkeypatch.setattr(distillation, "teach", None)
+    with pytest.raises(TypeError):
+        distil()
+    assert len(teacher.asked) == 64
+    monkeypatch.undo()
+
+
+def test_going_on_gives_the_same_model(distil: Distil, teacher: Monotone, tmp_path: Path) -> None:
+    teacher.breaks_after = 20
+    with pytest.raises(KeyboardInterrupt):
+        distil(output=tmp_path / "cut off")
+    teacher.breaks_after = 10_000
+    resumed = distil(output=tmp_path / "cut off")
+    assert len(teacher.asked) == len(set(teacher.asked)) == 64
+    whole = distil(output=tmp_path / "at once")
+    assert resumed.fingerprint == whole.fingerprint
+    assert resumed.facts["written_now"] == 48
+    assert not list(tmp_path.glob(f"*{SUFFIX}"))
+
+
+@pytest.mark.parametrize("change", ["candidates", "temperature", "data", "teacher"])
+def test_plans_of_another_request_are_not_mixed(
+    distil: Distil, teacher: Monotone, tiny_data_file: Path, tmp_path: Path, change: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    teacher.breaks_after = 20
+    with pytest.raises(KeyboardInterrupt):
+        distil()
+    other: dict[str, Any] = {}
+    if change in ("candidates", "temperature"):
+        other[change] = 2
+    elif change == "data":
+        other["data"] = tmp_path / "other.pkl"
+        shutil.copy(tiny_data_file, other["data"])
+        other["data"].write_bytes(other["data"].read_bytes() + b"x")
+    else:
+        monkeypatch.setattr(teacher, "name", "somebody else")
+    with pytest.raises(ConfigError, match=r"begun with another .*--restart") as error:
+        distil(**other)
+    assert "\n" not in str(error.value)
+    teacher.breaks_after = 10_000
+    distil(**other, restart=True)
+    assert len(teacher.asked) == 16 + 64
+    assert teacher.temperature == other.get("temperature", 1.0)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(distil: Distil, teacher: Monotone, tmp_path: Path) -> None:
+    place = tmp_path / f"taught{SUFFIX}"
+    place.mkdir()
+    (place / "diary.txt").write_text("mine")
+    for restart in (False, True):
+        with pytest.raises(ConfigError, match="something else is there"):
+            distil(restart=restart)
+    assert (place / "diary.txt").read_text() == "mine"
+    (place / "diary.txt").rename(place / f".{IDENTITY}.x")
+    distil()
+    assert not place.exists()
+
+
+def test_samples_without_a_valid_plan(distil: Distil, teacher: Monotone, tiny_data_file: Path) -> None:
+    model = load_model(distil("lexical").place)
+    lost = sorted(open_classroom(model, tiny_data_file).train.ids)[:2]
+    teacher.refused = set(lost)
+    with pytest.raises(PlanError, match=r"nothing to say.*--on-invalid-plan lexical or skip"):
+        distil(overwrite=True)
+    asked = len(teacher.asked)
+    skipped = distil(overwrite=True, on_invalid="skip")
+    assert len(teacher.asked) == 62 > asked
+    assert skipped.facts["failed"] == skipped.facts["train"]["unwritten"] == 2
+    written = [json.loads(line) for line in (skipped.place / PLANS).read_text("utf-8").splitlines()]
+    assert {line["id"]: line["reason"] for line in written if line["constraints"] is None} == dict.fromkeys(
+        lost, "it has nothing to say"
+    )
+    replaced = distil(overwrite=True, on_invalid="lexical")
+    assert replaced.facts["teachers"] == {"monotone": 62, "lexical (fallback)": 2}
+    assert replaced.facts["train"]["plans"] == 48
+
+
+def test_a_plan_that_breaks_the_schema_is_a_failure(distil: Distil, teacher: Monotone) -> None:
+    teacher.plan = ("nonsense",) * 3
+    with pytest.raises(PlanError, match="obeys schema"):
+        distil()
+    with pytest.raises(Exception, match="none fits one of them"):
+        distil(on_invalid="skip")
+
+
+def test_in_place_the_model_is_replaced_whole(
+    distil: Distil, teacher: Monotone, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, copied)
+    teacher.breaks_after = 20
+    with pytest.raises(KeyboardInterrupt):
+        distil(model=copied, output=None)
+    before = (copied / MANIFEST).read_bytes()
+    assert before == (tiny_model_folder / MANIFEST).read_bytes()
+    teacher.breaks_after = 10_000
+    first = distil(model=copied, output=None)
+    assert first.place == copied
+    assert load_model(copied).manifest.fingerprint == first.fingerprint
+    again = distil(model=copied, output=None)
+    assert again.fingerprint == first.fingerprint
+    assert sum("distilled anew" in remark for remark in load_model(copied).manifest.notes) == 1
+
+
+def test_lexical_plans_are_those_that_train_uses(
+    distil: Distil, tiny_model_folder: Path, tiny_data_file: Path
+) -> None:
+    """The same rows, plans and seeds make the same student: both commands run the same code."""
+    made = distil("lexical")
+    assert made.facts["calls"] is None
+    assert made.facts["agreement"]["train"]["n"] == 48
+    old, new = tiny_model_folder / "planner", made.place / "planner"
+    for path in sorted(old.rglob("*")):
+        if path.is_file():
+            assert (new / path.relative_to(old)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_contradicts_itself_is_refused(
+    distil: Distil, teacher: Monotone, tiny_plain_file: Path, tiny_plain_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="'distilled' came"):
+        distil("distilled")
+    with pytest.raises(ConfigError, match="both came"):
+        distil(plans_only=tmp_path / "plans.jsonl")
+    with pytest.raises(ConfigError, match="--plans-only"):
+        distil(schema_file=tmp_path / "schema.yaml")
+    with pytest.raises(ConfigError, match="--output was expected"):
+        distil(model=None, output=None)
+    with pytest.raises(SchemaError, match="lexical annotator"):
+        distil("lexical", data=tiny_plain_file, model=tiny_plain_folder)
+
+
+def test_a_model_of_one_fold_is_taught_its_own_rows(tiny_model_folder: Path, tiny_data_file: Path) -> None:
+    model = load_model(tiny_model_folder)
+    part = fold_of(read_data_file(tiny_data_file, leave_out=("test",)), 1, 2)
+    data = model.manifest.data | {"fold": part.facts()}
+    room = open_classroom(
+        replace(model, manifest=model.manifest.model_copy(update={"data": data})), tiny_data_file
+    )
+    assert part.held_out
+    assert not set(part.held_out).intersection([*room.train.ids, *room.valid.ids])
+    assert len(room.train) + len(room.valid) + len(part.held_out) == 64
+
+
+def test_only_plans_under_another_schema(
+    distil: Distil, teacher: Monotone, train_tiny: Callable[..., Path], tiny_data_file: Path, tmp_path: Path
+) -> None:
+    """A schema that no rule fills: the teacher writes plans, and ``omg train`` makes a model of them."""
+    schema = tmp_path / "topic.yaml"
+    schema.write_text(
+        "name: topic\nfields:\n  - {name: Topic, max_words: 4}\n  - {name: Mood, values: [low, high]}\n"
+        'text_form: "{Topic}: {Mood}"\ntarget: Mood\ndegrees: {low: -1, high: 1}\n',
+        "utf-8",
+    )
+    teacher.plan = ("a long summer", "high")
+    plans = tmp_path / "plans.jsonl"
+    made = distil(plans_only=plans, schema_file=schema, output=None)
+    assert made.fingerprint is None
+    with pytest.raises(ConfigError, match="there already"):
+        distil(plans_only=plans, schema_file=schema, output=None)
+    folder = train_tiny(tiny_data_file, "topics", plans=str(plans), schema_file=str(schema))
+    model = load_model(folder)
+    assert model.schema.field_names == ("Topic", "Mood")
+    assert model.knowledge_base.texts[0].startswith("a long summer: ")
+    facts = model.manifest.training["plans"]
+    assert (facts["teachers"], facts["train"]["target_from_label"]) == ({"monotone": 64}, 48)
+    room = open_classroom(model, tiny_data_file)
+    inputs = planner_input(model, room.valid, observe(model, room.valid).embedding)
+    said = {plan.constraints for (plan,) in model.planner.propose(inputs, 1, 0)}
+    assert not any(model.schema.violations(plan) for plan in said)
+    assert {word for topic, _ in said for word in topic.split()} <= {*["a", "long", "summer", "low", "high"]}
+
+
+def test_a_thinker_teaches_on_other_data(
+    distil: Distil, tiny_data_file: Path, tiny_thinker_folder: Path, tmp_path: Path
+) -> None:
+    """A language model on this machine."""
+    splits = read_data_file(tiny_data_file, leave_out=("test",)).splits
+    few = {name: split.take(range(8 if name == "train" else 4)) for name, split in splits.items()}
+    path = tmp_path / "few.pkl"
+    save_corpus(path, few)
+    made = distil("qwen-omni", data=path, options=PlannerOptions(model=str(tiny_thinker_folder)))
+    assert list(made.facts["teachers"].values()) == [12]
+    assert next(iter(made.facts["teachers"])).startswith("qwen-omni")
+    assert made.facts["train"]["plans"] == 8
+    assert made.facts["prompts"][0]["sha256"] == load_prompt().sha256
+    assert any("isn't the file that the model was trained on" in remark for remark in made.notes)
+
+
+def test_batches_are_small(distil: Distil, teacher: Monotone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more samples are under way at once than a chat planner asks for."""
+    sizes: list[int] = []
+    ask = teacher.propose
+
+    def counted(observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
+        sizes.append(len(observations.ids))
+        return ask(observations, candidates, seed)
+
+    monkeypatch.setattr(teacher, "propose", counted)
+    distil()
+    assert max(sizes) == teachers.BATCH
