@@ -13,10 +13,16 @@ from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.evaluation.planner_report import Speed
 from omg_graph.model import steps
 from omg_graph.model.model import Model
+from omg_graph.planner.interface import CandidatePlan
+from omg_graph.planner.student import StudentPlanner
 from omg_graph.samples.dataset import Split
 
 BATCHES = (1, 64)
 REPEATS = 15
+OTHER_BATCHES, OTHER_REPEATS = (1,), 3
+"""Of a planner that isn't distilled: each of its plans may cost seconds, or money."""
+TIMING_SEED = -1
+"""No run's: an answer kept from a measurement would be timed as if it took no time."""
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
@@ -26,23 +32,26 @@ def speeds(
     model: Model,
     split: Split,
     *,
-    batches: tuple[int, ...] = BATCHES,
-    repeats: int = REPEATS,
+    batches: tuple[int, ...] | None = None,
+    repeats: int | None = None,
     cold: bool = False,
     clock: Clock = time.perf_counter,
 ) -> tuple[Speed, ...]:
-    """Median milliseconds a sample of planning, after one run to warm up, on the machine at hand.
+    """Median milliseconds a sample of planning on the machine at hand.
 
     Args:
         model: Whose planner is timed.
         split: Samples, taken again from the start where a batch is larger.
-        batches: Samples at once.
-        repeats: Runs of each, over different samples where there are enough.
+        batches: Samples at once; 1 and 64 if None, 1 alone for a planner that isn't the distilled one.
+        repeats: Runs of each, over different samples where there are enough; 15 if None, 3 likewise.
         cold: Whether to time re-ranking once more with no plan text's embedding known.
         clock: What is read before and after; ``time.process_time`` with one thread leaves out what other
             programs took.
     """
-    return tuple(_speed(model, split, batch, repeats, cold, clock) for batch in batches)
+    own = isinstance(model.planner, StudentPlanner)
+    sizes = batches or (BATCHES if own else OTHER_BATCHES)
+    turns = repeats or (REPEATS if own else OTHER_REPEATS)
+    return tuple(_speed(model, split, batch, turns, cold, clock) for batch in sizes)
 
 
 def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clock: Clock) -> Speed:
@@ -54,12 +63,11 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
         for turn in range(repeats)
     ]
     seen = [steps.observe(model, part).embedding for part in parts]
-    drawn = [
-        steps.propose(model, part, embedding, candidates, 0)
-        for part, embedding in zip(parts, seen, strict=True)
-    ]
-    for plans, embedding in zip(drawn, seen, strict=True):
-        steps.rerank(model, plans, embedding)  # from here on their texts are known
+    drawn: list[list[list[CandidatePlan]]] = []
+    if isinstance(model.planner, StudentPlanner):
+        steps.propose(
+            model, parts[0], seen[0], candidates, TIMING_SEED
+        )  # to warm up: costs little
 
     def timed(work: Callable[[int], object]) -> float:
         times = []
@@ -73,12 +81,18 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
         empty = replace(model, text_encoder=CachedTextEncoder(model.text_encoder.encoder))
         return steps.rerank(empty, drawn[turn], seen[turn])
 
+    def draw(turn: int) -> None:
+        drawn.append(steps.propose(model, parts[turn], seen[turn], candidates, TIMING_SEED))
+
+    proposed = timed(draw)
+    for plans, embedding in zip(drawn, seen, strict=True):
+        steps.rerank(model, plans, embedding)  # from here on their texts are known
     if cold:
         forgetful(0)  # loads the encoder
     return Speed(
         batch=batch,
         observe=timed(lambda turn: steps.observe(model, parts[turn])),
-        propose=timed(lambda turn: steps.propose(model, parts[turn], seen[turn], candidates, 0)),
+        propose=proposed,
         rerank=timed(lambda turn: steps.rerank(model, drawn[turn], seen[turn])),
         rerank_cold=timed(forgetful) if cold else None,
     )

@@ -95,8 +95,10 @@ def fit_task(
     if not settings.direct.members:
         return TaskFit(report, None)
     places = np.arange(len(checked), dtype=np.int64)
-    with torch.no_grad():
-        outputs = outputs_of(trainer.validation, validation, checked, places)
+    outputs = torch.zeros(0, head.config.outputs, device=trainer.device)
+    if len(checked):
+        with torch.no_grad():
+            outputs = outputs_of(trainer.validation, validation, checked, places)
     return TaskFit(report, fit_direct(trainer, settings.direct, outputs, checked, seed, on_epoch))
 
 

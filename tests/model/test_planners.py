@@ -70,7 +70,7 @@ def test_the_documented_planner_runs(
     plan = json.loads(line)["plan"]
     assert plan["planner"] == "keyword"
     assert [constraint["field"] for constraint in plan["constraints"]] == ["Entity", "Action", "Sentiment"]
-    assert len(plan["candidates"]) == 5
+    assert [candidate["times"] for candidate in plan["candidates"]] == [5]
 
 
 def test_what_cannot_be_made(install: Path, tiny_model_folder: Path) -> None:
