@@ -65,9 +65,7 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
     seen = [steps.observe(model, part).embedding for part in parts]
     drawn: list[list[list[CandidatePlan]]] = []
     if isinstance(model.planner, StudentPlanner):
-        steps.propose(
-            model, parts[0], seen[0], candidates, TIMING_SEED
-        )  # to warm up: costs little
+        steps.propose(model, parts[0], seen[0], candidates, TIMING_SEED)  # to warm up: costs little
 
     def timed(work: Callable[[int], object]) -> float:
         times = []
