@@ -139,10 +139,9 @@ def measured(
         if progress is not None:
             progress(number + 1, len(visibles))
     answers = [pattern.answers for pattern in planned]
-    grades = {
-        question.name: graded(model, split, train, question, answers)
-        for question in questions(model.schema, split)
-    }
+    grades: dict[QuestionName, list[Graded]] = {}
+    for question in questions(model.schema, split):
+        grades[question.name] = graded(model, split, train, question, answers, grades.get("sign", ()))
     return Measured(split, planned, grades)
 
 

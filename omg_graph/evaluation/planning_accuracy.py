@@ -86,7 +86,12 @@ class Graded:
 
 
 def graded(
-    model: Model, split: Split, train: Split | None, question: Question, patterns: Sequence[Answers]
+    model: Model,
+    split: Split,
+    train: Split | None,
+    question: Question,
+    patterns: Sequence[Answers],
+    signs: Sequence[Graded] = (),
 ) -> list[Graded]:
     """Answers against labels, beside floors that are fitted on training rows of the same pattern.
 
@@ -96,9 +101,15 @@ def graded(
         train: Labelled rows to fit floors on; the split's own majority stands for a floor without them.
         question: What is asked.
         patterns: What the planner answered.
+        signs: The same patterns graded by sign: ``side`` asks the floors the same, and takes theirs.
     """
-    if question.name == "side" and any(pattern.positive is None for pattern in patterns):
-        return []
+    if question.name == "side":
+        if any(pattern.positive is None for pattern in patterns):
+            return []
+        return [
+            _by_side(pattern, sign, split, question, model.schema)
+            for pattern, sign in zip(patterns, signs, strict=True)
+        ]
     truths = question.truths(model.schema, split)
     taught = None if train is None else question.truths(model.schema, train)
     return [_graded(model, split, train, question, pattern, truths, taught) for pattern in patterns]
@@ -141,13 +152,10 @@ def _graded(
     counted = truths[pattern.rows] >= 0
     rows = pattern.rows[counted]
     truth = truths[rows]
-    if question.name == "side" and pattern.positive is not None:
-        right = {"planner": pattern.positive[counted] == truth}
-    else:
-        right = {
-            "planner": question.codes_of(pattern.likely)[counted] == truth,
-            "chosen": question.codes_of(pattern.chosen)[counted] == truth,
-        }
+    right = {
+        "planner": question.codes_of(pattern.likely)[counted] == truth,
+        "chosen": question.codes_of(pattern.chosen)[counted] == truth,
+    }
     known = truths[truths >= 0] if taught is None else taught[taught >= 0]
     if len(known):
         right["majority"] = np.bincount(known).argmax() == truth
@@ -162,6 +170,17 @@ def _graded(
                 right[name] = answer == truth
     observed = tuple(np.array(split.names)[pattern.visible].tolist())
     return Graded(observed, tuple(split.ids[row] for row in rows.tolist()), right)
+
+
+def _by_side(pattern: Answers, sign: Graded, split: Split, question: Question, schema: Schema) -> Graded:
+    """A pattern by the likelier side, with the floors of its grades by sign."""
+    if pattern.positive is None:
+        raise ValueError("a planner that says how probable each side is was expected")
+    truth = question.truths(schema, split)[pattern.rows]
+    counted = truth >= 0
+    right = {"planner": pattern.positive[counted] == truth[counted]}
+    floors = {name: found for name, found in sign.right.items() if name not in ("planner", "chosen")}
+    return Graded(sign.observed, sign.ids, right | floors)
 
 
 def _shown(split: Split, visible: BoolArray) -> Split:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
+from omg_graph.training.pairs import labelled_pairs
 
 COLDEST, HOTTEST = 0.25, 4.0
 NARROWEST, WIDEST = 0.8, 1.5
@@ -44,7 +44,7 @@ def calibrate(trainer: ExecutorTrainer) -> Calibration | None:
     head, data = trainer.executor.task, trainer.validation
     if head is None or data.label is None or head.config.kind == "number":
         return None
-    pairs = np.flatnonzero(~data.label.isnan().numpy()[data.pool.rows])
+    pairs = labelled_pairs(data)
     if not len(pairs):
         return None
     parts = []

@@ -129,6 +129,13 @@ def labels_of(data: PairData) -> Tensor:
     return data.label
 
 
+def labelled_pairs(data: PairData) -> IntArray:
+    """Pairs whose row has a label, every pattern."""
+    if data.label is None:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(~data.label.isnan().numpy()[data.pool.rows])
+
+
 def chosen_pairs(data: PairData, seed: int, turns: int) -> IntArray:
     """A fixed choice of ``turns`` patterns of every row, those that hide something known among them."""
     drawn = np.concatenate([data.pool.draw(seed, -1 - turn) for turn in range(turns)])

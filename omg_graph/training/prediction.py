@@ -18,7 +18,7 @@ from omg_graph.training.config import TaskSettings
 from omg_graph.training.direct import fit_direct
 from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
-from omg_graph.training.pairs import IntArray, PairData, labels_of
+from omg_graph.training.pairs import IntArray, PairData, labelled_pairs, labels_of
 
 BESIDE_READING = 0.1
 """Of the learning rate, where the head reads an estimate of the label. At the full rate u_X and slots are
@@ -54,7 +54,7 @@ def fit_task(
     seen = np.arange(len(trainer.training.pool), dtype=np.int64)
     training = _filled(trainer, trainer.training, seen)
     labelled = ~trainer.training.label.isnan().numpy()
-    checked = _labelled_pairs(trainer.validation)
+    checked = labelled_pairs(trainer.validation)
     validation = _filled(trainer, trainer.validation, checked)
 
     # beside an estimate that took all of it into account already, the rest has only corrections to make
@@ -100,13 +100,6 @@ def fit_task(
         with torch.no_grad():
             outputs = outputs_of(trainer.validation, validation, checked, places)
     return TaskFit(report, fit_direct(trainer, settings.direct, outputs, checked, seed, on_epoch))
-
-
-def _labelled_pairs(data: PairData) -> IntArray:
-    """Pairs whose row has a label, every pattern."""
-    if data.label is None:
-        return np.zeros(0, dtype=np.int64)
-    return np.flatnonzero(~data.label.isnan().numpy()[data.pool.rows])
 
 
 def _filled(trainer: ExecutorTrainer, data: PairData, pairs: IntArray) -> dict[str, Tensor]:
