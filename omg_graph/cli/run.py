@@ -26,7 +26,7 @@ from omg_graph.cli.options import (
     planner_options,
     require_data,
 )
-from omg_graph.cli.output import bars, note, print_json, spinner, stdout_console
+from omg_graph.cli.output import bars, note, spinner
 from omg_graph.cli.review import Prompt, require_terminal
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run(
     Writes reconstruction.npz, trajectory.jsonl, arrays.safetensors, run.json and report.html to --output.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.graph.results import ARRAYS, REPORT, ResultWriter, check_output
+    from omg_graph.graph.results import ResultWriter, check_output
 
     require_data("--input", input_file)
     check_output(output)
@@ -196,21 +196,9 @@ def run(
             told({"node": "sample"})
     writer.write(output, single=request.single)
 
-    from omg_graph.cli.story import result_document, show_results
-    from omg_graph.graph.saved import SavedArrays, SavedRun
+    from omg_graph.cli.story import tell_results
 
-    results = SavedRun(output, tuple(writer.trajectories), SavedArrays(output / ARRAYS), writer.facts)
-    page = None
-    if report:
-        from omg_graph.report.page import write_report
-
-        page = output / REPORT
-        with spinner("writing the report"):
-            write_report(results, page)
-    if as_json:
-        print_json(result_document(results, page))
-    else:
-        show_results(stdout_console(), results, told=request.notes, report=page)
+    tell_results(writer, output, report=report, as_json=as_json, told=request.notes)
 
 
 def _between_bars(reviewer: Reviewer, told: Callable[[dict[str, Any]], None]) -> Reviewer:

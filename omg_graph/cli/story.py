@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omg_graph.cli.features import feature_table
-from omg_graph.cli.output import cell
+from omg_graph.cli.output import cell, print_json, spinner, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from omg_graph.graph.results import ResultWriter
     from omg_graph.graph.run_facts import RunFacts
     from omg_graph.graph.saved import SavedRun
     from omg_graph.trajectory.artifacts import Array
@@ -25,6 +26,35 @@ ID_WIDTH = 22
 SOURCE_WIDTH = 22
 SPARKS = "▁▂▃▄▅▆▇█"
 INDENT = "           "
+
+
+def tell_results(
+    writer: ResultWriter, output: Path, *, report: bool, as_json: bool, told: Sequence[str] = ()
+) -> None:
+    """Tell results that were just written, as a story or as JSON, with their page where one is wanted.
+
+    Args:
+        writer: What wrote them.
+        output: Where to.
+        report: Whether to write the page.
+        as_json: Whether to print JSON.
+        told: Notes that were shown before.
+    """
+    from omg_graph.graph.results import ARRAYS, REPORT
+    from omg_graph.graph.saved import SavedArrays, SavedRun
+
+    results = SavedRun(output, tuple(writer.trajectories), SavedArrays(output / ARRAYS), writer.facts)
+    page = None
+    if report:
+        from omg_graph.report.page import write_report
+
+        page = output / REPORT
+        with spinner("writing the report"):
+            write_report(results, page)
+    if as_json:
+        print_json(result_document(results, page))
+    else:
+        show_results(stdout_console(), results, told=told, report=page)
 
 
 def show_results(

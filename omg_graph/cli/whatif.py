@@ -80,8 +80,8 @@ def fork(
     --output; omg trace compare shows the two side by side.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.graph.results import REPORT, ResultWriter, check_output
-    from omg_graph.graph.saved import SavedRun, open_run
+    from omg_graph.graph.results import ResultWriter, check_output
+    from omg_graph.graph.saved import open_run
 
     constraints = dict(_change(each) for each in changes or ())
     run = open_run(file)
@@ -113,22 +113,9 @@ def fork(
     writer.add(made, store)
     writer.write(output, single=True)
 
-    from omg_graph.cli.story import result_document, show_results
-    from omg_graph.graph.results import ARRAYS
-    from omg_graph.graph.saved import SavedArrays
+    from omg_graph.cli.story import tell_results
 
-    results = SavedRun(output, tuple(writer.trajectories), SavedArrays(output / ARRAYS), writer.facts)
-    page = None
-    if report:
-        from omg_graph.report.page import write_report
-
-        page = output / REPORT
-        with spinner("writing the report"):
-            write_report(results, page)
-    if as_json:
-        print_json(result_document(results, page))
-    else:
-        show_results(stdout_console(), results, report=page)
+    tell_results(writer, output, report=report, as_json=as_json)
 
 
 def compare(
