@@ -12,12 +12,25 @@ from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor, nn
 
 from omg_graph.executor.anchor import load_sizes
+from omg_graph.executor.matern import (
+    Rows,
+    matern_kernel,
+    members,
+    own_share,
+    squared_distances,
+    without_groups,
+)
+from omg_graph.executor.tensor_cache import TensorCache
 
-LENGTHS = (0.5, 1.0, 2.0, 4.0)
-"""Candidates for the kernel's length, in units of a modality's own spread."""
 HALF_MOST = 60_000.0
 """Within half precision's range."""
-RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+MOST_BYTES = 1 << 28
+"""What one model keeps of solved systems: all patterns of six modalities fit in."""
+BLOCK = 64
+"""Rows of a kernel that are computed at a time: what they go through stays in the processor's cache."""
+
+_SystemKey = tuple[tuple[bool, ...], bytes, float, float, tuple[float, ...]]
+"""An observed set, the rows that know the target, length, ridge and relevance."""
 
 
 class KernelConditional(nn.Module):
@@ -25,9 +38,10 @@ class KernelConditional(nn.Module):
 
     The kernel of a pattern is half a Matérn kernel of the distance over all observed modalities, half the
     mean of one such kernel for each: rows may be alike as a whole, or in a single modality. Each target has a
-    length and a ridge for every observed set. A row is never predicted from kept rows of
-    its own id or group: those are left out by the closed form for leaving out rows, so predictions of
-    training rows are cross-fitted exactly.
+    length and a ridge for every observed set, and a relevance for each modality where they don't all tell
+    alike who is alike (automatic relevance determination). A row is never predicted from kept rows of its own
+    id or group: those are left out by the closed form for leaving out rows, so predictions of training rows
+    are cross-fitted exactly.
     """
 
     def __init__(self, widths: Mapping[str, int], rows: int = 0) -> None:
@@ -42,6 +56,7 @@ class KernelConditional(nn.Module):
         self.register_buffer("patterns", torch.zeros(0, modalities, dtype=torch.bool))
         self.register_buffer("lengths", torch.ones(0, modalities))
         self.register_buffer("ridges", torch.ones(0, modalities))
+        self.register_buffer("relevance", torch.ones(0, modalities, modalities))
         self.latents: Tensor
         """Kept in half precision: they are most of what is stored, and inputs are rounded alike."""
         self.known: Tensor
@@ -54,11 +69,15 @@ class KernelConditional(nn.Module):
         self.lengths: Tensor
         """(patterns, targets)."""
         self.ridges: Tensor
-        self._solved: dict[tuple[tuple[bool, ...], str], Tensor] = {}
-        self._residuals: dict[tuple[tuple[bool, ...], str], Tensor] = {}
-        self._last_references: tuple[bytes, _Rows] | None = None
+        self.relevance: Tensor
+        """(patterns, targets, modalities): what distances in each modality count, at most 1."""
+        self._solved = TensorCache(MOST_BYTES)
+        """Solutions and residuals, by observed set and target."""
+        self._last_references: tuple[bytes, Rows] | None = None
         """One at a time: they are read for every batch, and most targets share theirs."""
-        self._last_inverse: tuple[tuple[tuple[bool, ...], int], Tensor] | None = None
+        self._last_factor: tuple[_SystemKey, Tensor] | None = None
+        """One at a time: targets with the same rows, length and ridge share it."""
+        self._last_inverse: tuple[_SystemKey, Tensor] | None = None
         """One at a time: samples of kept groups need it, block after block of the same observed set."""
 
     @classmethod
@@ -88,59 +107,48 @@ class KernelConditional(nn.Module):
                 model.spreads[column] = rows.var(dim=0, correction=0).sum().clamp(min=1e-9)
         return model
 
-    def tune(self, patterns: Bool[Tensor, "pattern modality"], targets: Sequence[str] | None = None) -> None:
-        """Choose lengths and ridges: the ones that predict kept rows best without their own groups.
+    def extended(
+        self,
+        latents: Mapping[str, Float[Tensor, "row _"]],
+        known: Bool[Tensor, "row modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+        most: int = 2000,
+    ) -> KernelConditional:
+        """The same regression on more rows; itself where there are none that it hasn't kept already.
 
         Args:
-            patterns: Observed sets to choose for; another set takes what was chosen for the one most like it.
-            targets: Modalities to choose for; all of them if None.
+            latents: As ``keep`` takes them.
+            known: Which of it is known.
+            ids: The rows' ids: those of kept rows are left out.
+            groups: The rows' groups.
+            most: Rows to add at most, whichever have the least codes.
         """
-        wanted = [list(self.widths).index(name) for name in targets or self.widths]
-        self.patterns = patterns.clone()
-        self.lengths = torch.ones(patterns.shape)
-        self.ridges = torch.ones(patterns.shape)
-        for row, pattern in enumerate(patterns):
-            for columns in self._targets_alike(pattern, wanted):
-                errors = self._own_group_errors(pattern, columns)
-                best = errors.flatten(1).argmin(dim=1)
-                self.lengths[row, columns] = torch.tensor(LENGTHS)[best // len(RIDGES)]
-                self.ridges[row, columns] = torch.tensor(RIDGES)[best % len(RIDGES)]
-        self.forget()
+        codes = _codes(ids)
+        new = (~torch.isin(codes, self.ids.cpu())).nonzero().squeeze(1)
+        new = new[codes[new].argsort()[:most]].sort().values
+        if not len(new) or not len(self.known):
+            return self
+        device = self.latents.device
+        added = _rounded(torch.cat([value[new.to(value.device)] for value in latents.values()], dim=1))
+        model = KernelConditional(self.widths, len(self.known) + len(new))
+        model.latents = torch.cat([self.latents, added.to(device)])
+        model.known = torch.cat([self.known, known[new].to(device)])
+        model.ids = torch.cat([self.ids, codes[new].to(device)])
+        model.groups = torch.cat([self.groups, _codes(groups)[new].to(device)])
+        model.spreads = self.spreads
+        model.patterns, model.lengths = self.patterns, self.lengths
+        model.ridges, model.relevance = self.ridges, self.relevance
+        return model.train(self.training)
 
-    def _targets_alike(self, pattern: Tensor, wanted: Sequence[int]) -> list[list[int]]:
-        """Those that a pattern misses and the same rows know together: they share their kernels."""
-        alike: dict[bytes, list[int]] = {}
-        for column in wanted:
-            if not pattern[column] and pattern.any() and self.known[:, column].any():
-                alike.setdefault(self.known[:, column].numpy().tobytes(), []).append(column)
-        return list(alike.values())
-
-    def _own_group_errors(self, pattern: Tensor, columns: list[int]) -> Tensor:
-        """Squared errors of predicting every row without its group, (targets, lengths, ridges)."""
-        known = self.known[:, columns[0]]
-        rows, names = self._references(known), list(self.widths)
-        truths = [rows.parts[names[column]] for column in columns]
-        groups = _members(self.groups[known])
-        distances = self._distances(rows, rows, pattern)
-        errors = torch.zeros(len(columns), len(LENGTHS), len(RIDGES), dtype=torch.float64)
-        for place, length in enumerate(LENGTHS):
-            values, vectors = torch.linalg.eigh(_kernel(distances, length))
-            turned = [vectors.T @ truth for truth in truths]
-            for index, ridge in enumerate(RIDGES):
-                inverse = 1 / (values.clamp(min=0) + ridge)
-                duals = [vectors @ (inverse.unsqueeze(1) * part) for part in turned]
-                left = _left_out(vectors, inverse, torch.cat(duals, dim=1), groups)
-                parts = torch.split(left, [dual.shape[1] for dual in duals], dim=1)
-                errors[:, place, index] = torch.stack([part.square().sum() for part in parts])
-        return errors
-
-    def _chosen(self, column: int, pattern: Tensor) -> tuple[float, float]:
-        """Length and ridge of a target for an observed set, or for the most alike of those chosen for."""
+    def _chosen(self, column: int, pattern: Tensor) -> tuple[float, float, Tensor]:
+        """Length, ridge and relevance of a target for an observed set, or for the most alike of the tuned."""
         if not len(self.patterns):
-            return 1.0, 1.0
+            return 1.0, 1.0, self.spreads.new_ones(int(pattern.sum())).double()
         alike = (self.patterns == pattern).sum(dim=1) - len(self.widths) * self.patterns[:, column].long()
         row = int(alike.argmax())
-        return float(self.lengths[row, column]), float(self.ridges[row, column])
+        relevance = self.relevance[row, column, pattern].double()
+        return float(self.lengths[row, column]), float(self.ridges[row, column]), relevance
 
     def predict(
         self,
@@ -150,7 +158,7 @@ class KernelConditional(nn.Module):
         ids: Sequence[str],
         groups: Sequence[str],
     ) -> Float[Tensor, "batch latent"]:
-        """The target's latents given the observed ones; rows that observe the target go by the others.
+        """The target's latents given the observed ones; zeros for samples that observe the target itself.
 
         Args:
             target: The modality.
@@ -173,6 +181,8 @@ class KernelConditional(nn.Module):
         groups: Sequence[str],
     ) -> AlikeRows:
         """The kept rows in the order in which they are like each sample, for the residuals of any rank.
+
+        None for samples that observe the target itself.
 
         Args:
             target: The modality.
@@ -199,49 +209,46 @@ class KernelConditional(nn.Module):
         """For each observed set: itself, its samples, their kernel with the kept rows, which are their own.
 
         Of the kept rows only those that know the target; nothing where there is none, and nothing for samples
-        that observe nothing else.
+        that observe the target, or nothing at all.
         """
         column = list(self.widths).index(target)
         known = self.known[:, column]
         if not bool(known.any()):
             return
-        given = observed.clone()
-        given[:, column] = False
         x = _rounded(torch.cat(list(latents.values()), dim=1)).double()
         own = self._own(ids, groups)[:, known]
-        references = self._references(known)
-        patterns, member = torch.unique(given, dim=0, return_inverse=True)
+        references = self.references(known)
+        patterns, member = torch.unique(observed, dim=0, return_inverse=True)
         for index, pattern in enumerate(patterns):
-            if bool(pattern.any()):
+            if bool(pattern.any()) and not bool(pattern[column]):
                 rows = (member == index).nonzero().squeeze(1)
-                length, _ = self._chosen(column, pattern)
-                distances = self._distances(_Rows(x[rows], self.widths), references, pattern)
-                yield pattern, rows, _kernel(distances, length), own[rows]
+                length, _, relevance = self._chosen(column, pattern)
+                near = self._kernel(Rows(x[rows], self.widths), references, pattern, length, relevance)
+                yield pattern, rows, near, own[rows]
 
     def _left(self, target: str, pattern: Tensor) -> Tensor:
         """What the regression leaves of every kept row without its group, at unit mean square."""
-        key = (tuple(pattern.tolist()), target)
-        if key not in self._residuals:
+
+        def compute() -> Tensor:
             column = list(self.widths).index(target)
             inverse, dual = self._inverse(column, pattern), self._dual(target, pattern)
-            left = torch.zeros_like(dual)
-            for rows in _members(self.groups[self.known[:, column]]):
-                left[rows] = torch.linalg.solve(inverse[rows][:, rows], dual[rows])
-            self._residuals[key] = (left / left.square().mean().sqrt().clamp(min=1e-9)).float()
-        return self._residuals[key]
+            left = without_groups(inverse, dual, members(self.groups[self.known[:, column]]))
+            return (left / left.square().mean().sqrt().clamp(min=1e-9)).float()
+
+        return self._solved.get(("left", target, *pattern.tolist()), compute)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        names = ("latents", "known", "ids", "groups", "patterns", "lengths", "ridges")
+        names = ("latents", "known", "ids", "groups", "patterns", "lengths", "ridges", "relevance")
         load_sizes(self, names, state_dict, prefix)
         self.forget()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _references(self, known: Tensor) -> _Rows:
+    def references(self, known: Tensor) -> Rows:
         """The kept rows that know a target."""
         key, kept = known.cpu().numpy().tobytes(), self._last_references
         if kept is not None and kept[0] == key:
             return kept[1]
-        references = _Rows(self.latents[known].double(), self.widths)
+        references = Rows(self.latents[known].double(), self.widths)
         self._last_references = (key, references)
         return references
 
@@ -251,40 +258,59 @@ class KernelConditional(nn.Module):
         return same_id | (_codes(groups).to(self.groups.device).unsqueeze(1) == self.groups)
 
     def _regress(self, target: str, pattern: Tensor, near: Tensor, own: Tensor) -> Tensor:
+        if not bool(own.any()):
+            predicted: Tensor = near @ self._dual(target, pattern)
+            return predicted.float()
+        inverse = self._inverse(list(self.widths).index(target), pattern)
         dual = self._dual(target, pattern)
-        predicted: Tensor = near @ dual
-        if bool(own.any()):
-            inverse = self._inverse(list(self.widths).index(target), pattern)
-            predicted = predicted - _own_share(near @ inverse, inverse, dual, own)
+        predicted = near @ dual - own_share(near @ inverse, inverse, dual, own)
         return predicted.float()
 
     def _dual(self, target: str, pattern: Tensor) -> Tensor:
         """K^-1 y of the kept rows that know the target."""
-        key = (tuple(pattern.tolist()), target)
-        if key not in self._solved:
-            column = list(self.widths).index(target)
-            truth = self._references(self.known[:, column]).parts[target]
-            self._solved[key] = self._inverse(column, pattern) @ truth
-        return self._solved[key]
 
-    def _inverse(self, column: int, pattern: Tensor) -> Tensor:
-        key = (tuple(pattern.tolist()), column)
-        kept = self._last_inverse
+        def compute() -> Tensor:
+            column = list(self.widths).index(target)
+            truth = self.references(self.known[:, column]).parts[target]
+            key, kept = self._system(column, pattern), self._last_inverse
+            # in training the kept rows themselves are asked about: their inverse is needed anyway
+            if self.training or (kept is not None and kept[0] == key):
+                return self._inverse(column, pattern) @ truth
+            return torch.cholesky_solve(truth, self._factor(column, pattern))
+
+        return self._solved.get(("dual", target, *pattern.tolist()), compute)
+
+    def _system(self, column: int, pattern: Tensor) -> _SystemKey:
+        known = self.known[:, column].cpu().numpy().tobytes()
+        length, ridge, relevance = self._chosen(column, pattern)
+        return tuple(pattern.tolist()), known, length, ridge, tuple(relevance.tolist())
+
+    def _factor(self, column: int, pattern: Tensor) -> Tensor:
+        """The Cholesky factor of K, the kernel of the kept rows with the ridge."""
+        key, kept = self._system(column, pattern), self._last_factor
         if kept is not None and kept[0] == key:
             return kept[1]
-        references = self._references(self.known[:, column])
-        length, ridge = self._chosen(column, pattern)
-        kernel = _kernel(self._distances(references, references, pattern), length)
+        references = self.references(self.known[:, column])
+        length, ridge, relevance = self._chosen(column, pattern)
+        kernel = self._kernel(references, references, pattern, length, relevance)
         kernel.diagonal().add_(ridge)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
+        factor: Tensor = torch.linalg.cholesky(kernel)
+        self._last_factor = (key, factor)
+        return factor
+
+    def _inverse(self, column: int, pattern: Tensor) -> Tensor:
+        key, kept = self._system(column, pattern), self._last_inverse
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        inverse = torch.cholesky_inverse(self._factor(column, pattern))
         self._last_inverse = (key, inverse)
         return inverse
 
     def forget(self) -> None:
         """Forget what was solved: for other rows, other settings, or on another device."""
         self._solved.clear()
-        self._residuals.clear()
         self._last_references = None
+        self._last_factor = None
         self._last_inverse = None
 
     def _apply(self, *arguments: Any, **settings: Any) -> KernelConditional:
@@ -292,29 +318,10 @@ class KernelConditional(nn.Module):
         super()._apply(*arguments, **settings)  # type: ignore[no-untyped-call]
         return self
 
-    def _distances(self, left: _Rows, right: _Rows, pattern: Tensor) -> Tensor:
-        """Squared distances in each observed modality, over its spread: (modalities, left, right)."""
-        parts = []
-        for column, name in enumerate(self.widths):
-            if bool(pattern[column]):
-                a, b = left.parts[name], right.parts[name]
-                squares = left.squares(name).unsqueeze(1) + right.squares(name) - 2 * a @ b.T
-                parts.append(squares.clamp(min=0) / self.spreads[column])
-        return torch.stack(parts)
-
-
-class _Rows:
-    """Latents by modality; the squares that distances take of them are summed once."""
-
-    def __init__(self, latents: Float[Tensor, "row latent"], widths: Mapping[str, int]) -> None:
-        self.parts = dict(zip(widths, torch.split(latents, list(widths.values()), dim=1), strict=True))
-        self._squares: dict[str, Tensor] = {}
-
-    def squares(self, name: str) -> Float[Tensor, " row"]:
-        """The squared length of every row."""
-        if name not in self._squares:
-            self._squares[name] = self.parts[name].square().sum(1)
-        return self._squares[name]
+    def _kernel(self, left: Rows, right: Rows, pattern: Tensor, length: float, relevance: Tensor) -> Tensor:
+        """The kernel of rows with others, (left, right)."""
+        parts = (squared_distances(block, right, pattern, self.spreads) for block in left.blocks(BLOCK))
+        return torch.cat([matern_kernel(part, length, relevance) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -340,66 +347,6 @@ class AlikeRows:
             place = order.gather(1, (ranks[rows] % allowed.clamp(min=1)).unsqueeze(1)).squeeze(1)
             out[rows] = left[place] * (allowed > 0).unsqueeze(1)
         return out
-
-
-def _kernel(distances: Float[Tensor, "modality left right"], length: float) -> Float[Tensor, "left right"]:
-    """Matérn, smoothness 3/2: of all modalities together, and of each alone."""
-    together = _matern(distances.mean(0), length)
-    return together if len(distances) == 1 else (together + _matern(distances, length).mean(0)) / 2
-
-
-def _matern(squared: Tensor, length: float) -> Tensor:
-    scaled = (3 * squared).sqrt() / length
-    return (1 + scaled) * torch.exp(-scaled)
-
-
-def _members(groups: Int[Tensor, " row"]) -> list[Int[Tensor, " member"]]:
-    """The rows of each group."""
-    order = groups.argsort(stable=True)
-    _, counts = torch.unique_consecutive(groups[order], return_counts=True)
-    return list(torch.split(order, counts.tolist()))
-
-
-def _left_out(
-    vectors: Float[Tensor, "row row"],
-    inverse: Float[Tensor, " row"],
-    dual: Float[Tensor, "row target"],
-    groups: Sequence[Int[Tensor, " _"]],
-) -> Float[Tensor, "row target"]:
-    """What is left of every row when its group is predicted from the others: (K^-1_GG)^-1 (K^-1 y)_G."""
-    if len(groups) == len(dual):
-        return dual / (vectors.square() @ inverse).unsqueeze(1)
-    left = torch.zeros_like(dual)
-    for rows in groups:
-        block = (vectors[rows] * inverse) @ vectors[rows].T
-        left[rows] = torch.linalg.solve(block, dual[rows])
-    return left
-
-
-def _own_share(
-    weights: Float[Tensor, "batch row"],
-    inverse: Float[Tensor, "row row"],
-    dual: Float[Tensor, "row latent"],
-    own: Bool[Tensor, "batch row"],
-) -> Float[Tensor, "batch latent"]:
-    """What a sample's own rows add to its prediction: w_G (K^-1_GG)^-1 (K^-1 y)_G.
-
-    K^-1 restricted to rows G is the inverse of their covariance given all others, so what is left after
-    subtracting this is the regression without them.
-    """
-    share = torch.zeros(len(weights), dual.shape[1], dtype=dual.dtype, device=dual.device)
-    counts = own.sum(dim=1)
-    batch, row = own[counts == 1].nonzero().unbind(1)
-    batch = (counts == 1).nonzero().squeeze(1)[batch]
-    share[batch] = (weights[batch, row] / inverse[row, row]).unsqueeze(1) * dual[row]
-    several = (counts > 1).nonzero().squeeze(1)
-    sets, member = torch.unique(own[several], dim=0, return_inverse=True)
-    for index, of_set in enumerate(sets):
-        rows = of_set.nonzero().squeeze(1)
-        batch = several[member == index]
-        left = torch.linalg.solve(inverse[rows][:, rows], dual[rows])
-        share[batch] = weights[batch][:, rows] @ left
-    return share
 
 
 def _rounded(latents: Float[Tensor, "row latent"]) -> Float16[Tensor, "row latent"]:

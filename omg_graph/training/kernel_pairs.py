@@ -12,6 +12,7 @@ from torch import Tensor
 
 from omg_graph.executor.gaussian import GaussianConditional
 from omg_graph.executor.kernel import KernelConditional
+from omg_graph.executor.kernel_tuning import tune_kernel
 from omg_graph.samples.dataset import BoolArray, Split
 from omg_graph.seeding import derived_seed
 from omg_graph.training.patterns import PatternPool
@@ -72,8 +73,9 @@ def kept_and_tuned(
         _keep(inputs, known, split, rows_drawn(split.ids, count, seed, purpose))
         for count in (rows, min(rows, TUNING_ROWS))
     )
-    tuned.tune(patterns, targets)
+    tune_kernel(tuned, patterns, targets)
     kept.patterns, kept.lengths, kept.ridges = tuned.patterns, tuned.lengths, tuned.ridges
+    kept.relevance = tuned.relevance
     return kept
 
 

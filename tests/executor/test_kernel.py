@@ -8,7 +8,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from torch import Tensor
 
-from omg_graph.executor.kernel import LENGTHS, RIDGES, KernelConditional
+from omg_graph.executor import kernel as kernel_module
+from omg_graph.executor.kernel import KernelConditional
+from omg_graph.executor.kernel_tuning import LENGTHS, RIDGES, _spread_relevance, tune_kernel
+from omg_graph.executor.tensor_cache import TensorCache
 from omg_graph.seeding import generator
 
 WIDTHS = {"a": 3, "b": 2, "c.d": 1}
@@ -41,6 +44,7 @@ def rounded(values: dict[str, Tensor]) -> dict[str, Tensor]:
 def set_ridge(model: KernelConditional, ridge: float = 0.05) -> None:
     model.patterns = torch.tensor([[True, False, False]])
     model.lengths, model.ridges = torch.ones(1, 3), torch.full((1, 3), ridge)
+    model.relevance = torch.ones(1, 3, 3)
 
 
 def showing(pattern: list[bool], count: int = ROWS) -> Tensor:
@@ -128,7 +132,7 @@ def test_a_row_alone_is_the_row_in_its_batch(pattern: list[bool]) -> None:
 def test_tuning_learns_what_there_is_and_shrinks_what_there_is_not() -> None:
     """b follows from a, and c.d from nothing: there the strongest ridge predicts best."""
     model = kept()
-    model.tune(torch.tensor([[True, False, False], [True, False, True], [True, True, False]]))
+    tune_kernel(model, torch.tensor([[True, False, False], [True, False, True], [True, True, False]]))
     assert float(model.ridges[0, 1]) <= 1.0
     assert float(model.ridges[0, 2]) >= 10.0
     new = rows(4)
@@ -139,7 +143,7 @@ def test_tuning_learns_what_there_is_and_shrinks_what_there_is_not() -> None:
 def test_tuning_finds_the_smallest_error_without_own_groups() -> None:
     """What was chosen beats every other candidate when rows are predicted without their groups."""
     model, pattern = kept(), [True, False, True]
-    model.tune(torch.tensor([pattern]), ["b"])
+    tune_kernel(model, torch.tensor([pattern]), ["b"])
     chosen = (float(model.lengths[0, 1]), float(model.ridges[0, 1]))
     errors = {}
     for length, ridge in product(LENGTHS, RIDGES):
@@ -161,6 +165,7 @@ def test_an_observed_set_takes_what_the_most_alike_took() -> None:
     model = kept()
     model.patterns = torch.tensor([[True, False, False], [True, False, True], [True, True, True]])
     model.lengths, model.ridges = torch.tensor([[1.0], [2.0], [4.0]]).expand(3, 3), torch.ones(3, 3)
+    model.relevance = torch.ones(3, 3, 3)
     assert model._chosen(1, torch.tensor([True, False, True]))[0] == 2.0
     assert model._chosen(1, torch.tensor([False, False, True]))[0] == 2.0
     assert model._chosen(1, torch.tensor([True, False, False]))[0] == 1.0
@@ -220,12 +225,64 @@ def test_a_neighbour_is_the_same_alone_and_in_a_batch() -> None:
         assert torch.equal(alone[0], together[row])
 
 
+def test_samples_that_observe_the_target_get_zeros() -> None:
+    model, latents = kept(), rows()
+    pattern = torch.tensor([[True, True, False], [True, False, True]]).repeat(ROWS // 2, 1)
+    together = model.predict("b", latents, pattern, IDS, GROUPS)
+    assert not together[pattern[:, 1]].any()
+    alone = model.predict("b", latents, showing([True, False, True]), IDS, GROUPS)
+    assert torch.allclose(together[~pattern[:, 1]], alone[~pattern[:, 1]], atol=1e-6)
+    assert not model.alike_rows("b", latents, pattern, NEW, NEW).residuals(FIRST)[pattern[:, 1]].any()
+
+
+def test_new_samples_are_predicted_alike_without_the_inverse() -> None:
+    """In use a system is solved for its right side alone; in training its inverse is at hand."""
+    training, used = kept().train(), kept().eval()
+    for pattern, target in product(([True, False, True], [True, False, False]), ("b", "c.d")):
+        one, other = (m.predict(target, rows(5), showing(pattern), NEW, NEW) for m in (training, used))
+        assert torch.allclose(one, other, atol=1e-6)
+    assert training._last_inverse is not None
+    assert used._last_inverse is None
+    own = used.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
+    assert torch.allclose(own, training.predict("b", rows(), showing([True, False, True]), IDS, GROUPS))
+
+
+def test_what_is_kept_of_solutions_changes_no_result() -> None:
+    model, forgetful = kept(), kept()
+    forgetful._solved = TensorCache(3000)
+    for pattern, target in product(PATTERNS * 2, WIDTHS):
+        asked = (target, rows(5), showing(pattern), NEW, NEW)
+        assert torch.allclose(model.predict(*asked), forgetful.predict(*asked), atol=1e-6)
+        one, other = (m.alike_rows(*asked).residuals(FIRST) for m in (model, forgetful))
+        assert torch.allclose(one, other, atol=1e-5)
+        assert forgetful._solved.held_bytes <= 3000
+    assert len(forgetful._solved) < len(model._solved)
+
+
+def test_a_kernel_is_the_same_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = showing([True, True, False])
+    whole = kept().predict("c.d", rows(5), pattern, NEW, NEW)
+    monkeypatch.setattr(kernel_module, "BLOCK", 7)
+    assert torch.allclose(kept().predict("c.d", rows(5), pattern, NEW, NEW), whole, atol=1e-6)
+
+
+def test_rows_in_groups_of_their_own_are_left_out_one_by_one() -> None:
+    """Some alone and some together give what each gives by itself."""
+    mixed = tuple(name if row < 24 else f"group{row // 3}" for row, name in enumerate(IDS))
+    model, latents = kept(groups=mixed), rows()
+    pattern = [True, False, True]
+    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, mixed)
+    unit = left / left.square().mean().sqrt()
+    assert torch.allclose(model._left("b", torch.tensor(pattern)), unit, atol=1e-3)
+
+
 def test_nothing_solved_survives_a_move() -> None:
     model = kept()
     model.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
     assert model._solved
     model.to("meta")
     assert not model._solved
+    assert model._last_factor is None
     assert model._last_inverse is None
     assert model._last_references is None
 
@@ -235,3 +292,64 @@ def test_what_half_precision_cannot_hold_stays_finite() -> None:
     values["a"][0] = 1e6
     model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, GROUPS)
     assert bool(model.predict("b", values, showing([True, False, True]), IDS, GROUPS).isfinite().all())
+
+
+def test_a_modality_that_says_nothing_of_who_is_alike_loses_relevance() -> None:
+    source = generator("relevance")
+    count = 200
+    a, noise = torch.randn(count, 3, generator=source), torch.randn(count, 2, generator=source)
+    latents = {"a": a, "b": 3 * noise, "c.d": torch.sin(2 * a[:, :1])}
+    names = tuple(f"row{row}" for row in range(count))
+    every = torch.ones(count, 3, dtype=torch.bool)
+    model = KernelConditional.keep(latents, every, names, names)
+    tune_kernel(model, torch.tensor([[True, False, False], [True, True, False]]), ["c.d"])
+    assert model.relevance[1, 2, 0] == 1
+    assert float(model.relevance[1, 2, 1]) < 0.1
+    assert torch.equal(model.relevance[0, 2, :1], torch.ones(1))  # alone there is nothing to weigh it against
+    observed = torch.tensor([[True, True, False]]).expand(count, 3)
+    weighed = model.predict("c.d", latents, observed, names, names)
+    model.relevance = torch.ones_like(model.relevance)
+    model.forget()
+    alike = model.predict("c.d", latents, observed, names, names)
+    errors = [float((guess - latents["c.d"]).square().mean()) for guess in (weighed, alike)]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_modalities_that_tell_alike_count_alike() -> None:
+    """What a search could gain by chance is left."""
+    source = generator("alike")
+    hidden = torch.randn(150, 1, generator=source)
+    noisy = [hidden + 0.5 * torch.randn(150, 1, generator=source) for _ in range(2)]
+    latents = {"a": noisy[0], "b": noisy[1], "c": hidden}
+    names = tuple(f"row{row}" for row in range(150))
+    model = KernelConditional.keep(latents, torch.ones(150, 3, dtype=torch.bool), names, names)
+    tune_kernel(model, torch.tensor([[True, True, False]]), ["c"])
+    assert torch.equal(model.relevance, torch.ones(1, 3, 3))
+
+
+def test_relevance_of_a_set_that_was_not_tuned_is_that_of_the_sets_that_were() -> None:
+    model = kept()
+    model.patterns = torch.tensor([[True, False, False], [True, False, True]])
+    model.relevance = torch.ones(2, 3, 3)
+    model.relevance[1, 1] = torch.tensor([1.0, 1.0, 0.25])
+    _spread_relevance(model, 1)
+    assert model.relevance[:, 1].tolist() == [[1, 1, 0.25], [1, 1, 0.25]]
+
+
+def test_more_rows_are_as_if_they_had_been_kept_from_the_start() -> None:
+    latents, every = rows(), torch.ones(ROWS, 3, dtype=torch.bool)
+    every[40:, 1] = False
+    first = {name: value[:30] for name, value in latents.items()}
+    model = KernelConditional.keep(first, every[:30], IDS[:30], GROUPS[:30])
+    whole = KernelConditional.keep(latents, every, IDS, GROUPS)
+    whole.spreads.copy_(model.spreads)
+    for one in (model, whole):
+        set_ridge(one)
+    extended = model.extended(latents, every, IDS, GROUPS)
+    pattern = showing([True, False, True])
+    assert torch.allclose(
+        extended.predict("b", rows(5), pattern, NEW, NEW), whole.predict("b", rows(5), pattern, NEW, NEW)
+    )
+    assert len(model.known) == 30
+    assert model.extended(first, every[:30], IDS[:30], GROUPS[:30]) is model
+    assert len(model.extended(latents, every, IDS, GROUPS, most=5).known) == 35
