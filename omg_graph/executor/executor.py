@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import Prediction, SamplerName
 from omg_graph.executor.gaussian import GaussianConditional
 from omg_graph.executor.kernel import AlikeRows, KernelConditional
+from omg_graph.executor.planned import PlannedConditional
 from omg_graph.executor.sampling import DenoisingPath, StepCallback, denoise
 from omg_graph.executor.task import TaskHead, TaskHeadConfig
 from omg_graph.samples.dataset import ModalitySpec
@@ -118,6 +120,7 @@ class Executor(nn.Module):
             joint_layers=config.joint_layers,
         )
         self.gaussian = GaussianConditional(widths)
+        self.planned = PlannedConditional(widths)
         self.kernel = KernelConditional(widths)
         self.anchor = Anchor(self.names, config.anchor)
         self.alignment = PerModality(
@@ -140,6 +143,36 @@ class Executor(nn.Module):
         """Give the executor a task head."""
         self.task = TaskHead(config)
 
+    def with_rows(
+        self,
+        latents: dict[str, Float[Tensor, "row _"]],
+        known: Bool[Tensor, "row modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> Executor:
+        """The same executor, whose kernel regression goes on more rows; all else is shared.
+
+        Args:
+            latents: Every modality's latents, anything where not known.
+            known: Which of it is known.
+            ids: The rows' ids; rows that are kept already add nothing.
+            groups: The rows' groups.
+        """
+        if not self.anchor.uses("kernel"):
+            return self
+        filled = {
+            name: torch.where(
+                known[:, column : column + 1], value, self.gaussian.predict(name, latents, known)
+            )
+            for column, (name, value) in enumerate(latents.items())
+        }
+        kernel = self.kernel.extended(filled, known, ids, groups)
+        if kernel is self.kernel:
+            return self
+        extended = copy(self)
+        extended._modules = {**self._modules, "kernel": kernel}
+        return extended
+
     def anchors(self, batch: ExecutorInput) -> dict[str, Float[Tensor, "batch _"]]:
         """The anchor of every modality, in latent units; zero where it is observed."""
         out = {}
@@ -153,7 +186,7 @@ class Executor(nn.Module):
         if part == "evidence" or not self.anchor.uses(part):
             return batch.evidence[name]
         if part == "gaussian":
-            return self.gaussian.predict(name, batch.latents, batch.observed)
+            return self.planned.predict(self.gaussian, name, batch.latents, batch.observed, batch.plan)
         return self.kernel.predict(name, batch.latents, batch.observed, batch.ids, batch.groups)
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:

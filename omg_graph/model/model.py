@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omg_graph.encoders.hidden_states import HiddenStates
+from omg_graph.encoders.hidden_states import HiddenStates, ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import DeviceError
@@ -55,6 +55,8 @@ class Model:
     """A large language model's, where psi reads them."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     custom_retriever: Retriever | None = None
+    trained: tuple[Executor, frozenset[str]] | None = None
+    """The executor as trained and the ids of the entries it came with, once it has been given others."""
 
     @property
     def retriever(self) -> Retriever:
@@ -87,11 +89,23 @@ class Model:
     def with_knowledge_base(self, kb: KnowledgeBase) -> Model:
         """The same model over other entries.
 
+        Entries that it wasn't trained on serve as evidence, and as rows of the anchor's kernel regression.
+
         Raises:
             KnowledgeBaseError: if another model made them.
         """
         kb.require(self.manifest.components, self.views, self.latent_space.widths, self.config.shared_width)
-        return replace(self, knowledge_base=kb, custom_retriever=None)
+        trained, own = self.trained or (self.executor, frozenset(self.knowledge_base.ids))
+        executor, later = trained, np.array([entry_id not in own for entry_id in kb.ids], dtype=np.bool_)
+        if self.config.retrieval.source != "none" and later.any():
+            entries = kb.take(np.flatnonzero(later))
+            names, device = executor.names, self.device
+            latents = {name: torch.from_numpy(entries.values[name]).to(device) for name in names}
+            known = torch.stack([torch.from_numpy(entries.has_value[name]) for name in names], dim=1)
+            executor = trained.with_rows(latents, known.to(device), entries.ids, entries.groups)
+        return replace(
+            self, knowledge_base=kb, custom_retriever=None, executor=executor, trained=(trained, own)
+        )
 
     def with_planning(self, **changes: Any) -> Model:
         """The same model, its plans drawn otherwise.
@@ -111,7 +125,14 @@ class Model:
         return replace(self, custom_retriever=retriever)
 
     def to(self, device: torch.device) -> Model:
-        """The same model with its networks on a device; this one's stay where they are."""
+        """The same model with its networks on a device, its thinker too; this one's stay where they are."""
+        if self.hidden_states is not None and (states := self.hidden_states.on(device)) != self.hidden_states:
+            text_encoder = self.text_encoder
+            if isinstance(text_encoder.encoder, ThinkerTextEncoder):  # psi and g read through one thinker
+                text_encoder = replace(
+                    text_encoder, encoder=ThinkerTextEncoder(states, text_encoder.encoder.centre)
+                )
+            return replace(self, hidden_states=states, text_encoder=text_encoder).to(device)
         if device == self.device:
             return self
         encoder, projection, executor = deepcopy((self.encoder, self.projection, self.executor))
@@ -120,8 +141,15 @@ class Model:
             reader = replace(reader, kernel=deepcopy(reader.kernel).to(device))
         for module in (encoder, projection, executor):
             module.to(device)
+        trained = self.trained and (deepcopy(self.trained[0]).to(device), self.trained[1])
         return replace(
-            self, encoder=encoder, projection=projection, executor=executor, reader=reader, device=device
+            self,
+            encoder=encoder,
+            projection=projection,
+            executor=executor,
+            reader=reader,
+            device=device,
+            trained=trained,
         )
 
 

@@ -38,6 +38,11 @@ class QueryProjection(nn.Module):
         self.owners: Tensor
         self.register_buffer("scale", torch.cat(lengths), persistent=False)
 
+    def set_scales(self, scales: Float[Tensor, " view"]) -> None:
+        """Scale the views of the raw query by these, all above zero."""
+        with torch.no_grad():
+            self.view_scales.copy_(scales.log() / SCALE_SPEED)
+
     def correction(
         self,
         observation_embedding: Float[Tensor, "batch observation"],

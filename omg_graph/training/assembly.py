@@ -36,6 +36,7 @@ def executor_trainer(
         if config.task is not None:
             executor.add_task(config.task)
     executor.gaussian = prepared.gaussian
+    executor.planned = prepared.planned
     executor.kernel = prepared.kernel
     # on the CPU, where the pairs are; the trainer then moves the executor to its device, anchor and all
     fit_anchor(executor, prepared)
@@ -51,7 +52,7 @@ def executor_trainer(
         weights=run.config.objective,
         settings=run.config.optimiser,
         seed=run.seed,
-        train_projection=prepared.projection.kept,
+        train_projection=prepared.projection.corrected,
         device=run.device,
     )
 
@@ -68,7 +69,7 @@ def train_executor(run: RunData, trainer: ExecutorTrainer) -> dict[str, Any]:
         starts = fit_start(trainer)
         refit = None
         if run.config.task.refit:
-            refit = fit_task(trainer, run.config.task, run.seed, run.told("task head"))
+            refit = fit_task(trainer, run.config.task, run.seed, run.told("task head"), run.workspace)
         calibration = calibrate(trainer) if run.config.task.calibrate else None
         head = trainer.executor.task
         networks = None if head is None else head.config.direct

@@ -128,6 +128,8 @@ class AnchorSettings(Settings):
 
     rows: int = Field(default=2000, ge=2)
     """Training rows that the kernel conditional keeps at most, drawn by the seed; costs grow cubically."""
+    plan: bool = True
+    """Whether the Gaussian conditional reads the plan, where that helps held-out rows."""
 
 
 class OptimiserSettings(Settings):

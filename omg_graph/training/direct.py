@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.executor.direct import VALENCE_COLUMNS, DirectHeadConfig
+from omg_graph.executor.direct import VALENCE_COLUMNS, DirectHead, DirectHeadConfig
 from omg_graph.executor.task import TaskHead
 from omg_graph.seeding import seeded
 from omg_graph.training.config import DirectSettings
 from omg_graph.training.execution import ExecutorTrainer
 from omg_graph.training.fitting import EpochCallback, FitSettings, fit
 from omg_graph.training.pairs import IntArray, PairData, labels_of
+from omg_graph.training.workspace import Workspace
 
+STAGE = "direct"
 SHARES = (0.0, 0.25, 0.5, 0.75)
 TOLERANCE = 0.002
 """By so much of itself the loss has to fall for the networks to be kept."""
@@ -30,6 +32,7 @@ def fit_direct(
     checked: IntArray,
     seed: int,
     on_epoch: EpochCallback | None = None,
+    workspace: Workspace | None = None,
 ) -> dict[str, Any]:
     """Give the finished task head a direct head, unless validation rows are better off without one.
 
@@ -40,6 +43,8 @@ def fit_direct(
         checked: These pairs, of validation rows with a label; where there are none the share is one half.
         seed: Of first weights, patterns and order.
         on_epoch: Told of every epoch.
+        workspace: Where the fitted networks are kept: they read nothing of executor or head, so that runs
+            which differ in these alone can share them. None to keep nothing.
 
     Returns:
         The share, the loss at each share, and the networks' epochs.
@@ -48,10 +53,17 @@ def fit_direct(
     if plain is None or trainer.training.label is None:
         raise ValueError("a labelled split and a task head are needed")
     head = _with_networks(plain, trainer.training, settings, seed)
-    epochs = [
-        _fit_member(head, trainer, settings, member, checked, seed, on_epoch)
-        for member in range(settings.members)
-    ]
+    if workspace is not None and workspace.has(STAGE):
+        tensors, facts = workspace.load(STAGE)
+        _networks(head).load_state_dict(tensors)
+        epochs = facts["epochs"]
+    else:
+        epochs = [
+            _fit_member(head, trainer, settings, member, checked, seed, on_epoch)
+            for member in range(settings.members)
+        ]
+        if workspace is not None:
+            workspace.save(STAGE, _networks(head).state_dict(), {"epochs": epochs})
     head.eval()
     losses = _losses(head, trainer, outputs, checked)
     share = 0.5
@@ -93,9 +105,6 @@ def _fit_member(
     seed: int,
     on_epoch: EpochCallback | None,
 ) -> int:
-    direct = head.direct
-    if direct is None:
-        raise ValueError("a head with networks beside was expected")
     training = trainer.training
     labelled = ~labels_of(training).isnan().numpy()
 
@@ -108,7 +117,7 @@ def _fit_member(
         return np.asarray(pairs[labelled[training.pool.rows[pairs]]], dtype=np.int64)
 
     return fit(
-        direct.members[member],
+        _networks(head).members[member],
         lambda batch, _epoch: loss_of(training, batch),
         examples,
         FitSettings.of(settings),
@@ -123,12 +132,16 @@ def _votes(
     head: TaskHead, trainer: ExecutorTrainer, data: PairData, pairs: IntArray, members: slice = slice(None)
 ) -> Tensor:
     """(member, pair, output)."""
-    if head.direct is None:
-        raise ValueError("a head with networks beside was expected")
     rows, visible = data.rows(pairs), data.visible(pairs).to(trainer.device)
     latents = {name: value[rows].to(trainer.device) for name, value in data.latents.items()}
-    votes: Tensor = head.direct(latents, visible, data.visible_words(pairs, trainer.device), members)
+    votes: Tensor = _networks(head)(latents, visible, data.visible_words(pairs, trainer.device), members)
     return votes
+
+
+def _networks(head: TaskHead) -> DirectHead:
+    if head.direct is None:
+        raise ValueError("a head with networks beside was expected")
+    return head.direct
 
 
 def _losses(

@@ -17,11 +17,18 @@ from omg_graph.retriever.attention import (
 )
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.exclusion import OwnEntries
+from omg_graph.retriever.query import QueryProjection
 from omg_graph.training.config import RetrieverSettings
 from omg_graph.training.fitting import EpochCallback, FitSettings, fit
 from omg_graph.training.pairs import IntArray, PairData
 
 BLOCK = 256
+SCALE_STEP = 2.0
+"""Factor of one step of the search for scales."""
+SCALE_PAIRS = 384
+"""Training pairs on which they are searched."""
+SCALE_GAIN = 0.002
+"""By so much of itself the error has to fall for a step to be taken."""
 
 
 @dataclass
@@ -54,23 +61,30 @@ class EvidenceSource:
             has_view = torch.ones(len(pairs), 1, dtype=torch.bool)
         return self.projection(raw, data.observation[index], plan), has_view
 
-    def shortlist(self, data: PairData, plan_table: Tensor, *, fitted: bool) -> dict[str, Tensor]:
+    def shortlist(
+        self, data: PairData, plan_table: Tensor, *, fitted: bool, pairs: IntArray | None = None
+    ) -> dict[str, Tensor]:
         """Modality to (pairs, S): the best entries that have the modality, by exact search.
 
         Never the row itself, nor any of its group. A literal query (Eq. 7 as printed) says nothing before
         it is fitted: u_X itself, in whose space the keys lie, then stands in for it.
+
+        Args:
+            data: Pairs.
+            plan_table: The plan table.
+            fitted: Whether the query has been.
+            pairs: Those to search for, the tables having -1 elsewhere; all if None.
         """
-        pairs = np.arange(len(data.pool), dtype=np.int64)
+        wanted = np.arange(len(data.pool), dtype=np.int64) if pairs is None else pairs
         out: dict[str, Tensor] = {}
         shared: dict[bytes, Tensor] = {}
         for name, has in self.has_value.items():
             key = has.numpy().tobytes()
             if key not in shared:
-                blocks = [
-                    self._search(data, pairs[start : start + BLOCK], plan_table, has, fitted)
-                    for start in range(0, len(pairs), BLOCK)
-                ]
-                shared[key] = torch.cat(blocks)
+                shared[key] = torch.full((len(data.pool), self.settings.shortlist), -1)
+                for start in range(0, len(wanted), BLOCK):
+                    block = wanted[start : start + BLOCK]
+                    shared[key][torch.from_numpy(block)] = self._search(data, block, plan_table, has, fitted)
             out[name] = shared[key]
         return out
 
@@ -145,6 +159,9 @@ class ProjectionFit:
     """Whether the learned query was kept."""
 
     kept: bool
+    """Whether anything of it was: scales alone, or the correction too."""
+    corrected: bool
+    """Whether the correction was."""
     error_before: float
     """Squared error of E on validation rows, over that of the training mean, with the raw query."""
     error_after: float
@@ -178,7 +195,10 @@ def fit_projection(
     seed: int,
     on_epoch: EpochCallback | None = None,
 ) -> ProjectionFit:
-    """Metric learning of Eq. 7 with Eq. 9; a correction that doesn't help validation rows is set to zero."""
+    """Metric learning of Eq. 7 with Eq. 9: a scale for each view, then the correction.
+
+    Either is kept only if it helps validation rows.
+    """
     settings = source.settings
     # equal weights carry no gradient: the query is learned under Eq. 8's, however evidence is pooled later
     source = replace(source, settings=settings.model_copy(update={"aggregation": "attention"}))
@@ -192,9 +212,21 @@ def fit_projection(
 
     with torch.no_grad():
         before = validate()
-    initial = {name: value.clone() for name, value in source.projection.state_dict().items()}
     if settings.epochs == 0 or settings.query == "raw" or settings.source == "none":
-        return ProjectionFit(False, before, before)
+        return ProjectionFit(False, False, before, before)
+    initial = _copied(source.projection)
+    scaled = before
+    if settings.query == "corrected":
+        search_scales(source, training, plan_table)
+        with torch.no_grad():
+            _search_anew(source, (training, validation), plan_table)
+            scaled = validate()
+        if scaled < before:
+            initial = _copied(source.projection)
+        else:
+            source.projection.load_state_dict(initial)
+            _search_anew(source, (training, validation), plan_table)
+            scaled = before
     report = fit(
         source.projection,
         loss,
@@ -205,8 +237,53 @@ def fit_projection(
         validate=validate,
         on_epoch=on_epoch,
     )
-    after = float(report.validation_loss if report.validation_loss is not None else before)
-    kept = settings.query == "literal" or settings.keep == "always" or after < before
-    if not kept:
+    after = float(report.validation_loss if report.validation_loss is not None else scaled)
+    corrected = settings.query == "literal" or settings.keep == "always" or after < scaled
+    if not corrected:
         source.projection.load_state_dict(initial)
-    return ProjectionFit(kept, before, after)
+        after = scaled
+    return ProjectionFit(corrected or scaled < before, corrected, before, after)
+
+
+def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) -> Tensor:
+    """What each view counts in the query: the scales whose evidence errs least, found view by view.
+
+    With a view that tells nothing of who is alike, the entries found first are the wrong ones, and no
+    gradient comes from entries that weren't found. So every step searches anew, among all entries.
+
+    Returns:
+        The scales, (views,), which the source's projection then has.
+    """
+    projection = source.projection
+    if not isinstance(projection, QueryProjection):
+        raise TypeError(f"a projection with scales was expected, {type(projection).__name__} came")
+    pairs = data.pool.spaced(np.arange(len(data.pool), dtype=np.int64), SCALE_PAIRS)
+
+    def error(scales: Tensor) -> float:
+        projection.set_scales(scales)
+        found = source.shortlist(data, plan_table, fitted=True, pairs=pairs)
+        return float(evidence_error(source, replace(data, shortlist=found), pairs, plan_table)[0])
+
+    with torch.no_grad():
+        best = torch.ones(len(projection.view_scales))
+        least = error(best)
+        moved = True
+        while moved:
+            moved = False
+            for view in range(len(best)):
+                for factor in (1 / SCALE_STEP, SCALE_STEP):
+                    tried = best.clone()
+                    tried[view] *= factor
+                    if (changed := error(tried)) < least * (1 - SCALE_GAIN):
+                        best, least, moved = tried, changed, True
+        projection.set_scales(best)
+    return best
+
+
+def _search_anew(source: EvidenceSource, splits: tuple[PairData, ...], plan_table: Tensor) -> None:
+    for data in splits:
+        data.shortlist.update(source.shortlist(data, plan_table, fitted=True))
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}

@@ -19,6 +19,7 @@ from omg_graph.training.direct import fit_direct
 from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.pairs import IntArray, PairData, labelled_pairs, labels_of
+from omg_graph.training.workspace import Workspace
 
 BESIDE_READING = 0.1
 """Of the learning rate, where the head reads an estimate of the label. At the full rate u_X and slots are
@@ -35,7 +36,11 @@ class TaskFit:
 
 
 def fit_task(
-    trainer: ExecutorTrainer, settings: TaskSettings, seed: int, on_epoch: EpochCallback | None = None
+    trainer: ExecutorTrainer,
+    settings: TaskSettings,
+    seed: int,
+    on_epoch: EpochCallback | None = None,
+    workspace: Workspace | None = None,
 ) -> TaskFit | None:
     """Replace the jointly trained head by one that is chosen on L_task alone (Eq. 17).
 
@@ -99,7 +104,8 @@ def fit_task(
     if len(checked):
         with torch.no_grad():
             outputs = outputs_of(trainer.validation, validation, checked, places)
-    return TaskFit(report, fit_direct(trainer, settings.direct, outputs, checked, seed, on_epoch))
+    direct = fit_direct(trainer, settings.direct, outputs, checked, seed, on_epoch, workspace)
+    return TaskFit(report, direct)
 
 
 def _filled(trainer: ExecutorTrainer, data: PairData, pairs: IntArray) -> dict[str, Tensor]:

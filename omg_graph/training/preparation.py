@@ -13,6 +13,7 @@ from omg_graph.executor.executor import Executor
 from omg_graph.executor.gaussian import GaussianConditional
 from omg_graph.executor.kernel import KernelConditional
 from omg_graph.executor.latents import LatentSpace
+from omg_graph.executor.planned import PlannedConditional
 from omg_graph.model.conditions import PLAN_CONDITIONS, PlanCondition, query_plan
 from omg_graph.model.config import EvidenceSourceName
 from omg_graph.model.entries import make_entries
@@ -22,15 +23,15 @@ from omg_graph.model.reader import LabelReader
 from omg_graph.planner.schema import Plan
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.samples.dataset import Split
-from omg_graph.training.closed_forms import run_gaussian, run_kernel, run_reader
+from omg_graph.training.estimates import Estimates, PairEstimates
 from omg_graph.training.evidence import EvidenceSource, NoEvidence, ProjectionFit, fit_projection
-from omg_graph.training.fold_pairs import gaussian_pairs, plan_table
-from omg_graph.training.kernel_pairs import kernel_pairs, rows_drawn
+from omg_graph.training.fold_pairs import plan_table
+from omg_graph.training.kernel_pairs import rows_drawn
 from omg_graph.training.model_config import model_config
 from omg_graph.training.pairs import IntArray, PairData, chosen_pairs
 from omg_graph.training.patterns import PatternPool
+from omg_graph.training.planned_pairs import planned_pairs, run_planned
 from omg_graph.training.readers import Understanding
-from omg_graph.training.reading import reading_pairs
 from omg_graph.training.run import RunData
 from omg_graph.training.targets import label_tensor
 
@@ -51,6 +52,7 @@ class Prepared:
     plan_table: Tensor
     source: EvidenceSource
     gaussian: GaussianConditional
+    planned: PlannedConditional
     kernel: KernelConditional
     reader: LabelReader | None
     projection: ProjectionFit
@@ -82,10 +84,7 @@ def _pair_data(
     pool: PatternPool,
     observation: Tensor,
     plan_index: IntArray,
-    gaussian: dict[str, Tensor],
-    kernel: dict[str, Tensor],
-    reading: Tensor | None,
-    words: Tensor | None,
+    estimates: PairEstimates,
     condition: PlanCondition,
 ) -> PairData:
     """Pairs of one split, their shortlist still empty."""
@@ -107,38 +106,23 @@ def _pair_data(
         pool=pool,
         observation=observation,
         plan_index=torch.from_numpy(plan_index),
-        gaussian=gaussian,
-        kernel=kernel,
+        gaussian=estimates.gaussian,
+        kernel=estimates.kernel,
         shortlist={},
-        reading=reading,
-        words=words,
+        reading=estimates.reading,
+        words=estimates.words,
         condition=condition,
     )
 
 
-def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: KnowledgeBase) -> Prepared:
+def prepare_pairs(
+    run: RunData, space: LatentSpace, read: Understanding, kb: KnowledgeBase, estimates: Estimates
+) -> Prepared:
     """Everything that the executor trains on: evidence, anchors and their scales."""
     distinct, index, table = plan_table(
         run.choice.schema, run.text_encoder, read.training_plans + read.validation_plans
     )
     count = len(read.training_plans)
-    latents, known = space.encode(run.train), torch.from_numpy(run.train.mask())
-    gaussian = run_gaussian(run, latents, known)
-    # the Gaussian conditional of a training row comes from the other folds
-    train_gaussian = gaussian_pairs(gaussian, latents, known, run.folds, run.train_pool)
-    valid_known = torch.from_numpy(run.valid.mask())
-    valid_gaussian = gaussian_pairs(gaussian, space.encode(run.valid), valid_known, None, run.valid_pool)
-    run.progress("Gaussian conditional", 1, 1, None)
-    kernel = run_kernel(run, latents, gaussian)
-    train_kernel = kernel_pairs(kernel, latents, run.train, run.train_pool)
-    valid_kernel = kernel_pairs(kernel, space.encode(run.valid), run.valid, run.valid_pool)
-    run.progress("kernel conditional", 1, 1, None)
-    reader = run_reader(run, space)
-    train_reading = valid_reading = None
-    if reader is not None:
-        train_reading = reading_pairs(reader, latents, run.train, run.train_pool)
-        valid_reading = reading_pairs(reader, space.encode(run.valid), run.valid, run.valid_pool)
-        run.progress("label reader", 1, 1, None)
     condition = PLAN_CONDITIONS[run.config.planner.condition]
     training = _pair_data(
         run.train,
@@ -146,10 +130,7 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
         run.train_pool,
         read.training,
         index[:count],
-        train_gaussian,
-        train_kernel,
-        train_reading,
-        None if reader is None else reader.describe(run.train.raw_text, len(run.train)),
+        estimates.training,
         condition,
     )
     validation = _pair_data(
@@ -158,12 +139,13 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
         run.valid_pool,
         read.validation,
         index[count:],
-        valid_gaussian,
-        valid_kernel,
-        valid_reading,
-        None if reader is None else reader.describe(run.valid.raw_text, len(run.valid)),
+        estimates.validation,
         condition,
     )
+    gaussian = estimates.gaussian
+    planned = run_planned(run, gaussian, training, table)
+    training = planned_pairs(planned, gaussian, training, table, run.folds)
+    validation = planned_pairs(planned, gaussian, validation, table, None)
     settings = run.config.retriever
     source = SOURCES[settings.source](
         kb,
@@ -176,7 +158,19 @@ def prepare_pairs(run: RunData, space: LatentSpace, read: Understanding, kb: Kno
         data.shortlist.update(source.shortlist(data, table, fitted=False))
     run.progress("evidence", 1, 1, None)
     report = _projection(run, source, training, validation, table, checked)
-    return Prepared(training, validation, checked, table, source, gaussian, kernel, reader, report, distinct)
+    return Prepared(
+        training,
+        validation,
+        checked,
+        table,
+        source,
+        gaussian,
+        planned,
+        estimates.kernel,
+        estimates.reader,
+        report,
+        distinct,
+    )
 
 
 def _projection(

@@ -29,6 +29,7 @@ from omg_graph.training.assembly import assemble, executor_trainer, first_manife
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.encoders import require_raw_parts, text_encoder_maker, thinker_states
 from omg_graph.training.encoding import frame_filling, latent_space
+from omg_graph.training.estimates import Estimates, estimate_pairs
 from omg_graph.training.execution import ExecutorTrainer
 from omg_graph.training.folds import fold_of
 from omg_graph.training.preparation import Prepared, prepare_pairs, training_entries
@@ -113,6 +114,7 @@ class TrainingSession:
     def __post_init__(self) -> None:
         self.finished_before = False
         self.plans: TaughtPlans | None = None
+        self.estimates: Estimates | None = None
         self.output = Path(self.request.output)
         self.workspace = Workspace.beside(self.output)
         self.config: TrainingConfig = load_config(self.request.config, self.request.overrides)
@@ -160,7 +162,7 @@ class TrainingSession:
         require_raw_parts(self.hidden_states, train)
         self._open_workspace()
         self._share_stages(data, train, valid)
-        choice, valid_plans, self.lessons = self._taught(train, valid)
+        choice, valid_plans, self.lessons = self._taught(train, valid, data.sha256)
         source = request.source or data.path.name
         self.notes += [*data.notes, note, choice.note]
         if not any(valid_plans):
@@ -211,7 +213,7 @@ class TrainingSession:
             self.notes.append(f"trained for the missing rate {rate:g} alone; {realised:g} is realised")
 
     def _taught(
-        self, train: Split, valid: Split
+        self, train: Split, valid: Split, data: str
     ) -> tuple[SchemaChoice, tuple[Plan | None, ...], dict[str, Any]]:
         """The schema, the plans of training and validation rows, and who wrote them."""
         request = self.request
@@ -222,6 +224,11 @@ class TrainingSession:
         schema = load_schema(request.schema_file) if request.schema_file else self._choose(train).schema
         path = Path(request.plans)
         taught = read_plans(path, schema)
+        if taught.of_others(data):
+            raise DataError(
+                f"--plans {path}: plans of the rows of {request.data} were expected, these are of another "
+                "file's row numbers: write them for this one, or give both files a field 'id'"
+            )
         self.plans = taught
         lessons = [taught.lesson(split, schema, request.plan_target) for split in (train, valid)]
         if not any(lessons[0].plans):
@@ -327,7 +334,9 @@ class TrainingSession:
     def executor(self) -> None:
         """Evidence, anchor, and the executor under the whole objective."""
         kb = training_entries(self.run, self.space, self.read.encoder)
-        self.prepared: Prepared = prepare_pairs(self.run, self.space, self.read, kb)
+        if self.estimates is None:
+            self.estimates = estimate_pairs(self.run, self.space)
+        self.prepared: Prepared = prepare_pairs(self.run, self.space, self.read, kb, self.estimates)
         self.trainer: ExecutorTrainer = executor_trainer(self.run, self.space, self.read, self.prepared)
         self.report = train_executor(self.run, self.trainer)
 

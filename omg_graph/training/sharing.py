@@ -15,7 +15,7 @@ from typing import Any
 
 from omg_graph.model.folder import versions
 
-_LATER = ("name", "executor", "objective", "optimiser", "task")
+_LATER = ("name", "executor", "objective", "optimiser", "task", "anchor.plan")
 _ANCHOR = "anchor"
 _CONDITION = "planner.condition"
 _CHOICE_OF_PLANS = tuple(
@@ -56,6 +56,14 @@ _AFTER_STUDENT = (
 )
 """The student reads the label reading, and so what decides whether and how there is one."""
 
+_LABEL_ALONE = (
+    *_AFTER_STUDENT,
+    *_CHOICE_OF_PLANS,
+    *_STUDENT_ALONE,  # the annotator decides what the head predicts
+    _CONDITION,
+    "retriever",
+)
+
 UNREAD: dict[str, tuple[str, ...]] = {
     "codecs": (*_LATER, _ANCHOR, "missing_rate", "encoder", "planner", "retriever"),
     "psi": (
@@ -73,14 +81,8 @@ UNREAD: dict[str, tuple[str, ...]] = {
     "pairs": (*_AFTER_STUDENT, _CONDITION, "retriever"),
     "gaussian": (*_LATER, _ANCHOR, *_CHOICE_OF_PLANS, *_STUDENT, _CONDITION, "encoder", "retriever"),
     "kernel": (*_LATER, *_CHOICE_OF_PLANS, *_STUDENT, _CONDITION, "encoder", "retriever"),
-    "label-reader": (
-        *_AFTER_STUDENT,
-        *_CHOICE_OF_PLANS,
-        *_STUDENT_ALONE,  # the annotator decides what the head predicts
-        _CONDITION,
-        "encoder",
-        "retriever",
-    ),
+    "label-reader": (*_LABEL_ALONE, "encoder"),
+    "direct": _LABEL_ALONE,
     "query": _AFTER_STUDENT,
 }
 """Stages that can be shared, and the settings that each doesn't read.
@@ -91,15 +93,16 @@ rather than shared wrongly. The executor isn't among them: it reads everything.
 
 _FROM_STUDENT = ("student-fold", "pairs", "query")
 AFTER: dict[str, tuple[str, ...]] = {
-    "codecs": ("psi", "psi-fold", "student", *_FROM_STUDENT, "gaussian", "kernel", "label-reader"),
+    "codecs": ("psi", "psi-fold", "student", *_FROM_STUDENT, "gaussian", "kernel", "label-reader", "direct"),
     "psi": ("psi-fold", "student", *_FROM_STUDENT),
     "psi-fold": ("student", *_FROM_STUDENT),
     "student": _FROM_STUDENT,
     "student-fold": ("pairs", "query"),
     "pairs": ("query",),
-    "gaussian": ("kernel", "label-reader", "student", *_FROM_STUDENT),
+    "gaussian": ("kernel", "label-reader", "direct", "student", *_FROM_STUDENT),
     "kernel": (),
-    "label-reader": ("student", *_FROM_STUDENT),
+    "label-reader": ("direct", "student", *_FROM_STUDENT),
+    "direct": (),
     "query": (),
 }
 """The stages that are made from each."""
@@ -134,6 +137,10 @@ class SharedStages:
         self.own = {later for stage in own for later in (stage, *AFTER.get(stage, ()))}
         self._facts = {"rows": dict(rows), "versions": _versions()}
         self._settings, self._seed = settings, seed
+
+    def under(self, settings: Mapping[str, Any], own: Collection[str] = ()) -> SharedStages:
+        """The same folder, for a run of the same rows and seed under other settings."""
+        return SharedStages(self.folder, settings, self._facts["rows"], self._seed, own)
 
     def path(self, stage: str) -> Path | None:
         """Where a stage lies, made or not; None if it isn't shared."""

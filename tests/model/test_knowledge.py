@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from omg_graph.errors import DataError, KnowledgeBaseError
 from omg_graph.model.folder import load_model
@@ -96,3 +97,36 @@ def test_two_samples_of_one_id(model: Model, split: Split) -> None:
         build_knowledge_base(model, sources, name="x")
     with pytest.raises(KnowledgeBaseError, match="none came"):
         build_knowledge_base(model, [], name="x")
+
+
+def test_entries_that_came_later_are_rows_of_the_kernel_regression_too(model: Model, split: Split) -> None:
+    kb = build_knowledge_base(model, [EntrySource(split, "later")], name="later")
+    rows = len(model.executor.kernel.known)
+    more = model.with_knowledge_base(model.knowledge_base.extended(kb))
+    assert len(more.executor.kernel.known) == rows + len(split)
+    assert len(model.executor.kernel.known) == rows
+    assert more.executor.denoiser is model.executor.denoiser
+    back = more.with_knowledge_base(model.knowledge_base)
+    assert back.executor is model.executor
+    again = more.with_knowledge_base(kb)
+    assert len(again.executor.kernel.known) == rows + len(split)
+
+
+def test_a_later_entry_of_one_s_own_group_takes_no_part(model: Model, split: Split) -> None:
+    kb = build_knowledge_base(model, [EntrySource(split, "later")], name="later")
+    more = model.with_knowledge_base(model.knowledge_base.extended(kb))
+    latents = model.latent_space.encode(split)
+    target, pattern = model.names[0], torch.ones(6, len(model.names), dtype=torch.bool)
+    pattern[:, 0] = False
+
+    def predicted(one: Model, groups: tuple[str, ...]) -> torch.Tensor:
+        new = tuple(f"new{row}" for row in range(6))
+        return one.executor.kernel.predict(target, latents, pattern, new, groups)
+
+    nobody = tuple(f"nobody{row}" for row in range(6))
+    assert not torch.allclose(predicted(more, nobody), predicted(model, nobody), atol=1e-4)
+    only = model.with_knowledge_base(
+        model.knowledge_base.extended(kb.take([row for row in range(6) if split.groups[row] != "a"]))
+    )
+    of_a = ("a",) * 6
+    assert torch.allclose(predicted(more, of_a), predicted(only, of_a), atol=1e-4)

@@ -52,7 +52,7 @@ def test_what_another_run_made_is_taken_and_changes_nothing(
     settings = changed(tiny_settings, CHANGED)
     second = run(tiny_data_file, tmp_path / "second", settings, shared_stages=stages)
     alone = run(tiny_data_file, tmp_path / "alone", settings)
-    early = ["codecs", "psi", "psi-fold-0", "student", "student-fold-1", "gaussian", "label-reader"]
+    early = ["codecs", "psi", "psi-fold-0", "student", "student-fold-1", "gaussian", "label-reader", "direct"]
     for stage in [*early, "pairs", "query", "executor"]:
         files = [folder / f"{stage}.safetensors" for folder in (first, second, alone)]
         assert files[1].read_bytes() == files[2].read_bytes(), stage
@@ -124,6 +124,20 @@ def test_what_is_made_from_a_stage_of_one_s_own_is_one_s_own() -> None:
     assert stages_of(settings, own=("pairs",)).path("query") is None
     assert stages_of(settings).path("executor") is None
     assert AFTER.keys() == UNREAD.keys()
+
+
+def test_a_run_under_other_settings_shares_what_they_leave_alone() -> None:
+    settings = TrainingConfig().model_dump(mode="json")
+    shared = stages_of(settings)
+    for stage in UNREAD:
+        assert shared.under(settings).path(stage) == shared.path(stage)
+    other = shared.under(changed(settings, {"retriever": {"source": "none"}}), own=("psi",))
+    assert other.path("gaussian") == shared.path("gaussian")
+    assert other.path("label-reader") == shared.path("label-reader")
+    assert shared.under(changed(settings, {"retriever": {"source": "none"}})).path("query") != shared.path(
+        "query"
+    )
+    assert other.path("pairs") is None
 
 
 def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
