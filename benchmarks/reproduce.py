@@ -132,6 +132,7 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
         goals=prediction_goals("CMU-MOSI", PLAIN),
     )
     common: dict[str, Any] = {"data": folder / MOSI, "output": mosi.folder, "seeds": seeds, "epochs": epochs}
+    common["beside_paper"] = "mosi"
     common |= {"folds": 5, "keep_models": False} if full else {"split": "valid", "floors": "fast"}
     yield _ablation(
         "mosi",

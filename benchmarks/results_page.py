@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from goals import AVERAGE, METHOD, PATTERNS, Document, Goal
+from goals import ANCHOR, AVERAGE, METHOD, PATTERNS, Document, Goal
 from goals import table as goal_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -130,7 +130,7 @@ def _facts(document: Document, full: bool) -> list[str]:
 
 
 def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
-    """The method against plain conditional diffusion and against its best floor, every pattern averaged."""
+    """The method less plain conditional diffusion, the best floor and the anchor, every pattern averaged."""
     from omg_graph.ablation.page import RATES
     from omg_graph.evaluation.report import TITLES
 
@@ -149,10 +149,12 @@ def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
         lower = metric in ("nmse", "energy_score")
         known = {name: _averages(methods[name], "figures") for name in floors}
         ranked = sorted(
-            (name for name in floors if metric in known[name]),
+            (name for name in floors if metric in known[name] and name != ANCHOR),
             key=lambda name: known[name][metric]["value"] * (1 if lower else -1),
         )
-        for name in (*([chapter.plain] if chapter.plain in methods else []), *ranked[:1]):
+        for name in (chapter.plain, *ranked[:1], ANCHOR):
+            if name not in methods:
+                continue
             gap = _averages(methods[name], "differences").get(metric)
             if gap is None or gap["low"] is None:
                 continue

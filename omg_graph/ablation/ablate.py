@@ -6,7 +6,7 @@ import json
 
 from omg_graph.ablation.page import page
 from omg_graph.ablation.plots import draw_plots
-from omg_graph.ablation.results import AblationResults, collect, owners
+from omg_graph.ablation.results import AblationResults, Kept, collect, owners
 from omg_graph.ablation.runs import EVALUATIONS, AblationRequest, Progress, run_variant, seeds_of
 from omg_graph.ablation.variants import DEFAULT, SWAPS, VARIANTS, Swap, Variant, choose
 from omg_graph.errors import ConfigError
@@ -19,7 +19,8 @@ IDENTITY, RESULTS, TABLES, PLOTS = "request.json", "ablation.json", "ablation.md
 def ablate(request: AblationRequest, told: Progress) -> AblationResults:
     """Run what isn't finished yet, and write ``ablation.json``, ``ablation.md`` and plots.
 
-    Seed by seed, so that the tables are whole for the seeds that are done; they are written anew after each.
+    Seed by seed, so that the tables are whole for the seeds that are done. They are written anew after every
+    variant, plots after every seed.
 
     Args:
         request: what to run.
@@ -35,12 +36,15 @@ def ablate(request: AblationRequest, told: Progress) -> AblationResults:
     owner = owners(request)
     wanted = {owner[variant.name] for variant in variants}
     run = [variant for variant in VARIANTS if variant.name in wanted]
-    seeds = seeds_of(request)
+    seeds, kept = seeds_of(request), Kept()
     for number, seed in enumerate(seeds):
         for place, variant in enumerate(run):
             told("runs", number * len(run) + place, len(seeds) * len(run))
-            run_variant(request, variant, seed, told, swaps if variant.name == DEFAULT else ())
-        results = write_results(request, variants, swaps)
+            if run_variant(request, variant, seed, told, swaps if variant.name == DEFAULT else ()):
+                results = write_tables(request, variants, swaps, kept)
+        results = write_tables(request, variants, swaps, kept)
+        if plots_available():
+            draw_plots(results, request.output / PLOTS)
     told("runs", len(seeds) * len(run), len(seeds) * len(run))
     return results
 
@@ -56,14 +60,14 @@ def shown(
     )
 
 
-def write_results(request: AblationRequest, variants: list[Variant], swaps: list[Swap]) -> AblationResults:
-    """The results as far as there are any."""
-    results = collect(request, *shown(request, variants, swaps))
+def write_tables(
+    request: AblationRequest, variants: list[Variant], swaps: list[Swap], kept: Kept
+) -> AblationResults:
+    """The results as far as there are any, ``kept`` holding what an earlier call made of them."""
+    results = collect(request, *shown(request, variants, swaps), kept)
     output = request.output
     text = json.dumps(results.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(output / RESULTS, (text + "\n").encode())
-    if plots_available():
-        draw_plots(results, output / PLOTS)
     write_atomically(output / TABLES, page(results).encode())
     return results
 

@@ -10,6 +10,7 @@ from omg_graph.ablation.runs import PROTOCOLS
 from omg_graph.ablation.variants import DEFAULT, Part, Printed, Swap, Variant
 from omg_graph.evaluation.bootstrap import Interval
 from omg_graph.evaluation.comparison import Difference
+from omg_graph.evaluation.paper.beside import FAMILY, NAMES
 from omg_graph.evaluation.paper.tables import Dataset, paper_tables
 from omg_graph.evaluation.report import TITLES, figure_text, plain, table_head, table_line
 
@@ -24,7 +25,6 @@ HEADLINES = {
 """Metrics of the label that tables show, by family; ``nmse`` beside them."""
 RATES = frozenset({"acc2", "f1", "acc7", "acc3", "acc5", "accuracy", "macro_f1", "acc2_has0", "f1_has0"})
 """Metrics in percent, as the paper prints them."""
-PAPER: dict[Dataset, str] = {"mosi": "paper: CMU-MOSI", "mosei": "paper: CMU-MOSEI"}
 OURS = ("Ours", "Plan-Driven Retrieval")
 """What the paper's tables call its method."""
 SECTIONS: tuple[tuple[Part, str], ...] = (
@@ -69,6 +69,8 @@ def facts(results: AblationResults) -> list[str]:
     ]
     if request.folds is not None:
         told.append(f"cross-validated by group in {request.folds} folds, everything refitted in each")
+    if request.paper is not None and done is not None and results.family != FAMILY:
+        told.append(f"no paper beside: its figures are of sentiment, the metrics here are {results.family}")
     if results.reranked is not None:
         told.append(
             f"re-ranking (Eq. 5) chose another plan than the most probable one in "
@@ -84,7 +86,7 @@ def metrics_of(results: AblationResults) -> tuple[str, ...]:
 
 
 def section(results: AblationResults, part: Part, title: str) -> list[str]:
-    """One of the paper's figures or tables, with both protocols, and the paper's column for CMU-MOSI."""
+    """One of the paper's figures or tables, with both protocols, and the paper's column if asked for."""
     names = [
         name for name, entry in results.entries.items() if isinstance(entry, Variant) and part in entry.parts
     ]
@@ -95,16 +97,14 @@ def section(results: AblationResults, part: Part, title: str) -> list[str]:
         metrics = metrics_of(results)
         heads = ["variant", "seeds", *(f"{TITLES.get(m, m)}" for m in metrics)]
         heads += [f"Δ {TITLES.get(m, m)}" for m in metrics]
-        paper = protocol == "random" and results.family == "mosi"
-        heads += list(PAPER.values()) if paper else []
+        paper = results.request.paper if protocol == "random" and results.family == FAMILY else None
+        heads += [] if paper is None else [f"paper: {NAMES[paper]}"]
         lines += [f"**{protocol}**", "", *table_head(heads)]
         for name in names:
             entry = results.entries[name]
             row = _row(results, name, protocol, metrics)
             printed = entry.printed if isinstance(entry, Variant) else None
-            lines.append(
-                table_line([*row, *([_printed(printed, dataset) for dataset in PAPER] if paper else [])])
-            )
+            lines.append(table_line([*row, *([] if paper is None else [_printed(printed, paper)])]))
         lines.append("")
     lines += [f"- `{name}`: {results.entries[name].shows}" for name in names]
     return [*lines, ""]

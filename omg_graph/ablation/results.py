@@ -129,8 +129,31 @@ def owners(request: AblationRequest) -> dict[str, str]:
     return {variant.name: first.setdefault(request.digest_of(variant), variant.name) for variant in VARIANTS}
 
 
-def collect(request: AblationRequest, variants: Sequence[Variant], swaps: Sequence[Swap]) -> AblationResults:
-    """Read what there is and compare every variant with the method, by one set of resamples a protocol."""
+@dataclass
+class Kept:
+    """What ``collect`` has worked out already: more finished runs change no figure of those before."""
+
+    default: dict[str, tuple[tuple[int, ...], list[SampleTable]]] = field(default_factory=dict)
+    """Protocol to the method's seeds and tables, floors included."""
+    figures: dict[tuple[str, str, tuple[int, ...], tuple[int, ...]], Figures] = field(default_factory=dict)
+    """By protocol, variant or floor, its seeds and those of the method."""
+
+
+def collect(
+    request: AblationRequest,
+    variants: Sequence[Variant],
+    swaps: Sequence[Swap],
+    kept: Kept | None = None,
+) -> AblationResults:
+    """Read what there is and compare every variant with the method, by one set of resamples a protocol.
+
+    Args:
+        request: What was ablated on, and where its results are.
+        variants: What to show.
+        swaps: Swaps to show.
+        kept: Of earlier calls with the same request, and for later ones.
+    """
+    kept = Kept() if kept is None else kept
     owner = owners(request)
     entries: dict[str, Entry] = {variant.name: variant for variant in variants}
     entries |= {swap.name: swap for swap in swaps}
@@ -139,20 +162,34 @@ def collect(request: AblationRequest, variants: Sequence[Variant], swaps: Sequen
     figures: dict[str, dict[str, Figures]] = {name: {} for name in seeds}
     floors: dict[str, dict[str, Figures]] = {}
     for protocol in PROTOCOLS if DEFAULT in seeds else ():
-        tables = {name: _tables(request, owner.get(name, name), seeds[name], protocol) for name in seeds}
-        own = {name: methods_of(rows)[METHOD] for name, rows in tables.items()}
-        resamples = resamples_of([Results(name, rows) for name, rows in own.items()])
+        of_default = tuple(seeds[DEFAULT])
+        if kept.default.get(protocol, ((), []))[0] != of_default:
+            kept.default[protocol] = (of_default, _tables(request, DEFAULT, of_default, protocol))
+        methods = methods_of(kept.default[protocol][1])
+        default = methods[METHOD]
+        resamples = resamples_of([Results(DEFAULT, default)])  # of the same samples as every variant's
         results.notes[protocol] = resamples.note
-        groups = _groups(request.groups, own[DEFAULT])
-        statistics = statistics_of(own[DEFAULT])
-        results.metrics = tuple(dict.fromkeys([*results.metrics, *(s.name for s in statistics)]))
-        results.family = own[DEFAULT][0].family
-        for name, rows in own.items():
-            figures[name][protocol] = _figures(name, rows, own[DEFAULT], resamples, groups)
-        for method, rows in methods_of(tables[DEFAULT]).items():
-            if method != METHOD:
-                beside = _figures(method, rows, own[DEFAULT], resamples, groups)
-                floors.setdefault(method, {})[protocol] = beside
+        groups = _groups(request.groups, default)
+        results.metrics = tuple(
+            dict.fromkeys([*results.metrics, *(statistic.name for statistic in statistics_of(default))])
+        )
+        results.family = default[0].family
+        for name, of_name in seeds.items():
+            key = (protocol, name, tuple(of_name), of_default)
+            if key not in kept.figures:
+                rows = default
+                if name != DEFAULT:
+                    tables = _tables(request, owner.get(name, name), of_name, protocol)
+                    rows = methods_of(tables)[METHOD]
+                kept.figures[key] = _figures(name, rows, default, resamples, groups)
+            figures[name][protocol] = kept.figures[key]
+        for method, rows in methods.items():
+            key = (protocol, f"floor {method}", of_default, of_default)
+            if method == METHOD:
+                continue
+            if key not in kept.figures:
+                kept.figures[key] = _figures(method, rows, default, resamples, groups)
+            floors.setdefault(method, {})[protocol] = kept.figures[key]
     results.reranked = _reranked(request, seeds.get(DEFAULT, ()))
     results.measured = {
         name: Measured(name, tuple(seeds[name]), figures[name], _alias(owner, name)) for name in seeds

@@ -17,6 +17,7 @@ from omg_graph.ablation.gradients import GradientProbe
 from omg_graph.ablation.variants import DEFAULT, Swap, Variant
 from omg_graph.evaluation.evaluate import METRICS, EvaluationRequest, evaluate
 from omg_graph.evaluation.models import model_folders
+from omg_graph.evaluation.paper.tables import DATASETS, Dataset
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.samples.columns import FillNonfinite
 from omg_graph.training.config import TrainingConfig, load_config
@@ -65,6 +66,13 @@ class AblationRequest:
     fill_nonfinite: FillNonfinite | None = None
     text_encoder: Path | None = None
     keep_models: bool = True
+    beside_paper: Dataset | None = None
+    """The paper's data set whose figures stand beside; that of the recipe if None, and none without one."""
+
+    @property
+    def paper(self) -> Dataset | None:
+        """Whose printed figures to show: data of other people are no CMU-MOSI, whatever they look like."""
+        return self.beside_paper or next((name for name in DATASETS if name == self.config), None)
 
     def base(self) -> TrainingConfig:
         """The settings of the method itself."""
@@ -139,7 +147,7 @@ def is_measured(output: Path, name: str, seed: int) -> bool:
 
 def run_variant(
     request: AblationRequest, variant: Variant, seed: int, told: Progress, swaps: Sequence[Swap] = ()
-) -> None:
+) -> bool:
     """Train and measure a variant with one seed, and its swaps; what is finished isn't touched.
 
     Args:
@@ -148,11 +156,14 @@ def run_variant(
         seed: its seed.
         told: told how far it is.
         swaps: what is swapped in it afterwards.
+
+    Returns:
+        Whether anything was left to do.
     """
     output = request.output
     waiting = [swap for swap in swaps if not is_measured(output, swap.name, seed)]
     if is_measured(output, variant.name, seed) and not waiting:
-        return
+        return False
     folder = train_variant(request, variant, seed, told)
     if not is_measured(output, variant.name, seed):
         _measure(request, folder, variant.name, seed, told, floors=variant.name == DEFAULT)
@@ -161,6 +172,7 @@ def run_variant(
             _measure(request, changed, swap.name, seed, told)
     if not request.keep_models:
         shutil.rmtree(folder)
+    return True
 
 
 def train_variant(request: AblationRequest, variant: Variant, seed: int, told: Progress) -> Path:

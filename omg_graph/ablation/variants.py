@@ -162,6 +162,12 @@ VARIANTS: tuple[Variant, ...] = (
         ("architecture",),
     ),
     Variant(
+        "no-plan-in-anchor",
+        "the anchor's Gaussian conditional doesn't read the plan: what the plan brings by it",
+        _always(anchor={"plan": False}),
+        ("architecture",),
+    ),
+    Variant(
         "no-label-reader",
         "nothing reads the label in closed form, and no words: what the label reader brings",
         _always(task={"reading": "none"}),

@@ -60,6 +60,10 @@ def ablate(
     fill_nonfinite: Annotated[
         str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)
     ] = None,
+    beside_paper: Annotated[
+        str | None,
+        typer.Option(help="The paper's figures beside: mosi or mosei; the recipe's.", show_default=False),
+    ] = None,
     keep_models: Annotated[bool, typer.Option(help="Keep the models when they are measured.")] = True,
     device: Device = "auto",
     text_encoder: TextEncoder = None,
@@ -84,6 +88,7 @@ def ablate(
 
     from omg_graph.ablation.ablate import ablate as run_ablation
     from omg_graph.ablation.runs import AblationRequest
+    from omg_graph.evaluation.paper.tables import dataset_named
 
     request = AblationRequest(
         data=data,
@@ -106,6 +111,7 @@ def ablate(
         fill_nonfinite="zero" if fill_nonfinite == "zero" else "mean" if fill_nonfinite else None,
         text_encoder=text_encoder,
         keep_models=keep_models,
+        beside_paper=None if beside_paper is None else dataset_named(beside_paper),
     )
     with _progress() as told:
         results = run_ablation(request, told)

@@ -11,6 +11,9 @@ from omg_graph.cli.options import AsJson, TextEncoder
 from omg_graph.cli.output import bars, cell, note, print_json, stdout_console
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from omg_graph.study.figures import Figures
     from omg_graph.study.study import Study
 
 
@@ -58,27 +61,43 @@ def _show(result: Study, output: Path) -> None:
     from rich.table import Table
 
     from omg_graph.study.figures import METRICS
-    from omg_graph.study.report import GOALS, number, reached
+    from omg_graph.study.report import number
     from omg_graph.study.variants import MODEL
 
     console = stdout_console()
     for item in result.settings:
-        for subset, methods in item.methods.items():
+        for subset, found in item.subsets.items():
             table = Table(title=f"{item.name}, {subset}")
             table.add_column("method")
             for metric in METRICS.values():
                 table.add_column(metric, justify="right")
-            for name, row in methods.items():
+            for name, row in found.methods.items():
                 figures = [cell(f"{row[metric].value:.3f}") for metric in METRICS]
                 table.add_row(cell(name, "bold" if name == MODEL.name else ""), *figures)
             console.print(table)
-            for metric, goal in GOALS.items():
-                figure = methods[MODEL.name][metric]
-                verdict = "reached" if reached(metric, figure) else "not reached"
-                console.print(
-                    cell(f"{METRICS[metric]}: {number(figure)}, goal {goal:.2f}: {verdict}"), soft_wrap=True
-                )
+            for line in _about_model(found):
+                console.print(cell(line), soft_wrap=True)
         followed = item.followed[MODEL.name]
         shares = ", ".join(f"{kind} {number(share)}" for kind, share in followed.items())
         console.print(cell(f"share of a swap that the model follows: {shares}"), soft_wrap=True)
     console.print(cell(f"results: {output}", "bold"), soft_wrap=True)
+
+
+def _about_model(found: Figures) -> Iterator[str]:
+    """Each goal, what the model would lose without plan, evidence or both, and how right its plans are."""
+    from omg_graph.study.figures import GAINED, METRICS
+    from omg_graph.study.report import GOALS, LACKING, with_goal, with_verdict
+    from omg_graph.study.runs import EXACT
+    from omg_graph.study.variants import MODEL
+
+    for metric, goal in GOALS.items():
+        yield f"{METRICS[metric]}, goal {goal:.2f}: {with_goal(metric, found.methods[MODEL.name][metric])}"
+    for lacking, told in LACKING.items():
+        if lacking in found.gains:
+            yield f"{METRICS[GAINED[0]]} {told}: {with_verdict(found.gains[lacking][GAINED[0]])}"
+    best = found.plans[EXACT]
+    fields = (
+        f"{field} {right.value:.2f} (Bayes's rule {best[field].value:.2f})"
+        for field, right in found.plans[MODEL.name].items()
+    )
+    yield f"its plans are right: {', '.join(fields)}"

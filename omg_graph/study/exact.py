@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from omg_graph.planner.schema import Plan
 from omg_graph.samples.dataset import IntArray, Split
 from omg_graph.simulator import AffectSimulator, Content, GaussianMixture, content_posterior, missing_mixture
 from omg_graph.simulator.content import Float64Array
@@ -44,12 +45,13 @@ def exact_posterior(
     Args:
         world: whose test clips these are.
         shown: the clips as they are observed.
-        prior: of each clip, where more is known than what it was drawn from, (samples, contents).
+        prior: p(content) as somebody knows it, (contents,), or of each clip, (samples, contents); the
+            world's own, which test clips are drawn from, if None.
         simulator: the world as somebody knows it; as it is if None.
     """
-    known, simulator = world.test_prior if prior is None else prior, simulator or world.simulator
-    mixture = missing_mixture(simulator, shown, TARGET, prior=known)
-    degrees = content_posterior(simulator, shown, known).degree_probabilities()
+    simulator = simulator or world.simulator
+    mixture = missing_mixture(simulator, shown, TARGET, prior=prior)
+    degrees = content_posterior(simulator, shown, prior).degree_probabilities()
     return Exact(mixture, degrees)
 
 
@@ -83,12 +85,40 @@ def learn_details(world: World) -> AffectSimulator:
     return known
 
 
+def prior_of_parts(world: World) -> Float64Array:
+    """(contents,): the prior as far as training clips tell it of contents that none of them has.
+
+    The product of how often entity, action and degree come in them, each counted once more than it does, as
+    if they were independent.
+    """
+    contents = world.simulator.contents
+    product = np.ones(len(contents))
+    for indicator in (contents.entity_indicator, contents.action_indicator, contents.degree_indicator):
+        product *= indicator @ (indicator[world.trained].sum(axis=0) + 1)
+    return np.asarray(product / product.sum())
+
+
+def likeliest_plans(world: World, exact: Exact) -> list[Plan]:
+    """Bayes's rule, field by field: the entity, action and degree that are each the most probable."""
+    contents = world.simulator.contents
+    fields = (
+        (contents.entity_indicator, contents.entities),
+        (contents.action_indicator, contents.actions),
+        (contents.degree_indicator, contents.words),
+    )
+    chosen = [
+        [names[place] for place in (exact.weights @ indicator).argmax(axis=1).tolist()]
+        for indicator, names in fields
+    ]
+    return list(zip(*chosen, strict=True))
+
+
 def told(world: World, said: list[Content]) -> Float64Array:
     """(samples, contents): the prior of someone who knows entity, action and degree, and no detail."""
     items = world.simulator.contents.items
     numbers = _without_details((*items, *said))
     same = numbers[None, : len(items)] == numbers[len(items) :, None]
-    return np.where(same, world.test_prior[None, :], 0.0)
+    return np.where(same, world.simulator.contents.prior[None, :], 0.0)
 
 
 def _without_details(items: Sequence[Content]) -> IntArray:

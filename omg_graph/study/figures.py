@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from omg_graph.evaluation.bootstrap import RESAMPLES, Interval, Resamples, average, interval
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.samples.dataset import BoolArray
+from omg_graph.simulator.content import Float64Array
 from omg_graph.study.runs import EXACT, EXACT_TOLD, TOLD, RunResult
 from omg_graph.study.variants import MODEL, VARIANTS
-
-Values = Callable[[str], Numbers]
-"""The name of a method to a metric's value in each resample, (resamples + 1,)."""
 
 METRICS = {
     "nmse": "squared error",
@@ -35,7 +34,19 @@ PARTS = {
 }
 """Metric to a sum over clips and what divides it: the exact posterior's for a ratio, None for a mean."""
 GAINED = ("error_ratio", "energy_ratio")
-EVERYONE, UNSEEN = "all clips", "unseen contents"
+EVERYONE, KNOWN, UNSEEN = "all clips", "known contents", "unseen contents"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What came out on some of the clips under some of the patterns, averaged over patterns and seeds."""
+
+    methods: dict[str, dict[str, Interval]]
+    """Method to metric."""
+    gains: dict[str, dict[str, Interval]]
+    """Variant to a ratio: the variant's less the model's; above zero where the model is better."""
+    plans: dict[str, dict[str, Interval]]
+    """Who plans, Bayes's rule or the model, to a field to how often it is right."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,10 @@ class SettingFigures:
     test_clips: int
     note: str
     """What the intervals rest on."""
-    methods: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
-    """Subset to method to metric, averaged over patterns and seeds."""
-    by_pattern: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
-    """Pattern to method to metric, all clips, averaged over seeds."""
-    gains: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
-    """Subset to variant to a ratio: the variant's less the model's; above zero where the model is better."""
+    subsets: dict[str, Figures] = field(default_factory=dict)
+    """All clips, those of known contents and those of unseen ones, under all patterns."""
+    by_pattern: dict[str, dict[str, Figures]] = field(default_factory=dict)
+    """Pattern to subset."""
     followed: dict[str, dict[str, Interval]] = field(default_factory=dict)
     """Variant to ``plan`` or ``evidence``: the share of the way that its output follows a swap."""
     seconds: float = 0.0
@@ -68,8 +77,8 @@ def figures(runs: Sequence[RunResult], resamples: int = RESAMPLES) -> SettingFig
     first = runs[0]
     drawn = Resamples.of(first.ids, first.groups, resamples)
     table = _Table(runs, drawn)
-    subsets = [EVERYONE, UNSEEN] if any(any(run.unseen) for run in runs) else [EVERYONE]
-    patterns, names = list(first.patterns), _in_order(first)
+    subsets = [EVERYONE, KNOWN, UNSEEN] if any(any(run.unseen) for run in runs) else [EVERYONE]
+    patterns = list(first.patterns)
     made = SettingFigures(
         first.setting,
         tuple(run.seed for run in runs),
@@ -78,28 +87,9 @@ def figures(runs: Sequence[RunResult], resamples: int = RESAMPLES) -> SettingFig
         drawn.note,
         seconds=round(sum(run.seconds for run in runs), 1),
     )
-    for subset in subsets:
-        values = {
-            name: {metric: table.averaged(patterns, subset, metric, name) for metric in METRICS}
-            for name in names
-        }
-        made.methods[subset] = {
-            name: {metric: interval(series) for metric, series in of_name.items()}
-            for name, of_name in values.items()
-        }
-        made.gains[subset] = {
-            variant.name: {
-                metric: interval(values[variant.name][metric] - values[MODEL.name][metric])
-                for metric in GAINED
-            }
-            for variant in VARIANTS
-            if variant is not MODEL and not variant.taught and variant.name in names
-        }
+    made.subsets.update({subset: table.figures(patterns, subset) for subset in subsets})
     for pattern in patterns:
-        made.by_pattern[pattern] = {
-            name: {metric: interval(table.averaged([pattern], EVERYONE, metric, name)) for metric in METRICS}
-            for name in names
-        }
+        made.by_pattern[pattern] = {subset: table.figures([pattern], subset) for subset in subsets}
     swapped = {name: list(of_name) for name, of_name in first.patterns[patterns[0]].swaps.items()}
     for name, kinds in swapped.items():
         made.followed[name] = {kind: interval(table.followed(patterns, name, kind)) for kind in kinds}
@@ -125,19 +115,32 @@ class _Table:
     runs: Sequence[RunResult]
     drawn: Resamples
 
-    def averaged(self, patterns: Sequence[str], subset: str, metric: str, method: str) -> Numbers:
-        """(resamples + 1,): the metric, averaged over patterns and seeds."""
-        above, below = PARTS[metric]
-        series = []
-        for run in self.runs:
-            rows = np.array(run.unseen) if subset == UNSEEN else np.ones(len(run.ids), dtype=np.bool_)
-            for pattern in patterns:
-                methods = run.patterns[pattern].methods
-                own = methods[method]
-                other = methods[reference(method)] if metric.endswith("ratio") else own
-                ones = [1.0] * len(run.ids)
-                series.append(self._ratio(run, own[above], ones if below is None else other[below], rows))
-        return average(series)
+    def figures(self, patterns: Sequence[str], subset: str) -> Figures:
+        """All figures of some patterns and clips."""
+        first = self.runs[0]
+        names, planners = _in_order(first), first.patterns[patterns[0]].plans
+        values = {
+            name: {metric: self._averaged(patterns, subset, metric, name) for metric in METRICS}
+            for name in names
+        }
+        return Figures(
+            {
+                name: {metric: interval(series) for metric, series in row.items()}
+                for name, row in values.items()
+            },
+            {
+                variant.name: {
+                    metric: interval(values[variant.name][metric] - values[MODEL.name][metric])
+                    for metric in GAINED
+                }
+                for variant in VARIANTS
+                if variant is not MODEL and not variant.taught and variant.name in names
+            },
+            {
+                name: {part: interval(self._right(patterns, subset, name, part)) for part in fields}
+                for name, fields in planners.items()
+            },
+        )
 
     def followed(self, patterns: Sequence[str], method: str, kind: str) -> Numbers:
         """(resamples + 1,): the share followed, over the clips of all patterns, averaged over seeds."""
@@ -147,19 +150,50 @@ class _Table:
             along, wanted = (
                 np.sum([part[name] for part in found], axis=0).tolist() for name in ("along", "wanted")
             )
-            series.append(self._ratio(run, along, wanted, np.ones(len(run.ids), dtype=np.bool_)))
+            series.append(self._ratio(run, along, wanted, EVERYONE))
         return average(series)
 
-    def _ratio(
-        self, run: RunResult, above: Sequence[float], below: Sequence[float], rows: BoolArray
-    ) -> Numbers:
+    def _averaged(self, patterns: Sequence[str], subset: str, metric: str, method: str) -> Numbers:
+        """(resamples + 1,): the metric, averaged over patterns and seeds."""
+        above, below = PARTS[metric]
+        series = []
+        for run in self.runs:
+            for pattern in patterns:
+                methods = run.patterns[pattern].methods
+                own = methods[method]
+                other = methods[reference(method)] if metric.endswith("ratio") else own
+                ones = [1.0] * len(run.ids)
+                series.append(self._ratio(run, own[above], ones if below is None else other[below], subset))
+        return average(series)
+
+    def _right(self, patterns: Sequence[str], subset: str, planner: str, part: str) -> Numbers:
+        """(resamples + 1,): how often a field of the plans is right, averaged over patterns and seeds."""
+        return average(
+            [
+                self._ratio(run, run.patterns[pattern].plans[planner][part], [1.0] * len(run.ids), subset)
+                for run in self.runs
+                for pattern in patterns
+            ]
+        )
+
+    def _ratio(self, run: RunResult, above: Sequence[float], below: Sequence[float], subset: str) -> Numbers:
         units = [self.drawn.unit_of[sample] for sample in run.ids]
         sums = np.zeros((self.drawn.units, 2))
-        np.add.at(sums, units, np.stack([above, below], axis=1) * rows[:, None])
-        over, under = (self.drawn.counts.astype(np.float64) @ sums).T
+        np.add.at(sums, units, np.stack([above, below], axis=1) * _rows(run, subset)[:, None])
+        over, under = (self._counts @ sums).T
         ratio = np.full(len(over), np.nan)
         np.divide(over, under, out=ratio, where=under > 0)
         return ratio
+
+    @cached_property
+    def _counts(self) -> Float64Array:
+        return self.drawn.counts.astype(np.float64)
+
+
+def _rows(run: RunResult, subset: str) -> BoolArray:
+    """(clips,): which of them belong to a subset."""
+    unseen = np.array(run.unseen, dtype=np.bool_)
+    return {EVERYONE: np.ones_like(unseen), KNOWN: ~unseen, UNSEEN: unseen}[subset]
 
 
 def _in_order(run: RunResult) -> list[str]:

@@ -160,6 +160,15 @@ def scores(world: World, made: Answer, exact: Exact) -> Scores:
     )
 
 
+def plan_hits(plans: Sequence[Plan], truth: Sequence[Plan]) -> Float64Array:
+    """(samples, fields): 1 where a plan says what the clip says, 0 where it says something else."""
+    said = [
+        [own == true for own, true in zip(plan, told, strict=True)]
+        for plan, told in zip(plans, truth, strict=True)
+    ]
+    return np.array(said, dtype=np.float64)
+
+
 def _from_entries(model: Model, seen: Seen, count: int) -> Answer:
     kb = model.knowledge_base
     # as many for each clip: all of them miss the target, and every entry has it

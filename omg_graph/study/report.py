@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from omg_graph.evaluation.bootstrap import Interval
-from omg_graph.study.figures import GAINED, METRICS, SettingFigures, verdict
+from omg_graph.study.figures import GAINED, METRICS, Figures, SettingFigures, verdict
 from omg_graph.study.runs import EXACT
 from omg_graph.study.variants import MODEL
 
 GOALS = {"error_ratio": 1.10, "energy_ratio": 1.10, "degree_ratio": 0.95, "sign_ratio": 0.95}
 """The most that an error may be over the exact posterior's, and the least for an accuracy."""
+LACKING = {
+    "without plan": "without its plan",
+    "without evidence": "without evidence",
+    "plain conditional diffusion": "without both",
+}
+"""Variant to what it lacks."""
 
 
 def reached(metric: str, figure: Interval) -> bool:
@@ -25,6 +31,24 @@ def markdown(made: Sequence[SettingFigures], questions: Mapping[str, str]) -> st
     return "\n".join([*_glance(made), *sections])
 
 
+def lines_of(item: SettingFigures) -> Iterator[tuple[str, str, Figures]]:
+    """What is observed, which clips, and their figures: over all patterns first, then of each."""
+    if len(item.by_pattern) > 1:
+        yield from (("all patterns", subset, found) for subset, found in item.subsets.items())
+    for pattern, subsets in item.by_pattern.items():
+        yield from ((pattern, subset, found) for subset, found in subsets.items())
+
+
+def with_goal(metric: str, figure: Interval) -> str:
+    """A ratio with its interval, and whether its goal is reached."""
+    return f"{number(figure)}: {'reached' if reached(metric, figure) else 'missed'}"
+
+
+def with_verdict(gain: Interval) -> str:
+    """A difference to the model with its interval, and what it says."""
+    return f"{number(gain, signed=True)}: {verdict(gain)}"
+
+
 def number(figure: Interval, signed: bool = False) -> str:
     """A figure with its interval."""
     sign = "+" if signed else ""
@@ -34,27 +58,68 @@ def number(figure: Interval, signed: bool = False) -> str:
 
 
 def _glance(made: Sequence[SettingFigures]) -> Iterator[str]:
-    heads = [METRICS[metric] for metric in GOALS]
-    yield f"| the model | {' | '.join(heads)} | plan | evidence | swapped plan | swapped evidence |"
-    yield f"| --- |{' --- |' * (len(heads) + 4)}"
+    """Whether goals are reached, what plan and evidence bring, and how right the plans are."""
+    goals = [
+        f"{METRICS[metric]}, {'at most' if goal > 1 else 'at least'} {goal:.2f}"
+        for metric, goal in GOALS.items()
+    ]
+    yield from _table(
+        ("the model", "observed", "clips", *goals),
+        (
+            (name, *where, *(with_goal(metric, found.methods[MODEL.name][metric]) for metric in GOALS))
+            for name, *where, found in _lines(made)
+        ),
+    )
+    for metric in GAINED:
+        yield f"What it would lose in {METRICS[metric]}: the variant's less the model's.\n"
+        yield from _table(
+            ("the model", "observed", "clips", *LACKING.values()),
+            (
+                (
+                    name,
+                    *where,
+                    *(_cell(found.gains.get(lacking, {}).get(metric), with_verdict) for lacking in LACKING),
+                )
+                for name, *where, found in _lines(made)
+                if found.gains
+            ),
+        )
+    yield "How often its own plans are right, and how often the most probable value is (Bayes's rule).\n"
+    yield from _table(
+        ("the model", "observed", "clips", "field", "plan", "Bayes's rule"),
+        (
+            (name, *where, field, *(number(found.plans[who][field]) for who in (MODEL.name, EXACT)))
+            for name, *where, found in _lines(made)
+            for field in found.plans[MODEL.name]
+        ),
+    )
+    yield "The share of a swap that it follows, over all patterns and clips.\n"
+    kinds = ("plan", "evidence")
+    yield from _table(
+        ("the model", *kinds),
+        (
+            (item.name, *(_cell(item.followed[MODEL.name].get(kind), number) for kind in kinds))
+            for item in made
+        ),
+    )
+
+
+def _lines(made: Sequence[SettingFigures]) -> Iterator[tuple[str, str, str, Figures]]:
     for item in made:
-        for subset, methods in item.methods.items():
-            cells = [_with_goal(metric, methods[MODEL.name][metric]) for metric in GOALS]
-            for lacking in ("without plan", "without evidence"):
-                gain = item.gains[subset].get(lacking)
-                cells.append("-" if gain is None else verdict(gain["error_ratio"]))
-            followed = item.followed.get(MODEL.name, {})
-            cells += [
-                f"{followed[kind].value:.2f} followed" if kind in followed else "-"
-                for kind in ("plan", "evidence")
-            ]
-            yield f"| {item.name}, {subset} | {' | '.join(cells)} |"
-    yield ""
+        yield from ((item.name, *line) for line in lines_of(item))
 
 
-def _with_goal(metric: str, figure: Interval) -> str:
-    missed = "" if reached(metric, figure) else f" (goal {GOALS[metric]:.2f})"
-    return f"{figure.value:.2f}{missed}"
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table and an empty line; nothing where there is no row."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    if lines:
+        yield f"| {' | '.join(heads)} |"
+        yield f"| --- |{' --- |' * (len(heads) - 1)}"
+        yield from (*lines, "")
+
+
+def _cell(figure: Interval | None, told: Callable[[Interval], str]) -> str:
+    return "-" if figure is None else told(figure)
 
 
 def _section(item: SettingFigures, question: str) -> Iterator[str]:
@@ -66,37 +131,22 @@ def _section(item: SettingFigures, question: str) -> Iterator[str]:
         f"{trained}{item.test_clips} test clips, seeds {seeds}; "
         f"averaged over {', '.join(item.by_pattern)} observed. {item.note}.\n"
     )
-    for subset, methods in item.methods.items():
-        yield from _methods(subset, methods)
-        yield from _gains(subset, item.gains[subset])
-    yield from _followed(item.followed)
-    for pattern, methods in item.by_pattern.items():
-        yield from _methods(f"{pattern} observed", {name: methods[name] for name in (EXACT, MODEL.name)})
+    for subset, found in item.subsets.items():
+        yield from _methods(subset, found)
+    yield from _table(
+        ("share of a swap that is followed", "plan", "evidence"),
+        (
+            (name, *(_cell(kinds.get(kind), number) for kind in ("plan", "evidence")))
+            for name, kinds in item.followed.items()
+        ),
+    )
+    for pattern, subsets in item.by_pattern.items():
+        for subset, found in subsets.items():
+            yield from _methods(f"{pattern} observed, {subset}", found)
 
 
-def _methods(title: str, methods: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
-    yield f"| {title} | {' | '.join(METRICS.values())} |"
-    yield f"| --- |{' --- |' * len(METRICS)}"
-    for name, row in methods.items():
-        yield f"| {name} | {' | '.join(number(row[metric]) for metric in METRICS)} |"
-    yield ""
-
-
-def _gains(subset: str, gains: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
-    if not gains:
-        return
-    yield f"| {subset}: ratio less the model's | {' | '.join(METRICS[metric] for metric in GAINED)} |"
-    yield f"| --- |{' --- |' * len(GAINED)}"
-    for name, row in gains.items():
-        told = [f"{number(row[metric], signed=True)}: {verdict(row[metric])}" for metric in GAINED]
-        yield f"| {name} | {' | '.join(told)} |"
-    yield ""
-
-
-def _followed(followed: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
-    yield "| share of a swap that is followed | plan | evidence |"
-    yield "| --- | --- | --- |"
-    for name, kinds in followed.items():
-        told = [number(kinds[kind]) if kind in kinds else "-" for kind in ("plan", "evidence")]
-        yield f"| {name} | {' | '.join(told)} |"
-    yield ""
+def _methods(title: str, found: Figures) -> Iterator[str]:
+    yield from _table(
+        (title, *METRICS.values()),
+        ((name, *(number(row[metric]) for metric in METRICS)) for name, row in found.methods.items()),
+    )

@@ -13,9 +13,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from omg_graph.model.model import Model
+from omg_graph.planner.schema import Plan
 from omg_graph.simulator import AffectSimulator
+from omg_graph.simulator.content import Float64Array
 from omg_graph.study import measuring
-from omg_graph.study.exact import Exact, exact_posterior, learn_details, told
+from omg_graph.study.exact import (
+    Exact,
+    exact_posterior,
+    learn_details,
+    likeliest_plans,
+    prior_of_parts,
+    told,
+)
 from omg_graph.study.measuring import Scores, Seen
 from omg_graph.study.settings import StudySetting
 from omg_graph.study.swaps import Followed, plan_of, swap_evidence, swap_plans
@@ -26,6 +35,7 @@ from omg_graph.training.run import Progress
 EXACT = "exact posterior"
 EXACT_TOLD = "exact posterior, told the true plan"
 LEARNED = "exact but for details, learned from the entries"
+PRIOR_OF_PARTS = "exact but for the prior, learned from parts of the training clips"
 EXACT_MEAN = "exact mean as the only draw"
 NEAREST = "copy of the nearest entry"
 EVIDENCE = "evidence alone"
@@ -42,6 +52,8 @@ class PatternResult(BaseModel):
     """Method to its ``Scores``, clip by clip."""
     swaps: dict[str, dict[str, dict[str, list[float]]]]
     """Method to ``plan`` or ``evidence`` to its ``Followed``, clip by clip."""
+    plans: dict[str, dict[str, list[float]]]
+    """Who plans, the model or Bayes's rule, to a field to whether the plan is right in it, clip by clip."""
 
 
 class RunResult(BaseModel):
@@ -99,10 +111,13 @@ def run_setting(
     truth = [simulator.content(k) for k in world.contents.tolist()]
     knowing = told(world, truth)
     exact_told = {pattern: exact_posterior(world, split, knowing) for pattern, split in shown.items()}
+    true_plans = [plan_of(content) for content in truth]
     learned = learn_details(world) if simulator.contents.details else None
     methods: dict[tuple[str, ...], dict[str, Scores]] = {pattern: {} for pattern in shown}
     swaps: dict[tuple[str, ...], dict[str, dict[str, Followed]]] = {pattern: {} for pattern in shown}
+    plans: dict[tuple[str, ...], dict[str, list[Plan]]] = {}
     for pattern, found in exact.items():
+        plans[pattern] = {EXACT: likeliest_plans(world, found)}
         answered = measuring.exact_answer(found, settings.draws)
         methods[pattern][EXACT] = measuring.scores(world, answered, found)
         methods[pattern][EXACT_MEAN] = measuring.scores(world, measuring.mean_as_draw(answered), found)
@@ -111,10 +126,16 @@ def run_setting(
                 exact_posterior(world, shown[pattern], None, learned), settings.draws
             )
             methods[pattern][LEARNED] = measuring.scores(world, best, found)
+        if setting.composed:
+            best = measuring.exact_answer(
+                exact_posterior(world, shown[pattern], prior_of_parts(world)), settings.draws
+            )
+            methods[pattern][PRIOR_OF_PARTS] = measuring.scores(world, best, found)
         if setting.taught:
             knows = measuring.exact_answer(exact_told[pattern], settings.draws)
             methods[pattern][EXACT_TOLD] = measuring.scores(world, knows, exact_told[pattern])
     training = {}
+    fields: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory() as folder:
         variants = train_variants(
             world, Path(folder), settings.training, seed, progress, settings.text_encoder
@@ -127,7 +148,10 @@ def run_setting(
             for number, (pattern, split) in enumerate(shown.items()):
                 seen = measuring.look(model, split)
                 part = _Part(world, variant, model, seen, exact[pattern], exact_told[pattern], settings.draws)
-                methods[pattern] |= part.methods([plan_of(content) for content in truth])
+                methods[pattern] |= part.methods(true_plans)
+                if variant is MODEL:
+                    plans[pattern][variant.name] = seen.plans
+                    fields = model.schema.field_names
                 if followed := part.swaps():
                     swaps[pattern][variant.name] = followed
                 progress(f"measuring {variant.name}", number + 1, len(shown), None)
@@ -145,6 +169,10 @@ def run_setting(
                 swaps={
                     name: {what: _listed(followed) for what, followed in of_model.items()}
                     for name, of_model in swaps[pattern].items()
+                },
+                plans={
+                    name: _by_field(fields, measuring.plan_hits(of_planner, true_plans))
+                    for name, of_planner in plans[pattern].items()
                 },
             )
             for pattern in shown
@@ -166,7 +194,7 @@ class _Part:
     exact_told: Exact
     draws: int
 
-    def methods(self, true_plans: list[tuple[str, ...]]) -> dict[str, Scores]:
+    def methods(self, true_plans: list[Plan]) -> dict[str, Scores]:
         """The variant's own scores, and what else can be measured with it."""
         world, model, seen, name = self.world, self.model, self.seen, self.variant.name
         made = {name: measuring.scores(world, measuring.answer(model, seen, draws=self.draws), self.exact)}
@@ -189,6 +217,10 @@ class _Part:
         if self.variant.has_evidence:
             followed["evidence"] = swap_evidence(self.world, self.model, self.seen, self.exact)
         return followed
+
+
+def _by_field(fields: tuple[str, ...], hits: Float64Array) -> dict[str, list[float]]:
+    return {name: hits[:, column].tolist() for column, name in enumerate(fields)}
 
 
 def _listed(record: Scores | Followed) -> dict[str, list[float]]:

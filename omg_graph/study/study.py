@@ -30,6 +30,9 @@ RUNS = "runs"
 RESULT = "study.json"
 TABLES = "study.md"
 
+FORMAT = 2
+"""Of the runs that are kept: raised when what is measured, or how, changes and settings don't tell."""
+
 Told = Callable[[str, str, int, int], None]
 """(which run, what of it, done, of)."""
 
@@ -78,7 +81,7 @@ def run_study(request: StudyRequest, told: Told) -> Study:
             f"{request.output}: a folder can't be made there ({error.strerror}): choose another --output"
         ) from None
     text = None if request.text_encoder is None else str(request.text_encoder)
-    made = []
+    made, notes = [], []
     for setting in request.settings:
         simulator: AffectSimulator | None = None
         runs = []
@@ -87,6 +90,11 @@ def run_study(request: StudyRequest, told: Told) -> Study:
             path = folder / f"{setting.name}-{seed}.json"
             run = _kept(path, identity)
             if run is None:
+                if path.exists():
+                    notes.append(
+                        f"{setting.name}, seed {seed}: what was kept there is of other settings or another "
+                        "version; it was made anew"
+                    )
                 if simulator is None:
                     encoder = SentenceEncoder(locate_text_encoder(encoder_name, text), encoder_name)
                     simulator = AffectSimulator(setting.simulator, encoder.embed)
@@ -101,7 +109,7 @@ def run_study(request: StudyRequest, told: Told) -> Study:
                 write_atomically(path, run.model_dump_json().encode())
             runs.append(run)
         made.append(figures(runs))
-    return _written(request, made)
+    return _written(request, made, notes)
 
 
 def _under(told: Told, name: str) -> Callable[[str, int, int, float | None], None]:
@@ -116,12 +124,13 @@ def _identity(setting: StudySetting, seed: int, training: Mapping[str, Any], dra
         if setting.unseen(item)
     ]
     decided = {
+        "format": FORMAT,
         "simulator": setting.simulator.model_dump(mode="json"),
         "unseen": hashlib.sha256(repr(unseen).encode()).hexdigest(),
         "setting": [
             setting.patterns,
-            setting.unseen_share,
             setting.learned_later,
+            setting.composed,
             setting.taught,
             setting.speakers,
             setting.first_speaker,
@@ -151,7 +160,7 @@ def _kept(path: Path, identity: str) -> RunResult | None:
     return run if run.identity == identity else None
 
 
-def _written(request: StudyRequest, made: list[SettingFigures]) -> Study:
+def _written(request: StudyRequest, made: list[SettingFigures], remarks: list[str]) -> Study:
     notes = ["simulated clips: nothing here says how the method does on people"]
     document = {
         "synthetic": True,
@@ -170,7 +179,7 @@ def _written(request: StudyRequest, made: list[SettingFigures]) -> Study:
     write_atomically(request.output / RESULT, text.encode())
     questions = {setting.name: setting.question for setting in request.settings}
     write_atomically(request.output / TABLES, markdown(made, questions).encode())
-    return Study(document, made, tuple(notes))
+    return Study(document, made, (*notes, *remarks))
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from omg_graph.simulator.saving import save_corpus
 from omg_graph.study.settings import StudySetting
 from omg_graph.study.world import World
 from omg_graph.training.config import load_config
+from omg_graph.training.estimates import estimate_pairs
 from omg_graph.training.run import Progress
 from omg_graph.training.session import TrainingRequest, TrainingSession
 from omg_graph.training.workspace import Workspace
@@ -73,7 +74,7 @@ def train_variants(
     progress: Progress,
     text_encoder: str | None = None,
 ) -> Iterator[tuple[Variant, Model]]:
-    """Trains every variant on the same clips; latents, psi and the student are made once.
+    """Trains every variant on the same clips; what doesn't differ between them is made once.
 
     Where the world has no training clips, the model is the embedded default.
 
@@ -102,10 +103,12 @@ def train_variants(
         text_encoder=text_encoder,
         synthetic=True,
         source=f"{world.setting.name} study",
+        shared_stages=str(folder / "stages"),
     )
     read = TrainingSession(request, progress)
     for stage in ("prepare", "autoencoders", "planner"):
         read.stage(stage, getattr(read, stage))
+    read.estimates = estimate_pairs(read.run, read.space)
     for variant in variants_of(world.setting):
         yield variant, _finish(read, variant, world, folder, training)
 
@@ -116,7 +119,12 @@ def _finish(
     """The stages from evidence on, under the variant's settings."""
     session = copy.copy(read)
     session.config = load_config(None, _merged(training, variant.settings))
-    workspace = Workspace(folder / variant.name.replace(" ", "-"))
+    shared = read.workspace.shared
+    workspace = Workspace(
+        folder / variant.name.replace(" ", "-"),
+        # taught, the executor trains on plans that settings don't tell
+        shared and shared.under(session.config.model_dump(mode="json"), ("pairs",) if variant.taught else ()),
+    )
     workspace.create()
     session.run = replace(read.run, config=session.config, workspace=workspace)
     if variant.taught:

@@ -31,25 +31,26 @@ class World:
     """(test clips,): what each of them really says, a row of ``simulator.contents``."""
     unseen: BoolArray
     """(test clips,): whether no training clip says it."""
+    trained: IntArray
+    """(training clips,): what each of them really says."""
     entries: tuple[SimulatedSplit, ...]
     """The clips that end up in the knowledge base, with what each of them really says."""
-    test_prior: Float64Array
-    """(contents,): what the test clips were drawn from; the exact posterior knows it."""
 
 
 def make_world(setting: StudySetting, simulator: AffectSimulator, seed: int) -> World:
-    """Draws all splits, each of speakers of its own, from the priors that the setting says."""
+    """Draws all splits, each of speakers of its own.
+
+    Training and validation clips say nothing that is unseen, those that come later nothing else. Test clips
+    are drawn from the world's own prior, whatever of it is unseen.
+    """
     prior = simulator.contents.prior
     unseen = setting.unseen_contents(simulator.contents.items)
     known = _within(prior, ~unseen)
     first = setting.first_speaker
     drawn: dict[str, SimulatedSplit] = {}
-    priors = {"train": known, "valid": known, "test": known}
-    if unseen.any():
-        rare = _within(prior, unseen)
-        priors["test"] = (1 - setting.unseen_share) * known + setting.unseen_share * rare
-        if setting.learned_later:
-            priors["later"] = rare
+    priors = {"train": known, "valid": known, "test": prior}
+    if setting.learned_later:
+        priors["later"] = _within(prior, unseen)
     for name, count in setting.speakers.items():
         if name in priors:
             drawn[name] = simulator.sample(
@@ -69,8 +70,8 @@ def make_world(setting: StudySetting, simulator: AffectSimulator, seed: int) -> 
         test.split,
         test.contents,
         unseen[test.contents],
+        drawn["train"].contents if "train" in drawn else test.contents[:0],
         tuple(drawn[name] for name in ("train", "later") if name in drawn),
-        priors["test"],
     )
 
 

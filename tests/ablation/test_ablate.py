@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from omg_graph.ablation import ablate as ablate_module
 from omg_graph.ablation import runs
 from omg_graph.ablation.ablate import PLOTS, RESULTS, TABLES, ablate
 from omg_graph.ablation.gradients import read_gradients
 from omg_graph.ablation.page import page
-from omg_graph.ablation.results import collect, conflicts, owners
+from omg_graph.ablation.results import Kept, collect, conflicts, owners
 from omg_graph.ablation.runs import AblationRequest, gradient_files
 from omg_graph.ablation.variants import DEFAULT, SWAPS, VARIANTS, choose
 from omg_graph.cli import main
@@ -29,7 +30,9 @@ def finished(
     request_for: Callable[..., AblationRequest], tmp_path_factory: pytest.TempPathFactory
 ) -> AblationRequest:
     request = request_for(
-        tmp_path_factory.mktemp("ablate") / "out", only=("mean-pooling", "mean-pooling@inference")
+        tmp_path_factory.mktemp("ablate") / "out",
+        only=("mean-pooling", "mean-pooling@inference"),
+        beside_paper="mosi",
     )
     ablate(request, silent)
     return request
@@ -121,6 +124,7 @@ def test_pages_say_what_they_rest_on(finished: AblationRequest) -> None:
     assert "| `mean-pooling` |" in text
     assert "| `mean-pooling@inference` |" in text
     assert "ACC2 -2.9" in text  # the drop in the paper's text about Figure 4
+    assert "paper: CMU-MOSEI" not in text
     assert "cos(L_plan, noise)" in text
     assert (finished.output / PLOTS / "gradients.png").is_file()
 
@@ -168,6 +172,51 @@ def test_gradients_are_measured_while_the_method_trains(finished: AblationReques
     assert -1 <= found[0].value <= 1
     assert math.isnan(found[0].low)  # one training has no spread
     assert not gradient_files(finished, "mean-pooling", 0)[0].exists()
+
+
+def test_what_is_finished_is_on_the_page_though_the_next_variant_fails(
+    finished: AblationRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in (RESULTS, TABLES):
+        (finished.output / name).unlink()
+    begun = replace(finished, only=("mean-pooling", "no-plan-loss"))
+    monkeypatch.setattr(
+        ablate_module, "run_variant", lambda *asked: asked[1].name != "no-plan-loss" or fail()
+    )
+    with pytest.raises(KeyboardInterrupt):
+        ablate(begun, silent)
+    text = (finished.output / TABLES).read_text()
+    assert "| `mean-pooling` | 1 of 1 |" in text
+    assert "| `no-plan-loss` | 0 of 1 |" in text
+    assert json.loads((finished.output / RESULTS).read_text())["variants"][0]["seeds"] == [0]
+
+
+def test_figures_that_are_kept_are_those_that_are_read(finished: AblationRequest) -> None:
+    asked, kept = choose(("mean-pooling", "mean-pooling@inference")), Kept()
+    fresh = collect(finished, *asked).as_json()
+    assert collect(finished, *choose((DEFAULT,)), kept).as_json() != fresh
+    assert collect(finished, *asked, kept).as_json() == fresh
+    known = dict(kept.figures)
+    assert collect(finished, *asked, kept).as_json() == fresh
+    assert all(kept.figures[key] is figures for key, figures in known.items())
+
+
+def test_the_paper_stands_beside_only_what_is_said_to_be_its_data(finished: AblationRequest) -> None:
+    results = collect(finished, *choose(("mean-pooling",)))
+    for told, heads in (
+        ({"beside_paper": None}, set()),
+        ({"beside_paper": "mosei"}, {"paper: CMU-MOSEI"}),
+        ({"beside_paper": None, "config": "mosi"}, {"paper: CMU-MOSI"}),
+        ({"beside_paper": None, "config": "sims"}, set()),
+    ):
+        text = page(replace(results, request=replace(finished, **told)))
+        assert {cell.strip() for cell in text.split("|") if "paper: " in cell} == heads
+    text = page(replace(results, family="classes"))
+    assert "paper: " not in text
+    assert "no paper beside" in text
 
 
 def test_partial_results_say_so(finished: AblationRequest) -> None:

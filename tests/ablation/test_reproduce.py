@@ -106,6 +106,7 @@ def test_figures_of_the_page(script: ModuleType, tmp_path: Path) -> None:
         "floors": [
             entry("weak", [row("acc2", "average", 0.60)], [gap("acc2", 0.60, 0.80, 0.01)]),
             entry("strong", [row("acc2", "average", 0.79)], [gap("acc2", 0.79, 0.80, 0.02)]),
+            entry("anchor", [row("acc2", "average", 0.799)], [gap("acc2", 0.799, 0.80, 0.0005)]),
         ],
         "versions": {"python": "3.11"},
         "machine": {"gpu": "none", "processor": "an abacus", "cores": "2"},
@@ -127,7 +128,8 @@ def test_figures_of_the_page(script: ModuleType, tmp_path: Path) -> None:
     assert "| `default` | 0.4000 [0.3000, 0.5000] | 0.3000 [0.2000, 0.4000] |" in text
     # two points ahead of the one by an interval without zero, a point ahead of the other by one that has it
     verdicts = [line.rsplit("|", 2)[1].strip() for line in text.splitlines() if line.startswith("| Made up")]
-    assert verdicts == ["**not shown**", "reached"]
+    assert verdicts == ["**not shown**", "reached", "reached"]
+    assert "ahead of `anchor`, which has all but the network" in text  # any lead: it is no floor
     assert "an abacus, 2 cores; python 3.11" in text
     assert "3 of the 5 seeds" in text
     assert "### K" in text
@@ -168,9 +170,16 @@ def test_goals_of_study_and_training(script: ModuleType) -> None:
     ratios = {"error_ratio": 1.05, "energy_ratio": 1.2, "degree_ratio": 0.94}
     methods = {"model": {name: interval(value, 0.01) for name, value in ratios.items()}}
     gains = {"without plan": {"error_ratio": interval(0.01, 0.02)}}
-    settings = {"modes": {"methods": {"all clips": methods}, "gains": {"all clips": gains}}}
+    figures = {"methods": methods, "gains": gains}
+    better = {"methods": methods, "gains": {"without plan": {"error_ratio": interval(0.03, 0.02)}}}
+    settings = {"modes": {"subsets": {"all clips": figures}, "by_pattern": {"audio": {"all clips": better}}}}
     found = list(goals_module.study_goals({"settings": settings}))
-    assert [goal.verdict for goal in found] == ["reached", "missed", "missed", "not shown"]
+    assert [goal.verdict for goal in found] == ["reached", "missed", "missed", "not shown", "reached"]
+    assert found[-1].where == "simulator, `modes`, all clips, audio observed"
+    subsets = dict.fromkeys(("all clips", "known contents", "unseen contents"), figures)
+    apart = {"compositions": {"subsets": subsets, "by_pattern": {}}}
+    found = list(goals_module.study_goals({"settings": apart}))
+    assert [goal.where.split(", ")[-1] for goal in found] == ["known contents"] * 4 + ["unseen contents"] * 4
     (slow,) = goals_module.training_goals({"data": "clips", "wall_seconds": 660.0, "cpu_seconds": 600.0})
     assert (slow.verdict, slow.came) == ("missed", "11.0 minutes (10.0 of CPU time)")
 

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from omg_graph.simulator import content_posterior
 from omg_graph.study import measuring
-from omg_graph.study.exact import exact_posterior, learn_details, told
+from omg_graph.study.exact import Exact, exact_posterior, learn_details, likeliest_plans, prior_of_parts, told
+from omg_graph.study.swaps import plan_of
 from omg_graph.study.world import World
 
 
 @pytest.mark.parametrize("name", ["modes", "rare-details", "compositions"])
 def test_its_mean_has_the_least_error_of_all_that_are_tried(worlds: dict[str, World], name: str) -> None:
-    """Taking the mean of another prior, or of no observation at all, is worse on clips of the test prior."""
+    """Taking the mean of another prior, or of no observation at all, is worse on clips of the world's own."""
     world = worlds[name]
     simulator = world.simulator
-    drawn = simulator.sample(300, 1, seed=5, prior=world.test_prior)
+    drawn = simulator.sample(300, 1, seed=5)
     shown = measuring.show(drawn.split, ("audio",))
     exact = exact_posterior(world, shown)
     mean, sd = simulator.moments["vision"]
@@ -41,7 +44,7 @@ def test_a_plan_rules_out_all_that_it_contradicts_and_leaves_details_open(worlds
             (content.entity, content.action, content.degree)
         }
     # between details the plan changes nothing
-    free = content_posterior(world.simulator, shown, world.test_prior).weights
+    free = content_posterior(world.simulator, shown).weights
     given = told(world, truth) > 0
     kept = np.where(given, free, 0.0)
     np.testing.assert_allclose(knowing.weights, kept / kept.sum(axis=1, keepdims=True), atol=1e-12)
@@ -75,6 +78,62 @@ def test_a_point_estimate_is_wrong_between_the_modes(worlds: dict[str, World]) -
         return float(np.log(weights @ np.exp(-0.5 * (away**2).sum(axis=0))))
 
     assert log_density(exact.mixture.mean()[row]) < log_density(means[weights.argmax()]) - 1
+
+
+def test_the_parts_prior_is_the_product_of_how_often_parts_come(worlds: dict[str, World]) -> None:
+    world = worlds["compositions"]
+    items, prior = world.simulator.contents.items, prior_of_parts(world)
+    clips = [items[k] for k in world.trained.tolist()]
+    weights = [
+        (1 + sum(clip.entity == item.entity for clip in clips))
+        * (1 + sum(clip.action == item.action for clip in clips))
+        * (1 + sum(clip.degree == item.degree for clip in clips))
+        for item in items
+    ]
+    np.testing.assert_allclose(prior, np.array(weights) / sum(weights))
+    unseen = world.setting.unseen_contents(items)
+    assert 0 < prior[unseen].sum() < 1  # contents that no training clip has count as any other
+
+
+def test_knowing_parts_alone_costs_something(worlds: dict[str, World]) -> None:
+    world = worlds["compositions"]
+    drawn = world.simulator.sample(400, 1, seed=8)
+    shown = measuring.show(drawn.split, ("text",))
+    sd = world.simulator.moments["vision"][1]
+    errors = [
+        (
+            (
+                ((exact_posterior(world, shown, prior).mixture.mean() - drawn.split.arrays["vision"]) / sd)
+                ** 2
+            ).mean()
+        )
+        for prior in (None, prior_of_parts(world))
+    ]
+    assert errors[0] < errors[1]
+
+
+def test_bayes_rule_takes_each_field_for_itself(worlds: dict[str, World]) -> None:
+    world = worlds["compositions"]
+    contents = world.simulator.contents
+    mixture = exact_posterior(world, measuring.show(world.test, ("text",))).mixture
+    rows = np.arange(len(world.contents))
+    sure = np.zeros_like(mixture.weights)
+    sure[rows, world.contents] = 1.0
+    truth = [plan_of(contents.items[k]) for k in world.contents.tolist()]
+    assert likeliest_plans(world, Exact(replace(mixture, weights=sure), np.zeros((0, 7)))) == truth
+    # the story is praised, or criticised, or something else is said of the music: the most probable content
+    # is none with the most probable entity
+    split = np.zeros_like(mixture.weights)
+    for weight, entity, action in (
+        (0.3, "story", "praises"),
+        (0.3, "story", "criticises"),
+        (0.4, "music", "describes"),
+    ):
+        split[
+            :, next(k for k, i in enumerate(contents.items) if (i.entity, i.action) == (entity, action))
+        ] = weight
+    plans = likeliest_plans(world, Exact(replace(mixture, weights=split), np.zeros((0, 7))))
+    assert {plan[:2] for plan in plans} == {("story", "describes")}
 
 
 def test_details_are_learned_from_the_entries_that_have_them(hashed_world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from omg_graph.evaluation.bootstrap import Interval
-from omg_graph.study.figures import EVERYONE, UNSEEN, figures, reference, verdict
+from omg_graph.study.figures import EVERYONE, KNOWN, UNSEEN, figures, reference, verdict
 from omg_graph.study.report import markdown, reached
 from omg_graph.study.runs import EXACT, EXACT_TOLD, TOLD, PatternResult, RunResult
 
@@ -30,6 +30,10 @@ def run(seed: int = 0, unseen: tuple[bool, ...] = (False,) * 4, **model: Any) ->
         f"model{TOLD}": method([1.0] * 4),
     }
     swaps = {"model": {"plan": {"along": [1.0, 0.0, 1.0, 0.0], "wanted": [2.0, 0.0, 2.0, 0.0]}}}
+    plans = {
+        EXACT: {"Entity": [1.0, 1.0, 0.0, 1.0], "Sentiment": [1.0] * 4},
+        "model": {"Entity": [1.0, 0.0, 0.0, 0.0], "Sentiment": [0.0, 1.0, 0.0, 1.0]},
+    }
     return RunResult(
         setting="modes",
         seed=seed,
@@ -38,14 +42,16 @@ def run(seed: int = 0, unseen: tuple[bool, ...] = (False,) * 4, **model: Any) ->
         groups=["a", "a", "b", "b"],
         unseen=list(unseen),
         training_clips=9,
-        patterns={name: PatternResult(methods=methods, swaps=swaps) for name in ("audio", "text+audio")},
+        patterns={
+            name: PatternResult(methods=methods, swaps=swaps, plans=plans) for name in ("audio", "text+audio")
+        },
         training={},
         seconds=1.5,
     )
 
 
 def test_ratios_are_sums_over_the_exact_posteriors_sums() -> None:
-    row = figures([run()]).methods[EVERYONE]
+    row = figures([run()]).subsets[EVERYONE].methods
     assert row["model"]["error_ratio"].value == pytest.approx(7 / 6)
     assert row["model"]["nmse"].value == pytest.approx(7 / 16)
     assert row["without plan"]["energy"].value == pytest.approx(1.5)
@@ -56,13 +62,13 @@ def test_ratios_are_sums_over_the_exact_posteriors_sums() -> None:
 def test_who_is_told_the_plan_is_compared_with_a_posterior_that_is_told_it_too() -> None:
     assert reference(f"model{TOLD}") == reference(EXACT_TOLD) == EXACT_TOLD
     assert reference("model") == reference("evidence alone") == EXACT
-    row = figures([run()]).methods[EVERYONE]
+    row = figures([run()]).subsets[EVERYONE].methods
     assert row[f"model{TOLD}"]["error_ratio"].value == pytest.approx(2.0)
 
 
 def test_seeds_are_averaged_and_whole_groups_resampled() -> None:
     made = figures([run(0), run(1, errors=[2.0, 3.0, 4.0, 4.0])])
-    ratio = made.methods[EVERYONE]["model"]["error_ratio"]
+    ratio = made.subsets[EVERYONE].methods["model"]["error_ratio"]
     assert ratio.value == pytest.approx((7 / 6 + 13 / 6) / 2)
     # only three resamples of two groups differ: both, the first alone, the second alone
     assert ratio.low == pytest.approx((1.0 + 2.0) / 2)
@@ -73,19 +79,52 @@ def test_seeds_are_averaged_and_whole_groups_resampled() -> None:
 
 
 def test_unseen_contents_have_figures_of_their_own() -> None:
-    assert list(figures([run()]).methods) == [EVERYONE]
+    assert list(figures([run()]).subsets) == [EVERYONE]
     made = figures([run(unseen=(False, True, False, True))])
-    assert made.methods[UNSEEN]["model"]["error_ratio"].value == pytest.approx(4 / 3)
-    assert made.methods[EVERYONE]["model"]["error_ratio"].value == pytest.approx(7 / 6)
+    assert list(made.subsets) == [EVERYONE, KNOWN, UNSEEN]
+    assert made.subsets[UNSEEN].methods["model"]["error_ratio"].value == pytest.approx(4 / 3)
+    assert made.subsets[KNOWN].methods["model"]["error_ratio"].value == pytest.approx(1.0)
+    assert made.subsets[EVERYONE].methods["model"]["error_ratio"].value == pytest.approx(7 / 6)
 
 
 def test_a_gain_is_what_the_model_has_over_the_variant_in_every_resample() -> None:
-    gains = figures([run()]).gains[EVERYONE]
+    gains = figures([run()]).subsets[EVERYONE].gains
     assert gains["without plan"]["error_ratio"].value == pytest.approx(11 / 6 - 7 / 6)
     assert verdict(gains["without plan"]["error_ratio"]) == "helps"
     assert gains["without evidence"]["error_ratio"].value == 0.0
     assert verdict(gains["without evidence"]["error_ratio"]) == "no difference shown"
     assert verdict(Interval(-0.2, -0.3, -0.1)) == "hurts"
+
+
+def test_every_pattern_has_gains_and_plans_of_its_own() -> None:
+    one = run(unseen=(False, True, False, True))
+    worse = {**one.patterns["audio"].methods, "without plan": method([1.0, 2.0, 2.0, 2.0])}
+    audio = one.patterns["audio"].model_copy(update={"methods": worse})
+    made = figures([one.model_copy(update={"patterns": {**one.patterns, "audio": audio}})])
+    gains = {
+        pattern: subsets[EVERYONE].gains["without plan"]["error_ratio"].value
+        for pattern, subsets in made.by_pattern.items()
+    }
+    assert gains == pytest.approx({"audio": 0.0, "text+audio": 11 / 6 - 7 / 6})
+    assert set(made.by_pattern["audio"]) == {EVERYONE, KNOWN, UNSEEN}
+    assert made.subsets[EVERYONE].gains["without plan"]["error_ratio"].value == pytest.approx(1 / 3)
+
+
+def test_plans_are_right_so_often_on_known_and_on_unseen_contents() -> None:
+    made = figures([run(unseen=(False, True, False, True))])
+    right = {
+        subset: {who: {name: one.value for name, one in row.items()} for who, row in found.plans.items()}
+        for subset, found in made.subsets.items()
+    }
+    assert right[EVERYONE]["model"] == {"Entity": 0.25, "Sentiment": 0.5}
+    assert right[KNOWN] == {
+        EXACT: {"Entity": 0.5, "Sentiment": 1.0},
+        "model": {"Entity": 0.5, "Sentiment": 0.0},
+    }
+    assert right[UNSEEN] == {
+        EXACT: {"Entity": 1.0, "Sentiment": 1.0},
+        "model": {"Entity": 0.0, "Sentiment": 1.0},
+    }
 
 
 def test_swaps_are_pooled_over_the_clips_that_take_part() -> None:
@@ -99,17 +138,33 @@ def test_goals_are_upper_bounds_of_errors_and_lower_bounds_of_accuracies() -> No
     assert not reached("sign_ratio", Interval(0.94, 0.9, 1.0))
 
 
-def test_the_tables_hold_every_method_and_verdict() -> None:
+def test_the_tables_tell_of_every_goal_gain_and_plan() -> None:
     text = markdown([figures([run(unseen=(True, False, True, False))])], {"modes": "Which mode?"})
     assert "## modes\n\nWhich mode?" in text
-    glance = text.splitlines()[2]
-    assert glance == (
-        "| modes, all clips | 1.17 (goal 1.10) | 1.00 | 1.00 | 1.00 | helps | no difference shown "
-        "| 0.50 followed | - |"
-    )
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert sum(line.startswith("| without plan |") for line in rows) == 4  # methods and gains, both subsets
-    assert any("helps" in line for line in rows)
+    # all patterns and both of them, each with all clips, known and unseen ones
+    places = [
+        f"| modes | {observed} | {subset} |"
+        for observed in ("all patterns", "audio", "text+audio")
+        for subset in (EVERYONE, KNOWN, UNSEEN)
+    ]
+    goals, errors, energies, entities = (
+        [line for line in rows if line.startswith("| modes |")][start::step][:9]
+        for start, step in ((0, 1), (9, 1), (18, 1), (27, 2))
+    )
+    for table in (goals, errors, energies, entities):
+        assert all(line.startswith(place) for line, place in zip(table, places, strict=True))
+    assert goals[0] == (
+        "| modes | all patterns | all clips | 1.167 [1.000, 1.500]: missed | 1.000 [1.000, 1.000]: reached "
+        "| 1.000 [1.000, 1.000]: reached | 1.000 [1.000, 1.000]: reached |"
+    )
+    assert errors[0].split(" | ")[3:] == [
+        "+0.667 [+0.500, +1.000]: helps",
+        "+0.000 [+0.000, +0.000]: no difference shown",
+        "- |",
+    ]
+    assert entities[0].split(" | ")[3:] == ["Entity", "0.250 [0.000, 0.500]", "0.750 [0.500, 1.000] |"]
+    assert "| modes | 0.500 [0.500, 0.500] | - |" in rows
     for above, below in zip(text.splitlines(), text.splitlines()[1:], strict=False):
         if below.startswith("| ---"):
             assert above.count("|") == below.count("|")

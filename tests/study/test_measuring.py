@@ -82,6 +82,12 @@ def test_other_evidence_changes_the_answer_and_the_same_doesnt(model: Model, see
     assert (other.draws != own.draws).any(axis=(1, 2)).all()
 
 
+def test_a_plan_is_right_field_by_field() -> None:
+    truth = [("story", "praises", "positive"), ("music", "criticises", "negative")]
+    plans = [("story", "praises", "negative"), ("something", "criticises", "negative")]
+    np.testing.assert_array_equal(measuring.plan_hits(plans, truth), [[1, 1, 0], [0, 1, 1]])
+
+
 def test_a_point_estimate_as_a_draw_scores_its_distance(worlds: dict[str, World]) -> None:
     world = worlds["modes"]
     exact = exact_posterior(world, measuring.show(world.test, ("audio",)))

@@ -5,8 +5,10 @@ import pytest
 
 from omg_graph.errors import ConfigError
 from omg_graph.simulator import Content
-from omg_graph.study.settings import SETTINGS, TARGET, settings_named
+from omg_graph.simulator.content import enumerate_contents
+from omg_graph.study.settings import SETTINGS, TARGET, TRAINING, settings_named
 from omg_graph.study.world import World
+from omg_graph.training.config import TrainingConfig, load_config
 
 
 def said(world: World, split_contents: np.ndarray) -> set[Content]:
@@ -25,15 +27,37 @@ def test_the_target_is_never_observed_and_speakers_are_in_one_split_only(
     assert len(groups) == len(set(groups))
 
 
-@pytest.mark.parametrize("name", ["rare-details", "compositions"])
-def test_a_share_of_the_test_clips_says_what_no_training_clip_can(
+@pytest.mark.parametrize("name", ["modes", "rare-details", "compositions"])
+def test_test_clips_are_the_worlds_own_and_training_clips_lack_what_is_unseen(
     worlds: dict[str, World], name: str
 ) -> None:
     world = worlds[name]
+    speakers = world.setting.speakers
+    before = sum(count for split, count in speakers.items() if split != "test")
+    own = world.simulator.sample(speakers["test"], world.setting.clips, 0, name="test", first_group=before)
+    assert own.split.ids == world.test.ids
+    np.testing.assert_array_equal(own.contents, world.contents)
     unseen = world.setting.unseen_contents(world.simulator.contents.items)
-    assert 0.2 < world.unseen.mean() < 0.8
-    np.testing.assert_allclose(world.test_prior[unseen].sum(), world.setting.unseen_share)
     np.testing.assert_array_equal(world.unseen, unseen[world.contents])
+    assert not unseen[world.trained].any()
+    assert world.unseen.any() == (name != "modes")
+
+
+def test_unseen_contents_are_a_share_of_the_world_that_can_be_measured() -> None:
+    """A third of the details, and about a quarter of the combinations."""
+    shares = {}
+    for name in ("rare-details", "compositions"):
+        config = SETTINGS[name].simulator
+        contents = enumerate_contents(config.entities, config.actions, config.details)
+        shares[name] = float(contents.prior[SETTINGS[name].unseen_contents(contents.items)].sum())
+    assert shares == pytest.approx({"rare-details": 1 / 3, "compositions": 0.25}, abs=0.06)
+
+
+def test_psi_and_the_planner_train_as_long_as_they_do_elsewhere() -> None:
+    config, default = load_config(None, dict(TRAINING)), TrainingConfig()
+    for name in ("epochs", "patience", "learning_rate"):
+        assert getattr(config.encoder, name) == getattr(default.encoder, name)
+        assert getattr(config.planner, name) == getattr(default.planner, name)
 
 
 def test_rare_details_reach_the_knowledge_base_and_nothing_before_it(worlds: dict[str, World]) -> None:
