@@ -133,6 +133,33 @@ NARROW = 150
 """Below this many columns the terminal has no room for intervals."""
 
 
+def halves(table: list[list[str]]) -> dict[str, list[list[str]]]:
+    """A table without intervals, and differences in a table of their own.
+
+    Args:
+        table: Heads, then rows: what was observed, how many samples, and figures. A head that begins with
+            ``less`` is of the difference from the column before it.
+
+    Returns:
+        What to add to the title, to heads and rows.
+    """
+    heads = [
+        f"less {before}" if head.startswith("less") else head
+        for before, head in zip(["", *table[0]], table[0], strict=False)
+    ]
+    rows = [[*row[:2], *(figure.partition(" [")[0] for figure in row[2:])] for row in table[1:]]
+    differ = [head.startswith(("less", "gain")) for head in heads]
+    found = {
+        "": [place for place, other in enumerate(differ) if not other],
+        ": the planner less others": [0, *(place for place, other in enumerate(differ) if other)],
+    }
+    return {
+        part: [[row[place] for place in places] for row in (heads, *rows)]
+        for part, places in found.items()
+        if len(places) > 1
+    }
+
+
 def _show(reports: list[PlannerReport], output: Path | None) -> None:
     from rich.table import Table
 
@@ -143,14 +170,14 @@ def _show(reports: list[PlannerReport], output: Path | None) -> None:
     for report in reports:
         for line in report.lines():
             console.print(cell(line), soft_wrap=True)
-        for question, (heads, *rows) in report.tables().items():
-            table = Table(title=cell(f"the target right, in {question} (%)"))
-            for number, head in enumerate(heads):
-                table.add_column(head, justify="right" if number else "left")
-            for row in rows:
-                shown = row if wide else [row[0], *(figure.partition(" [")[0] for figure in row[1:])]
-                table.add_row(*map(cell, shown))
-            console.print(table)
+        for question, figures in report.tables().items():
+            for part, rows in ({"": figures} if wide else halves(figures)).items():
+                table = Table(title=cell(f"the target right, in {question} (%){part}"))
+                for number, head in enumerate(rows[0]):
+                    table.add_column(head, justify="right" if number else "left")
+                for row in rows[1:]:
+                    table.add_row(*map(cell, row))
+                console.print(table)
         if not wide:
             told = f"intervals are left out below {NARROW} columns; --output and --json have them"
             console.print(cell(told, "dim"), soft_wrap=True)

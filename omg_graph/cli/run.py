@@ -136,6 +136,7 @@ def run(
     from omg_graph.graph.api import FULL_PATHS, prepare, stream
     from omg_graph.graph.state import Settings
     from omg_graph.model.model import choose_device
+    from omg_graph.model.steps import drawing_note
     from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.trajectory.artifacts import MemoryArtifactStore
 
@@ -182,8 +183,10 @@ def run(
         keep_path=keep_path != "none",
         allow_own_group=allow_own_group,
     )
+    idle = drawing_note(loaded, settings.drawing)
+    told_notes = request.notes if idle is None else (*request.notes, idle)
     if not as_json:
-        for remark in request.notes:
+        for remark in told_notes:
             note(remark)
     # one batch's draws must fit: what was written out is dropped as the next ones come
     store = MemoryArtifactStore(max_bytes=8 << 30)
@@ -198,7 +201,7 @@ def run(
 
     from omg_graph.cli.story import tell_results
 
-    tell_results(writer, output, report=report, as_json=as_json, told=request.notes)
+    tell_results(writer, output, report=report, as_json=as_json, told=told_notes)
 
 
 def _between_bars(reviewer: Reviewer, told: Callable[[dict[str, Any]], None]) -> Reviewer:

@@ -76,6 +76,7 @@ class HiddenStates:
             ConfigError: if the cache can't be written.
         """
         self.record, self.folder, self.device = record, folder, device
+        self._cache = cache
         self.passes = 0
         """Contents that went through the thinker so far: all others came from the disk."""
         self._files = KeyedFiles(
@@ -88,6 +89,13 @@ class HiddenStates:
     def width(self) -> int:
         """Of each vector."""
         return self.record.width
+
+    def on(self, device: torch.device) -> HiddenStates:
+        """The same, the thinker on the CPU or on the GPUs that there are; this one's stays where it is."""
+        placed = "cpu" if device.type == "cpu" else "auto"
+        if placed == self.device:
+            return self
+        return HiddenStates(self.record, self.folder, self._cache, device=placed)
 
     def read(self, contents: Sequence[Content], told: Told | None = None) -> FloatArray:
         """(contents, width), not normalised.

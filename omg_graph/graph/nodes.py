@@ -77,7 +77,9 @@ class Nodes:
         count = settings.candidates or self.model.config.planning.candidates
         candidates = steps.propose(model, split, embedding, count, settings.seed)
         _tell({"node": "planner", "candidates": count, "samples": len(split)})
-        trajectories = records.opened(model, batch, split, candidates, settings.seed, batch.notes)
+        idle = steps.drawing_note(model, settings.drawing)
+        notes = batch.notes if idle is None else (*batch.notes, idle)
+        trajectories = records.opened(model, batch, split, candidates, settings.seed, notes)
         if split.recordings:
             trajectories = [
                 one.model_copy(update={"arrays": one.arrays | {OBSERVATION: self.store.put(row)}})
@@ -142,12 +144,10 @@ class Nodes:
 
     def _planning(self, settings: Settings) -> Model:
         """The model, with the planner that a run asks for, drawing as it asks."""
-        asked = {
-            "include_greedy": settings.greedy,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
+        fields = {"greedy": "include_greedy"}
+        changes = {
+            fields.get(name, name): value for name, value in settings.drawing.items() if value is not None
         }
-        changes = {field: value for field, value in asked.items() if value is not None}
         model = self.model.with_planning(**changes) if changes else self.model
         name = settings.planner
         if name is None or name == model.planner.name:

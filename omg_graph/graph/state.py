@@ -235,6 +235,11 @@ class Settings(BaseModel):
         description="Whether to stop after re-ranking, for a person to pick or edit the plan.",
     )
 
+    @property
+    def drawing(self) -> dict[str, bool | float | None]:
+        """How plans are to be drawn; None of what is left to the model."""
+        return {"greedy": self.greedy, "temperature": self.temperature, "top_p": self.top_p}
+
 
 DEFAULT_SETTINGS = Settings()
 

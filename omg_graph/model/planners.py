@@ -52,6 +52,8 @@ class PlannerOptions(BaseModel):
     """Of its weights."""
     four_bit: bool = False
     """Whether its weights are loaded in four bits."""
+    named_by: str = "--planner"
+    """The option that names the planner, for messages."""
 
 
 PlannerFactory = Callable[[Model, PlannerOptions], Planner]
@@ -97,7 +99,8 @@ def distilled_planner(model: Model, options: PlannerOptions) -> Planner:
     """
     if options.model is not None:
         raise ConfigError(
-            f"the distilled planner takes no --planner-model, {options.model!r} came: name --planner chat too"
+            f"the distilled planner takes no --planner-model, {options.model!r} came: name "
+            f"{options.named_by} chat too"
         )
     return model.planner
 
@@ -112,7 +115,9 @@ def chat_planner(model: Model, options: PlannerOptions) -> Planner:
 
     spec = options.model
     if not spec:
-        raise ConfigError("--planner chat needs a model: name it, as in --planner-model openai:gpt-4.1-mini")
+        raise ConfigError(
+            f"{options.named_by} chat needs a model: name it, as in --planner-model openai:gpt-4.1-mini"
+        )
     try:
         from langchain.chat_models import init_chat_model
     except ImportError:
@@ -163,8 +168,8 @@ def qwen_omni_planner(model: Model, options: PlannerOptions) -> Planner:
 
     if not options.model:
         raise ConfigError(
-            "--planner qwen-omni needs a checkpoint: name its folder, or Qwen/Qwen2.5-Omni-3B, with "
-            "--planner-model"
+            f"{options.named_by} qwen-omni needs a checkpoint: name its folder, or Qwen/Qwen2.5-Omni-3B, "
+            "with --planner-model"
         )
     thinker = load_thinker(
         options.model, device=options.device, dtype=options.dtype, four_bit=options.four_bit

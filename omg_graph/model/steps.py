@@ -17,7 +17,12 @@ from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
-from omg_graph.planner.interface import CandidatePlan, HotterPlanner, PlannerInput
+from omg_graph.planner.interface import (
+    CandidatePlan,
+    HotterPlanner,
+    PlannerInput,
+    drawing_without_effect,
+)
 from omg_graph.planner.rerank import Reranking, score_candidates
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
@@ -110,6 +115,17 @@ def propose(
         if heat and isinstance(planner, HotterPlanner):
             planner = planner.hotter(heat)
         return planner.propose(inputs, candidates, seed)
+
+
+def drawing_note(model: Model, settings: Mapping[str, bool | float | None]) -> str | None:
+    """What to tell someone whose wishes of how to draw plans the planner can't heed; None where it does.
+
+    Args:
+        model: Whose planner is asked.
+        settings: ``greedy``, ``temperature`` and ``top_p``; None where nothing was asked for.
+    """
+    asked = {name: value for name, value in settings.items() if value is not None}
+    return None if isinstance(model.planner, StudentPlanner) else drawing_without_effect(model.planner, asked)
 
 
 def rerank(

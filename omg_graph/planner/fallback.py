@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from omg_graph.planner.interface import (
     CandidatePlan,
+    DrawingPlanner,
     HotterPlanner,
     NoValidPlanError,
     PlannerInput,
@@ -64,6 +65,11 @@ class FallbackPlanner:
     def schema(self) -> Schema:
         """The first one's."""
         return self._planner.schema
+
+    @property
+    def drawing(self) -> Mapping[str, bool | float]:
+        """The first one's."""
+        return self._planner.drawing if isinstance(self._planner, DrawingPlanner) else {}
 
     def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
         """``candidates`` plans for each sample, each marked with where it comes from.

@@ -113,6 +113,31 @@ class HotterPlanner(Protocol):
 
 
 @runtime_checkable
+class DrawingPlanner(Protocol):
+    """A planner that was told how to draw when it was made."""
+
+    @property
+    def drawing(self) -> Mapping[str, bool | float]:
+        """What it goes by of ``greedy``, ``temperature`` and ``top_p``."""
+        ...
+
+
+def drawing_without_effect(planner: Planner, asked: Mapping[str, bool | float]) -> str | None:
+    """What to tell someone who asked a planner to draw otherwise than it does; None where it does as asked.
+
+    Args:
+        planner: One that isn't told anew in each run.
+        asked: What was asked for, of ``greedy``, ``temperature`` and ``top_p``.
+    """
+    heeded = planner.drawing if isinstance(planner, DrawingPlanner) else {}
+    idle = [name for name, value in asked.items() if heeded.get(name) != value]
+    if not idle:
+        return None
+    verb = "has" if len(idle) == 1 else "have"
+    return f"{', '.join(idle)} {verb} no effect: planner {planner.name} draws in its own way"
+
+
+@runtime_checkable
 class RescoringPlanner(Protocol):
     """A planner that can say how probable a plan is that it didn't draw, such as one that a person wrote."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -115,6 +115,11 @@ class OmniPlanner:
         self._system = Message("system", (self.prompt.system_message(schema),))
         self._shared: Prefix | None = None
         self._busy = threading.Lock()
+
+    @property
+    def drawing(self) -> Mapping[str, bool | float]:
+        """How its candidates are drawn."""
+        return {"greedy": self._include_greedy, "temperature": self._temperature, "top_p": self._top_p}
 
     def _writers(self, constrained: bool | None) -> WriterSource:
         thinker = self._thinker

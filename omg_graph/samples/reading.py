@@ -40,6 +40,8 @@ class DataFile:
     """What a reader may want to know: which label, which fields were left out."""
     flat: bool = False
     """Whether the file names no splits."""
+    numbered: bool = False
+    """Whether row numbers serve as ids, in some split: another file has the same ones."""
 
 
 def read_data_file(
@@ -303,8 +305,9 @@ def _data_file(
         )
         for raw in raws
     }
-    notes = (*([note] if note else []), *_notes(raws))
-    return DataFile(path, sha256, splits, layout.single, notes, layout.flat)
+    notes = (*([note] if note else []), *_notes(raws, [spec.name for spec in specs]))
+    numbered = any(raw.numbered for raw in raws)
+    return DataFile(path, sha256, splits, layout.single, notes, layout.flat, numbered)
 
 
 def _check_kinds(raw: RawSplit, specs: Sequence[ModalitySpec]) -> None:
@@ -345,7 +348,8 @@ def _split(raw: RawSplit, columns: Mapping[str, SettledColumn], labels: Mapping[
     )
 
 
-def _notes(raws: Sequence[RawSplit]) -> list[str]:
+def _notes(raws: Sequence[RawSplit], known: Sequence[str]) -> list[str]:
+    """What was decided; that modalities which are known of are missing tells whoever needs them."""
     notes = []
     numbered = [raw.name for raw in raws if raw.numbered]
     if numbered:
@@ -353,7 +357,9 @@ def _notes(raws: Sequence[RawSplit]) -> list[str]:
     ignored = dict.fromkeys(name for raw in raws for name in raw.ignored)
     if ignored:
         notes.append(f"fields left out, being no modalities: {', '.join(ignored)}")
-    empty = dict.fromkeys(f"{name} of {raw.name!r}" for raw in raws for name in raw.empty)
+    empty = dict.fromkeys(
+        f"{name} of {raw.name!r}" for raw in raws for name in raw.empty if name not in known
+    )
     if empty:
         notes.append(f"no values in the field{'s' if len(empty) > 1 else ''} {', '.join(empty)}")
     notes += [note for raw in raws for note in recording_notes(raw)]

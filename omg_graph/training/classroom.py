@@ -26,6 +26,8 @@ class Classroom:
     facts: dict[str, Any]
     """The file and its hash."""
     notes: tuple[str, ...]
+    numbered: bool = False
+    """Whether row numbers of the file serve as ids."""
 
 
 def open_classroom(
@@ -89,4 +91,4 @@ def open_classroom(
         shown.append(fitted)
         notes += remarks
     facts = {"file": path.name, "sha256": data.sha256}
-    return Classroom(shown[0], shown[1], facts, (*notes, note))
+    return Classroom(shown[0], shown[1], facts, (*notes, note), data.numbered)

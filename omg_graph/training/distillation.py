@@ -157,8 +157,13 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         on_progress=lambda done, of: progress(f"plans by {teacher.name}", done, of, None),
     )
     seconds = {"plans": round(writing.seconds, 2)}
+    plans = writing.plans
+    if classroom.numbered:
+        plans = plans.of_rows(classroom.facts["sha256"])
     notes = classroom.notes
-    if not writing.plans.teachers:
+    idle = teacher.drawing_note(_drawing(request))
+    notes = notes if idle is None else (*notes, idle)
+    if not plans.teachers:
         silent = f"teacher {teacher.name} has nothing to say of these samples: plans hold the labels alone"
         notes = (*notes, silent)
     told: dict[str, Any] = {
@@ -171,9 +176,9 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         "calls": teacher.calls,
     }
     if request.plans_only is not None:
-        facts = told | writing.plans.facts(classroom.train, classroom.valid, model.schema, request.target)
+        facts = told | plans.facts(classroom.train, classroom.valid, model.schema, request.target)
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, plan_lines(writing.plans.plans))
+        write_atomically(place, plan_lines(plans.plans))
         unfinished.remove()
         return Distillation(place, None, facts, notes, seconds)
     started = time.perf_counter()
@@ -181,7 +186,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     made = teach(
         model,
         classroom,
-        writing.plans,
+        plans,
         target=request.target,
         seed=seed,
         facts=told,
@@ -189,7 +194,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     )
     seconds["planner"] = round(time.perf_counter() - started, 2)
     with whole_folder(place, replace=request.overwrite or request.output is None) as folder:
-        write_atomically(folder / PLANS, plan_lines(writing.plans.plans))
+        write_atomically(folder / PLANS, plan_lines(plans.plans))
         if (source / TRAINING_PLANS).is_file():
             shutil.copyfile(source / TRAINING_PLANS, folder / TRAINING_PLANS)
         manifest = save_model(made, folder)
@@ -203,7 +208,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         seconds,
         replace(made, manifest=manifest),
         classroom,
-        writing.plans.lesson(classroom.valid, model.schema, request.target).plans,
+        plans.lesson(classroom.valid, model.schema, request.target).plans,
     )
 
 
@@ -215,7 +220,8 @@ def _teacher(request: DistillationRequest, model: Model, classroom: Classroom, s
             f"--teacher: lexical or another planner was expected, {OWN_PLANNER!r} came: the model's own "
             "would learn what it says already"
         )
-    planner = make_planner(request.teacher, model, request.options)
+    options = request.options.model_copy(update={"named_by": "--teacher"})
+    planner = make_planner(request.teacher, model, options)
     return PlannerTeacher(model, planner, candidates=request.candidates, seed=seed)
 
 
@@ -227,7 +233,7 @@ def _identity(
     # what bounds a planner, or where it keeps its answers, changes none of them
     how = request.options.model_dump(
         mode="json",
-        exclude={"model", "max_calls", "on_invalid", "cache", "timeout", "concurrency", "device"},
+        exclude={"model", "max_calls", "on_invalid", "cache", "timeout", "concurrency", "device", "named_by"},
     )
     return {
         "teacher": teacher.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -14,7 +14,13 @@ from omg_graph.model.steps import observe, planner_input, rerank
 from omg_graph.planner.annotator import LexicalAnnotator
 from omg_graph.planner.choosing import SchemaChoice, choose_schema, unreadable_text
 from omg_graph.planner.fallback import AttemptingPlanner
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, Planner, PlannerInput
+from omg_graph.planner.interface import (
+    CandidatePlan,
+    NoValidPlanError,
+    Planner,
+    PlannerInput,
+    drawing_without_effect,
+)
 from omg_graph.planner.prompting import Prompt
 from omg_graph.planner.schema import Schema
 from omg_graph.samples.dataset import FloatArray, Split
@@ -45,6 +51,10 @@ class Teacher(Protocol):
     @property
     def calls(self) -> int | None:
         """How many calls to a provider it has made, where it makes any."""
+        ...
+
+    def drawing_note(self, asked: Mapping[str, float]) -> str | None:
+        """What to tell someone who asked it to draw otherwise than it does; None where it does as asked."""
         ...
 
     def write(self, split: Split) -> list[TaughtPlan]:
@@ -94,6 +104,10 @@ class PlannerTeacher:
         """The planner's, where it counts them."""
         made = getattr(self._planner, "calls", None)
         return made if isinstance(made, int) else None
+
+    def drawing_note(self, asked: Mapping[str, float]) -> str | None:
+        """The planner's."""
+        return drawing_without_effect(self._planner, asked)
 
     def write(self, split: Split) -> list[TaughtPlan]:
         """One plan for each sample.
@@ -183,6 +197,13 @@ class LexicalTeacher:
         self._reads = unreadable_text(split) is None
         self._schema = schema
         self._annotator = LexicalAnnotator(schema)
+
+    def drawing_note(self, asked: Mapping[str, float]) -> str | None:
+        """It draws nothing."""
+        if not asked:
+            return None
+        verb = "has" if len(asked) == 1 else "have"
+        return f"{', '.join(asked)} {verb} no effect: teacher {LEXICAL} draws nothing"
 
     def write(self, split: Split) -> list[TaughtPlan]:
         """One plan for each sample, without its target where the words don't tell it."""

@@ -45,6 +45,8 @@ class TaughtPlan(BaseModel):
     prompt_sha256: str | None = None
     reason: str | None = None
     """Why there is no plan, or why another teacher wrote it."""
+    data: str | None = None
+    """SHA-256 of the data whose rows the ids number; None where ids are more than row numbers."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ class TaughtPlans:
 
     def __len__(self) -> int:
         return len(self.plans)
+
+    def of_rows(self, data: str) -> TaughtPlans:
+        """The same plans, said to be of the numbered rows of these data (their SHA-256)."""
+        return TaughtPlans(plan.model_copy(update={"data": data}) for plan in self.plans)
+
+    def of_others(self, data: str) -> bool:
+        """Whether they are of the numbered rows of other data, which these data's ids only look like."""
+        return any(plan.data not in (None, data) for plan in self.plans)
 
     def find(self, sample_id: str, split: str) -> TaughtPlan | None:
         """The plan of a sample. Which split it is in counts only where several have its id."""
@@ -264,7 +274,7 @@ def read_plans(path: Path, schema: Schema) -> TaughtPlans:
         if (plan.id, plan.split) in plans:
             raise DataError(f"{path}:{number}: one plan a sample was expected, {plan.id!r} comes twice")
         plans[plan.id, plan.split] = plan
-    if not any(plan.constraints for plan in plans.values()):
+    if all(plan.constraints is None for plan in plans.values()):
         raise DataError(f"{path}: at least one plan was expected, none came")
     return TaughtPlans(plans.values())
 

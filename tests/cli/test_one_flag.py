@@ -121,3 +121,19 @@ def test_qwen_omni_draws_as_the_run_asks(run: Run, tiny_thinker_folder: Path) ->
     usual, asked = run(*omni), run("--no-greedy", "--temperature", "3", *omni)
     assert all(any(one["greedy"] for one in document["plan"]["candidates"]) for document in usual)
     assert not any(one["greedy"] for document in asked for one in document["plan"]["candidates"])
+    assert not any("no effect" in remark for document in asked for remark in document["notes"])
+
+
+def test_what_a_planner_makes_nothing_of_is_told(
+    run: Run, chat_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {"Entity": "music", "Action": "hesitates", "Sentiment": "strongly negative"}
+    chat_server.reply = lambda *_: json.dumps(plan)
+    chat = ("--planner", "chat", "--planner-model", "openai:tiny")
+    assert not any("no effect" in remark for document in run(*chat) for remark in document["notes"])
+    capsys.readouterr()
+    told = "temperature, top_p have no effect: planner chat openai:tiny draws in its own way"
+    for document in run("--temperature", "2", "--top-p", "0.5", *chat):
+        assert document["notes"].count(told) == 1
+    shown = capsys.readouterr()
+    assert (shown.err.count(told), shown.out.count(told)) == (1, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omg_graph.errors import ConfigError, PlanError, SchemaError
+from omg_graph.errors import ConfigError, DataError, PlanError, SchemaError
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest
 from omg_graph.model.model import Model
 from omg_graph.model.planners import PlannerOptions, make_planner
@@ -21,6 +22,7 @@ from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, Planner
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.samples.reading import read_data_file
+from omg_graph.samples.unpickling import read_pickle
 from omg_graph.simulator.saving import save_corpus
 from omg_graph.training import distillation, relearning, teachers
 from omg_graph.training.classroom import open_classroom
@@ -275,6 +277,17 @@ def test_what_contradicts_itself_is_refused(
         distil(model=None, output=None)
     with pytest.raises(SchemaError, match="lexical annotator"):
         distil("lexical", data=tiny_plain_file, model=tiny_plain_folder)
+    with pytest.raises(ConfigError, match="--teacher chat needs a model"):
+        distil("chat")
+
+
+def test_how_a_teacher_is_to_draw_is_not_passed_over_in_silence(
+    distil: Distil, teacher: Monotone, tmp_path: Path
+) -> None:
+    made = distil(plans_only=tmp_path / "plans.jsonl", output=None, temperature=2.0, top_p=0.5)
+    assert "temperature, top_p have no effect: planner monotone draws in its own way" in made.notes
+    lexical = distil("lexical", plans_only=tmp_path / "words.jsonl", output=None, temperature=2.0)
+    assert "temperature has no effect: teacher lexical draws nothing" in lexical.notes
 
 
 def test_a_model_of_one_fold_is_taught_its_own_rows(tiny_model_folder: Path, tiny_data_file: Path) -> None:
@@ -316,6 +329,21 @@ def test_only_plans_under_another_schema(
     said = {plan.constraints for (plan,) in model.planner.propose(inputs, 1, 0)}
     assert not any(model.schema.violations(plan) for plan in said)
     assert {word for topic, _ in said for word in topic.split()} <= {*["a", "long", "summer", "low", "high"]}
+
+
+def test_plans_of_numbered_rows_are_refused_for_another_file(
+    distil: Distil, train_tiny: Callable[..., Path], tiny_data_file: Path, tmp_path: Path
+) -> None:
+    numbered, other = tmp_path / "numbered.pkl", tmp_path / "other.pkl"
+    content = read_pickle(tiny_data_file)
+    assert isinstance(content, dict)
+    for path, splits in ((numbered, ("train", "valid")), (other, ("train", "test"))):
+        rows = [{name: value for name, value in content[of].items() if name != "id"} for of in splits]
+        path.write_bytes(pickle.dumps(dict(zip(("train", "valid"), rows, strict=True)), 4))
+    plans = tmp_path / "plans.jsonl"
+    distil("lexical", data=numbered, plans_only=plans, output=None)
+    with pytest.raises(DataError, match="another file's row numbers"):
+        train_tiny(other, "of-another", plans=str(plans))
 
 
 def test_a_thinker_teaches_on_other_data(

@@ -15,7 +15,7 @@ import torch
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
-from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord
+from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.encoders.raw_parts import Content
 from omg_graph.errors import ConfigError, EncoderError
@@ -100,6 +100,21 @@ def test_a_model_says_which_thinker_it_reads_through(
     assert "no training row has a recording of vision: psi has the features alone" in notes
     seen = steps.observe(model, clips)
     np.testing.assert_allclose(np.linalg.norm(seen.embedding, axis=1), 1.0, rtol=1e-5)
+
+
+def test_the_thinker_goes_where_the_model_goes(reading_model: Path) -> None:
+    model = load_model(reading_model)
+    assert model.hidden_states is not None
+    assert model.hidden_states.device == "auto"
+    on_cpu = model.to(torch.device("cpu"))
+    assert on_cpu.hidden_states is not None
+    assert on_cpu.hidden_states.device == "cpu"
+    assert isinstance(on_cpu.text_encoder.encoder, ThinkerTextEncoder)
+    assert on_cpu.text_encoder.encoder.states is on_cpu.hidden_states
+    assert on_cpu.text_encoder.name == model.text_encoder.name
+    assert on_cpu.to(torch.device("cpu")) is on_cpu
+    assert model.hidden_states.device == "auto"
+    assert model.hidden_states.on(torch.device("cuda")) is model.hidden_states
 
 
 def test_what_is_said_and_heard_moves_the_embedding(reading_model: Path, clips: Split) -> None:

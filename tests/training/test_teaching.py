@@ -121,6 +121,27 @@ def test_ids_that_come_in_both_splits_are_told_apart(tmp_path: Path) -> None:
     assert taught(valid, [other]).find("0", "train") is not None
 
 
+def test_row_numbers_are_those_of_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "plans.jsonl"
+    plain = taught(split_of([1.0, 0.0], ids=("0", "1")), [PRAISE, PRAISE])
+    path.write_bytes(plan_lines(plain.of_rows("abc").plans))
+    numbered = read_plans(path, AFFECT_SCHEMA)
+    assert numbered.find("1", "train") is not None
+    assert not numbered.of_others("abc")
+    assert numbered.of_others("def")
+    assert not plain.of_others("def")
+
+
+def test_plans_that_leave_all_to_the_label_are_plans(tmp_path: Path) -> None:
+    """As the lexical teacher writes them where there is no text."""
+    path = tmp_path / "plans.jsonl"
+    split, schema = split_of([1.0, 0.0], classes=("happy", "sad")), class_schema(["happy", "sad"])
+    path.write_bytes(plan_lines(taught(split, [{}, {}]).plans))
+    plans = read_plans(path, schema)
+    assert plans.lesson(split, schema).plans == (("sad",), ("happy",))
+    assert plans.lesson(split, schema, "teacher").plans == (None, None)
+
+
 def test_a_line_that_did_not_end_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "plans.jsonl"
     first, second = taught(split_of([1.0, 1.0]), [PRAISE, PRAISE]).plans
