@@ -17,6 +17,7 @@ from omg_graph.executor.matern import (
     squared_distances,
     without_groups,
 )
+from omg_graph.executor.searching import search_factors
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """Candidates for the kernel's length, in units of a modality's own spread."""
@@ -80,20 +81,15 @@ def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
         return float(without_groups(inverse, inverse @ truth, groups).square().sum())
 
     settings = float(model.lengths[row, column]), float(model.ridges[row, column])
-    found = torch.ones(len(distances), dtype=torch.float64)
-    first = least = error(found, *settings)
-    moved = True
-    while moved:
-        moved = False
-        for place in range(len(found)):
-            for factor in (1 / STEP, STEP):
-                tried = found.clone()
-                tried[place] *= factor
-                tried /= tried.max()
-                if float(tried.min()) < LEAST_RELEVANT:
-                    continue
-                if (changed := error(tried, *settings)) < least * (1 - GAIN / 10):
-                    found, least, moved = tried, changed, True
+    alike = torch.ones(len(distances), dtype=torch.float64)
+    first = error(alike, *settings)
+    found, least = search_factors(
+        alike,
+        lambda relevance: error(relevance, *settings),
+        step=STEP,
+        gain=GAIN / 10,
+        adjust=_most_relevant_at_one,
+    )
     if least > first * (1 - GAIN):
         return
     model.relevance[row, column, pattern] = found.float()
@@ -102,6 +98,12 @@ def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
         key=lambda pair: error(found, *pair),
     )
     model.lengths[row, column], model.ridges[row, column] = best
+
+
+def _most_relevant_at_one(relevance: Tensor) -> Tensor | None:
+    """Relevance over that of the most relevant modality; None where another falls below the least."""
+    scaled = relevance / relevance.max()
+    return None if float(scaled.min()) < LEAST_RELEVANT else scaled
 
 
 def _spread_relevance(model: KernelConditional, column: int) -> None:

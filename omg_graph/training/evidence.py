@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omg_graph.executor.searching import search_factors
 from omg_graph.model.conditions import QueryPlan, own_plan
 from omg_graph.retriever.attention import (
     AGGREGATIONS,
@@ -265,17 +266,8 @@ def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) ->
         return float(evidence_error(source, replace(data, shortlist=found), pairs, plan_table)[0])
 
     with torch.no_grad():
-        best = torch.ones(len(projection.view_scales))
-        least = error(best)
-        moved = True
-        while moved:
-            moved = False
-            for view in range(len(best)):
-                for factor in (1 / SCALE_STEP, SCALE_STEP):
-                    tried = best.clone()
-                    tried[view] *= factor
-                    if (changed := error(tried)) < least * (1 - SCALE_GAIN):
-                        best, least, moved = tried, changed, True
+        start = torch.ones(len(projection.view_scales))
+        best, _ = search_factors(start, error, step=SCALE_STEP, gain=SCALE_GAIN)
         projection.set_scales(best)
     return best
 
