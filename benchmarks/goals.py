@@ -19,6 +19,10 @@ ENERGY_SHARE = 0.95
 COVERAGE = (0.88, 0.92)
 MINUTES = 10.0
 
+PLAN, EVIDENCE = {"without plan": "the plan"}, {"without evidence": "evidence"}
+SHOULD_HELP = {"modes": PLAN, "compositions": PLAN, "rare-details": EVIDENCE}
+"""A setting of the study to what should help there: the variant that lacks it, and its name."""
+
 Document = Mapping[str, Any]
 
 
@@ -137,7 +141,7 @@ def _draws(where: str, methods: Mapping[str, Document]) -> Iterator[Goal]:
 def study_goals(document: Document) -> Iterator[Goal]:
     """Distance from the exact posterior in every setting, and what plan and evidence bring there.
 
-    Known and unseen contents count apart where a setting has both; gains are told of every pattern, too.
+    Known and unseen contents count apart where a setting has both.
     """
     from omg_graph.study.figures import EVERYONE
     from omg_graph.study.report import GOALS as STUDY_GOALS
@@ -156,13 +160,11 @@ def study_goals(document: Document) -> Iterator[Goal]:
                 goal, own = STUDY_GOALS[metric], figures["methods"]["model"][metric]
                 right = own["value"] <= goal if goal > 1 else own["value"] >= goal
                 yield Goal(where, title.format(f"{goal:.2f}"), _interval(own), _shown(right, True))
-            yield from _study_gains(where, figures)
-            for pattern, subsets in found["by_pattern"].items():
-                yield from _study_gains(f"{where}, {pattern} observed", subsets[subset])
+            yield from _study_gains(where, figures, SHOULD_HELP.get(setting, {}))
 
 
-def _study_gains(where: str, figures: Document) -> Iterator[Goal]:
-    for lacking, what in (("without plan", "the plan"), ("without evidence", "evidence")):
+def _study_gains(where: str, figures: Document, helping: Mapping[str, str]) -> Iterator[Goal]:
+    for lacking, what in helping.items():
         gain = figures["gains"].get(lacking, {}).get("error_ratio")
         if gain is not None:
             yield Goal(
