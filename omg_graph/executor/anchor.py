@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 AnchorKind = Literal["none", "evidence", "gaussian", "kernel", "mixture"]
@@ -106,14 +106,25 @@ class Anchor(nn.Module):
         return nonnegative_least_squares(parts.flatten(0, 1), target.reshape(-1))
 
     def _nearest(self, name: str, observed: Tensor) -> Tensor:
-        """The fitted observed set that is most like each row's, and doesn't hold the modality itself."""
-        holds = self.patterns[:, self.names.index(name)].long() * len(self.names)
-        alike = (observed.unsqueeze(1) == self.patterns).sum(dim=2) - holds
-        return alike.argmax(dim=1)
+        return most_alike(self.patterns, observed, self.names.index(name))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         load_sizes(self, ("patterns", "weights", "spreads"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def most_alike(
+    patterns: Bool[Tensor, "pattern modality"], observed: Bool[Tensor, "batch modality"], target: int
+) -> Int[Tensor, " batch"]:
+    """The pattern that is most like what each row observes, and doesn't hold the target itself.
+
+    Args:
+        patterns: Observed sets that something was fitted for.
+        observed: What each row observes.
+        target: The target's column.
+    """
+    holds = patterns[:, target].long() * patterns.shape[1]
+    return ((observed.unsqueeze(1) == patterns).sum(dim=2) - holds).argmax(dim=1)
 
 
 def load_sizes(module: nn.Module, names: Sequence[str], state_dict: dict[str, Any], prefix: str) -> None:

@@ -160,13 +160,7 @@ class Executor(nn.Module):
         """
         if not self.anchor.uses("kernel"):
             return self
-        filled = {
-            name: torch.where(
-                known[:, column : column + 1], value, self.gaussian.predict(name, latents, known)
-            )
-            for column, (name, value) in enumerate(latents.items())
-        }
-        kernel = self.kernel.extended(filled, known, ids, groups)
+        kernel = self.kernel.extended(self.gaussian.filled(latents, known), known, ids, groups)
         if kernel is self.kernel:
             return self
         extended = copy(self)

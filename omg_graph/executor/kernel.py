@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor, nn
 
-from omg_graph.executor.anchor import load_sizes
+from omg_graph.executor.anchor import load_sizes, most_alike
 from omg_graph.executor.matern import (
     Rows,
     matern_kernel,
@@ -145,8 +145,7 @@ class KernelConditional(nn.Module):
         """Length, ridge and relevance of a target for an observed set, or for the most alike of the tuned."""
         if not len(self.patterns):
             return 1.0, 1.0, self.spreads.new_ones(int(pattern.sum())).double()
-        alike = (self.patterns == pattern).sum(dim=1) - len(self.widths) * self.patterns[:, column].long()
-        row = int(alike.argmax())
+        row = int(most_alike(self.patterns, pattern.unsqueeze(0), column))
         relevance = self.relevance[row, column, pattern].double()
         return float(self.lengths[row, column]), float(self.ridges[row, column]), relevance
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from omg_graph.executor.anchor import ENOUGH, load_sizes
+from omg_graph.executor.anchor import ENOUGH, load_sizes, most_alike
 from omg_graph.executor.gaussian import GaussianConditional
 
 MOST_DIRECTIONS = 48
@@ -200,9 +200,7 @@ class PlannedConditional(nn.Module):
         return pattern.repeat_interleave(torch.tensor(list(self.widths.values()), device=pattern.device))
 
     def _nearest(self, target: str, pattern: Tensor) -> int:
-        """The fitted observed set that is most like one, and doesn't hold the target."""
-        holds = self.patterns[:, list(self.widths).index(target)].long() * len(self.widths)
-        return int(((self.patterns == pattern).sum(dim=1) - holds).argmax())
+        return int(most_alike(self.patterns, pattern.unsqueeze(0), list(self.widths).index(target)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         names = ("origin", "basis", "patterns", "means", "covariances", "crosses")

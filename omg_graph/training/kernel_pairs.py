@@ -42,7 +42,7 @@ def fit_kernel(
         seed: Decides which.
     """
     known = torch.from_numpy(split.mask())
-    filled = filled_inputs(latents, known, gaussian)
+    filled = gaussian.filled(latents, known)
     return kept_and_tuned(filled, known, split, observed_sets(pool), rows=rows, seed=seed, purpose="kernel")
 
 
@@ -77,16 +77,6 @@ def kept_and_tuned(
     kept.patterns, kept.lengths, kept.ridges = tuned.patterns, tuned.lengths, tuned.ridges
     kept.relevance = tuned.relevance
     return kept
-
-
-def filled_inputs(
-    latents: Mapping[str, Tensor], known: Tensor, gaussian: GaussianConditional
-) -> dict[str, Tensor]:
-    """The latents, and the Gaussian conditional of what rows miss."""
-    return {
-        name: torch.where(known[:, column : column + 1], value, gaussian.predict(name, latents, known))
-        for column, (name, value) in enumerate(latents.items())
-    }
 
 
 def rows_drawn(ids: Sequence[str], count: int, seed: int, purpose: str) -> Tensor:

@@ -65,6 +65,14 @@ class PairData:
         """(batch,): the row of each pair."""
         return torch.from_numpy(self.pool.rows[pairs])
 
+    def shown(self, pairs: IntArray) -> dict[str, Tensor]:
+        """Modality to (batch, latent): what each pair shows, zero in what is hidden."""
+        rows, visible = self.rows(pairs), self.visible(pairs)
+        return {
+            name: value[rows] * visible[:, column : column + 1]
+            for column, (name, value) in enumerate(self.latents.items())
+        }
+
     def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
         visible = self.visible(pairs)
@@ -96,16 +104,11 @@ class PairData:
         self, pairs: IntArray, plan_table: Tensor, evidence: dict[str, Tensor], device: torch.device
     ) -> ExecutorInput:
         """The executor's input for some pairs."""
-        rows, visible = self.rows(pairs), self.visible(pairs)
-        latents = {
-            name: (value[rows] * visible[:, column : column + 1]).to(device)
-            for column, (name, value) in enumerate(self.latents.items())
-        }
         index = torch.from_numpy(pairs)
         return ExecutorInput(
             tuple(self.ids[row] for row in self.pool.rows[pairs]),
-            latents,
-            visible.to(device),
+            {name: value.to(device) for name, value in self.shown(pairs).items()},
+            self.visible(pairs).to(device),
             self.observation[index].to(device),
             self.plans(pairs, plan_table).to(device),
             {name: value.to(device) for name, value in evidence.items()},

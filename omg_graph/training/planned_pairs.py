@@ -67,15 +67,12 @@ def fit_planned(
     _take_moments(inner, inner_gaussian, data, table, every[~held])
     checked = data.pool.spaced(np.flatnonzero(held), CHECKED)
     rows, visible = data.rows(checked), data.visible(checked)
-    plans = data.plans(checked, table)
+    given, plans = data.shown(checked), data.plans(checked, table)
     for column, (name, latents) in enumerate(data.latents.items()):
         wanted = data.known[rows, column] & ~visible[:, column]
         if not bool(wanted.any()):
             continue
-        shown = {
-            other: value[rows][wanted] * visible[wanted, place : place + 1]
-            for place, (other, value) in enumerate(data.latents.items())
-        }
+        shown = {other: value[wanted] for other, value in given.items()}
         truth = latents[rows][wanted]
 
         def error(guess: Tensor, truth: Tensor = truth) -> float:
@@ -124,11 +121,7 @@ def planned_pairs(
     for fitted, of_latents, pairs in parts:
         for start in range(0, len(pairs), BLOCK):
             block = pairs[start : start + BLOCK]
-            rows, visible, plans = data.rows(block), data.visible(block), data.plans(block, table)
-            shown = {
-                name: value[rows] * visible[:, column : column + 1]
-                for column, (name, value) in enumerate(data.latents.items())
-            }
+            shown, visible, plans = data.shown(block), data.visible(block), data.plans(block, table)
             for name in read:
                 out[name][torch.from_numpy(block)] = fitted.predict(of_latents, name, shown, visible, plans)
     return replace(data, gaussian=out)

@@ -13,7 +13,7 @@ from omg_graph.executor.task import TaskHeadConfig, label_columns
 from omg_graph.model.reader import LABEL, LabelReader, with_words
 from omg_graph.samples.dataset import TEXT_MODALITY, Split
 from omg_graph.training.fold_pairs import visible_text
-from omg_graph.training.kernel_pairs import alike_pairs, filled_inputs, kept_and_tuned, observed_sets
+from omg_graph.training.kernel_pairs import alike_pairs, kept_and_tuned, observed_sets
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.targets import label_tensor
 
@@ -49,7 +49,7 @@ def fit_reader(
     encoder = WordEncoder.fit((split.raw_text or ()) if words else ())
     known = torch.from_numpy(split.mask())
     texts = split.raw_text if encoder.width else None
-    inputs, there = with_words(filled_inputs(latents, known, gaussian), known, texts, encoder)
+    inputs, there = with_words(gaussian.filled(latents, known), known, texts, encoder)
     inputs[LABEL] = label_columns(task, label)
     there = torch.cat([there, ~label.isnan().unsqueeze(1)], dim=1)
 
