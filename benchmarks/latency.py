@@ -30,8 +30,8 @@ def main() -> None:
     import torch
 
     from omg_graph import load_model, reconstruct
+    from omg_graph.data.dataset import Split
     from omg_graph.model.model import default_model_folder
-    from omg_graph.samples.dataset import Split
 
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
 
 def _samples(model: Any, data: Path | None, count: int) -> Any:
     if data is not None:
-        from omg_graph.graph.api import prepare
+        from omg_graph.api import prepare
 
         return prepare(model, data, limit=count).truth
     from omg_graph.simulator import AffectSimulator, SimulatorConfig

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import yaml
 
+from omg_graph.data.reader import read_data_file
 from omg_graph.evaluation.planning import Measured, measured, report
 from omg_graph.executor.executor import Executor
 from omg_graph.files import write_atomically
 from omg_graph.model.folder import build_projection
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
-from omg_graph.samples.reading import read_data_file
 from omg_graph.training.assembly import first_manifest
 from omg_graph.training.closed_forms import run_reader
 from omg_graph.training.folds import fold_of, rows_of_folds

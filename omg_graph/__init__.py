@@ -6,46 +6,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omg_graph.api import reconstruct as reconstruct
+    from omg_graph.checkpoints import checkpoint_serializer as checkpoint_serializer
     from omg_graph.errors import OmgError as OmgError
-    from omg_graph.graph.api import reconstruct as reconstruct
-    from omg_graph.graph.checkpoints import checkpoint_serializer as checkpoint_serializer
-    from omg_graph.graph.forks import afork_run as afork_run
-    from omg_graph.graph.forks import afork_thread as afork_thread
-    from omg_graph.graph.forks import fork_run as fork_run
-    from omg_graph.graph.forks import fork_thread as fork_thread
-    from omg_graph.graph.knowledge_base import build_knowledge_base_graph as build_knowledge_base_graph
-    from omg_graph.graph.reconstruct import build_graph as build_graph
-    from omg_graph.graph.review import ReviewAnswer as ReviewAnswer
-    from omg_graph.graph.review import ReviewRequest as ReviewRequest
-    from omg_graph.graph.state import Settings as Settings
-    from omg_graph.graph.tool import as_tool as as_tool
+    from omg_graph.graph import build_graph as build_graph
+    from omg_graph.knowledge.graph import build_knowledge_base_graph as build_knowledge_base_graph
     from omg_graph.model.folder import load_model as load_model
     from omg_graph.model.model import Model as Model
+    from omg_graph.record.artifacts import MemoryArtifactStore as MemoryArtifactStore
+    from omg_graph.record.disk import DiskArtifactStore as DiskArtifactStore
+    from omg_graph.record.trajectory import Trajectory as Trajectory
+    from omg_graph.review.forks import afork_run as afork_run
+    from omg_graph.review.forks import afork_thread as afork_thread
+    from omg_graph.review.forks import fork_run as fork_run
+    from omg_graph.review.forks import fork_thread as fork_thread
+    from omg_graph.review.review import ReviewAnswer as ReviewAnswer
+    from omg_graph.review.review import ReviewRequest as ReviewRequest
+    from omg_graph.state import Settings as Settings
+    from omg_graph.tool import as_tool as as_tool
     from omg_graph.training.graph import build_training_graph as build_training_graph
-    from omg_graph.trajectory.artifacts import MemoryArtifactStore as MemoryArtifactStore
-    from omg_graph.trajectory.disk import DiskArtifactStore as DiskArtifactStore
-    from omg_graph.trajectory.trajectory import Trajectory as Trajectory
 
 _HOMES = {
-    "DiskArtifactStore": "omg_graph.trajectory.disk",
-    "MemoryArtifactStore": "omg_graph.trajectory.artifacts",
+    "DiskArtifactStore": "omg_graph.record.disk",
+    "MemoryArtifactStore": "omg_graph.record.artifacts",
     "Model": "omg_graph.model.model",
     "OmgError": "omg_graph.errors",
-    "ReviewAnswer": "omg_graph.graph.review",
-    "ReviewRequest": "omg_graph.graph.review",
-    "Settings": "omg_graph.graph.state",
-    "Trajectory": "omg_graph.trajectory.trajectory",
-    "afork_run": "omg_graph.graph.forks",
-    "afork_thread": "omg_graph.graph.forks",
-    "as_tool": "omg_graph.graph.tool",
-    "build_graph": "omg_graph.graph.reconstruct",
-    "build_knowledge_base_graph": "omg_graph.graph.knowledge_base",
+    "ReviewAnswer": "omg_graph.review.review",
+    "ReviewRequest": "omg_graph.review.review",
+    "Settings": "omg_graph.state",
+    "Trajectory": "omg_graph.record.trajectory",
+    "afork_run": "omg_graph.review.forks",
+    "afork_thread": "omg_graph.review.forks",
+    "as_tool": "omg_graph.tool",
+    "build_graph": "omg_graph.graph",
+    "build_knowledge_base_graph": "omg_graph.knowledge.graph",
     "build_training_graph": "omg_graph.training.graph",
-    "checkpoint_serializer": "omg_graph.graph.checkpoints",
-    "fork_run": "omg_graph.graph.forks",
-    "fork_thread": "omg_graph.graph.forks",
+    "checkpoint_serializer": "omg_graph.checkpoints",
+    "fork_run": "omg_graph.review.forks",
+    "fork_thread": "omg_graph.review.forks",
     "load_model": "omg_graph.model.folder",
-    "reconstruct": "omg_graph.graph.api",
+    "reconstruct": "omg_graph.api",
 }
 
 __all__ = [  # noqa: PLE0604 - names come from the table above, so that nothing is said twice

@@ -19,11 +19,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import DataError
-from omg_graph.graph.reconstruct import build_graph
-from omg_graph.graph.state import Settings
+from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
-from omg_graph.samples.reading import read_data_file
+from omg_graph.state import Settings
 from omg_graph.telemetry import CONTENT, step
 
 NODES = ["planner", "rerank", "retriever", "executor"]

@@ -15,11 +15,11 @@ from typing import Any
 
 from omg_graph.ablation.gradients import GradientProbe
 from omg_graph.ablation.variants import DEFAULT, Swap, Variant
+from omg_graph.data.columns import FillNonfinite
 from omg_graph.evaluation.evaluate import METRICS, EvaluationRequest, evaluate
 from omg_graph.evaluation.models import model_folders
 from omg_graph.evaluation.paper.tables import DATASETS, Dataset
 from omg_graph.model.folder import load_model, save_model
-from omg_graph.samples.columns import FillNonfinite
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.graph import STAGES
 from omg_graph.training.session import TrainingRequest, TrainingSession

@@ -13,7 +13,7 @@ from omg_graph.cli.options import AsJson
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from omg_graph.samples.checking import DataReport, ModalityReport, SplitReport
+    from omg_graph.data.checking import DataReport, ModalityReport, SplitReport
 
 app = typer.Typer(help="Look at data files.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what a file holds and what is wrong with it; exit with 2 where it can't be used."""
-    from omg_graph.samples.checking import check_data
+    from omg_graph.data.checking import check_data
 
     names = None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()]
     report = check_data(file, modalities=names, label=label, fill_nonfinite=fill_nonfinite)

@@ -9,8 +9,8 @@ from omg_graph.cli.output import cell
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from omg_graph.graph.saved import SavedRun
-    from omg_graph.trajectory.artifacts import Array
+    from omg_graph.record.artifacts import Array
+    from omg_graph.record.saved import SavedRun
 
 FEATURES_SHOWN = 6
 BAR = 10

@@ -34,7 +34,7 @@ def stderr_console() -> Console:
 
 def note(message: str) -> None:
     """Tell something beside the result, on stderr, in a line."""
-    from omg_graph.samples.arrays import printable
+    from omg_graph.data.arrays import printable
 
     stderr_console().print(
         printable(message), style="dim", markup=False, highlight=False, emoji=False, soft_wrap=True
@@ -45,7 +45,7 @@ def cell(content: object, style: str = "") -> Text:
     """Text for a table as it is: no markup in it is obeyed, nor a control character."""
     from rich.text import Text
 
-    from omg_graph.samples.arrays import printable
+    from omg_graph.data.arrays import printable
 
     return Text(printable(content), style=style)
 

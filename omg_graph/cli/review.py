@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from omg_graph.graph.review import ReviewAnswer, ReviewField, ReviewRequest
+    from omg_graph.review.review import ReviewAnswer, ReviewField, ReviewRequest
 
 KEYS = (
     "Enter: take ✓ · a number: take that one · e: edit · n: new candidates · a: take ✓ for all the rest · "
@@ -46,7 +46,7 @@ class Prompt:
         Raises:
             ConfigError: if the input ends.
         """
-        from omg_graph.graph.review import ReviewAnswer
+        from omg_graph.review.review import ReviewAnswer
 
         if request.error is None:
             self._show(request)
@@ -90,7 +90,7 @@ class Prompt:
 
     def _edit(self, request: ReviewRequest) -> ReviewAnswer:
         """Field by field; what is left empty stays as it is."""
-        from omg_graph.graph.review import ReviewAnswer
+        from omg_graph.review.review import ReviewAnswer
 
         base, most = 1, len(request.candidates)
         if most > 1:

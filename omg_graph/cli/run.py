@@ -32,7 +32,7 @@ from omg_graph.cli.review import Prompt, require_terminal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from omg_graph.graph.review import ReviewAnswer, Reviewer, ReviewRequest
+    from omg_graph.review.review import ReviewAnswer, Reviewer, ReviewRequest
 
 DEFAULT_OUTPUT = Path("omg_output")
 ASKING, ANSWERED = "asking", "answered"
@@ -125,7 +125,7 @@ def run(
     Writes reconstruction.npz, trajectory.jsonl, arrays.safetensors, run.json and report.html to --output.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.graph.results import ResultWriter, check_output
+    from omg_graph.record.results import ResultWriter, check_output
 
     require_data("--input", input_file)
     check_output(output)
@@ -133,12 +133,12 @@ def run(
         require_terminal()
     loaded = open_model(model, text_encoder)
 
-    from omg_graph.graph.api import FULL_PATHS, prepare, stream
-    from omg_graph.graph.state import Settings
+    from omg_graph.api import FULL_PATHS, prepare, stream
     from omg_graph.model.model import choose_device
-    from omg_graph.model.steps import drawing_note
+    from omg_graph.pipeline import drawing_note
+    from omg_graph.record.artifacts import MemoryArtifactStore
     from omg_graph.retriever.entries import KnowledgeBase
-    from omg_graph.trajectory.artifacts import MemoryArtifactStore
+    from omg_graph.state import Settings
 
     loaded = loaded.to(choose_device(device))
     logging.getLogger(__name__).info("device: %s", loaded.device)

@@ -126,7 +126,7 @@ def _end_now() -> None:
 
 def say(message: str) -> None:
     """One line on stderr that says what went wrong."""
-    from omg_graph.samples.arrays import printable
+    from omg_graph.data.arrays import printable
 
     print(f"omg: {printable(' '.join(message.split()))}", file=sys.stderr)
 

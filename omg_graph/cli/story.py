@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from omg_graph.graph.results import ResultWriter
-    from omg_graph.graph.run_facts import RunFacts
-    from omg_graph.graph.saved import SavedRun
-    from omg_graph.trajectory.artifacts import Array
-    from omg_graph.trajectory.trajectory import EvidenceEntry, Plan, PlanCandidate, Prediction, Trajectory
+    from omg_graph.record.artifacts import Array
+    from omg_graph.record.results import ResultWriter
+    from omg_graph.record.run_facts import RunFacts
+    from omg_graph.record.saved import SavedRun
+    from omg_graph.record.trajectory import EvidenceEntry, Plan, PlanCandidate, Prediction, Trajectory
 
 EVIDENCE_SHOWN = 5
 SAMPLES_LISTED = 10
@@ -40,8 +40,8 @@ def tell_results(
         as_json: Whether to print JSON.
         told: Notes that were shown before.
     """
-    from omg_graph.graph.results import ARRAYS, REPORT
-    from omg_graph.graph.saved import SavedArrays, SavedRun
+    from omg_graph.record.results import ARRAYS, REPORT
+    from omg_graph.record.saved import SavedArrays, SavedRun
 
     results = SavedRun(output, tuple(writer.trajectories), SavedArrays(output / ARRAYS), writer.facts)
     page = None
@@ -112,7 +112,7 @@ def show_overview(console: Console, trajectories: Sequence[Trajectory]) -> None:
 
 def show_errors(console: Console, trajectories: Sequence[Trajectory]) -> None:
     """The error over all samples whose truth was hidden."""
-    from omg_graph.trajectory.words import pooled_errors
+    from omg_graph.record.words import pooled_errors
 
     errors = pooled_errors(trajectories)
     if errors:
@@ -131,7 +131,7 @@ def show_trajectory(
         trajectory: What happened to the sample.
         notes: What else is to be said; the trajectory's own if None.
     """
-    from omg_graph.trajectory.words import prediction_text
+    from omg_graph.record.words import prediction_text
 
     console.print()
     console.rule(cell(f"sample {trajectory.id}", "bold"), align="left", style="dim")
@@ -300,7 +300,7 @@ def _evidence(name: str, entries: Sequence[EvidenceEntry], left_out: int) -> Tab
 def _overview(trajectories: Sequence[Trajectory]) -> Table:
     from rich.table import Table
 
-    from omg_graph.trajectory.words import prediction_text
+    from omg_graph.record.words import prediction_text
 
     table = Table(title=f"{len(trajectories)} samples", title_justify="left")
     for head in ("sample", "missing", "plan", "prediction", "error"):
@@ -318,8 +318,8 @@ def _overview(trajectories: Sequence[Trajectory]) -> Table:
 
 def result_document(run: SavedRun, report: Path | None = None) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from omg_graph.graph.results import document
-    from omg_graph.trajectory.words import pooled_errors
+    from omg_graph.record.results import document
+    from omg_graph.record.words import pooled_errors
 
     facts = run.facts
     return {

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from omg_graph.graph.saved import SavedRun
-    from omg_graph.trajectory.artifacts import MemoryArtifactStore
-    from omg_graph.trajectory.comparison import EvidenceComparison, PlanComparison, TrajectoryComparison
-    from omg_graph.trajectory.trajectory import Trajectory
+    from omg_graph.record.artifacts import MemoryArtifactStore
+    from omg_graph.record.comparison import EvidenceComparison, PlanComparison, TrajectoryComparison
+    from omg_graph.record.saved import SavedRun
+    from omg_graph.record.trajectory import Trajectory
 
 ENTRIES_SHOWN = 15
 DEFAULT_OUTPUT = Path("omg_fork")
@@ -80,8 +80,8 @@ def fork(
     --output; omg trace compare shows the two side by side.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.graph.results import ResultWriter, check_output
-    from omg_graph.graph.saved import open_run
+    from omg_graph.record.results import ResultWriter, check_output
+    from omg_graph.record.saved import open_run
 
     constraints = dict(_change(each) for each in changes or ())
     run = open_run(file)
@@ -89,9 +89,9 @@ def fork(
     check_output(output)
     loaded = open_model(model, text_encoder)
 
-    from omg_graph.graph.forks import fork_run
-    from omg_graph.graph.state import DEFAULT_SETTINGS, Settings
     from omg_graph.retriever.entries import KnowledgeBase
+    from omg_graph.review.forks import fork_run
+    from omg_graph.state import DEFAULT_SETTINGS, Settings
 
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
@@ -131,8 +131,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Show what differs between two runs of a sample: plan, evidence and output."""
-    from omg_graph.graph.saved import open_run
-    from omg_graph.trajectory.comparison import compare as compare_trajectories
+    from omg_graph.record.comparison import compare as compare_trajectories
+    from omg_graph.record.saved import open_run
 
     runs = open_run(before), open_run(after)
     comparisons = [
@@ -161,7 +161,7 @@ def compare(
 
 def show_comparison(console: Console, comparison: TrajectoryComparison) -> None:
     """One sample before and after."""
-    from omg_graph.trajectory.words import prediction_text
+    from omg_graph.record.words import prediction_text
 
     console.print()
     console.rule(cell(f"sample {comparison.id}", "bold"), align="left", style="dim")
@@ -282,7 +282,7 @@ def _one(run: SavedRun, sample_id: str | None) -> Trajectory:
 
 def _arrays_of(run: SavedRun, trajectory: Trajectory) -> MemoryArtifactStore:
     """What a fork needs of the run's arrays, in memory."""
-    from omg_graph.trajectory.artifacts import MemoryArtifactStore
+    from omg_graph.record.artifacts import MemoryArtifactStore
 
     store = MemoryArtifactStore(max_bytes=8 << 30)
     for ref in (*trajectory.arrays.values(), *trajectory.reconstruction.values()):

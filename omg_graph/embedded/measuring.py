@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
 from omg_graph.metrics.sentiment import sentiment_scores
 from omg_graph.model.model import Model
-from omg_graph.samples.dataset import Split
 from omg_graph.simulator import (
     AffectSimulator,
     content_posterior,

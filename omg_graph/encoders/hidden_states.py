@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.encoders.observation import RawStates
 from omg_graph.encoders.raw_parts import Content, raw_parts
 from omg_graph.files import KeyedFiles
-from omg_graph.samples.dataset import FloatArray, Split
 from omg_graph.telemetry import step
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omg_graph.samples.dataset import TEXT_MODALITY, BoolArray, Split
-from omg_graph.samples.recordings import Recording
+from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, Split
+from omg_graph.data.recordings import Recording
 
 Content = tuple[str | Recording, ...]
 """What a language model is given of one observation: the transcript and recordings, in a fixed order."""

@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from omg_graph.data.columns import FillNonfinite
+from omg_graph.data.conforming import conform
+from omg_graph.data.dataset import BoolArray, Split
+from omg_graph.data.reader import DataFile, read_data_file
+from omg_graph.data.splitting import choose_split
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.baselines.choice import check_floors, chosen_floors
 from omg_graph.evaluation.baselines.fitted import FittedCache, Fitting
@@ -35,11 +40,6 @@ from omg_graph.files import whole_folder
 from omg_graph.model.folder import load_model, machine, versions
 from omg_graph.model.model import Model, choose_device
 from omg_graph.model.planners import PlannerOptions, make_planner
-from omg_graph.samples.columns import FillNonfinite
-from omg_graph.samples.conforming import conform
-from omg_graph.samples.dataset import BoolArray, Split
-from omg_graph.samples.reading import DataFile, read_data_file
-from omg_graph.samples.splitting import choose_split
 
 METRICS = "metrics.json"
 TABLE = "table.md"

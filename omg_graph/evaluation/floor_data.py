@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.executor.latents import LatentSpace
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.samples.dataset import BoolArray, IntArray, Split
 
 Blocks = dict[str, Numbers]
 """Modality to (samples, latent)."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from omg_graph.data.dataset import Split
 from omg_graph.evaluation.floor_data import Guess, Shown, TrainingRows
 from omg_graph.evaluation.floors import Floor
 from omg_graph.evaluation.outcomes import FeatureScorer, Outcomes, Pairs, gathered
@@ -16,7 +17,6 @@ from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.metrics.features import PooledRatio
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.model.model import Model
-from omg_graph.samples.dataset import Split
 
 BATCH = 256
 

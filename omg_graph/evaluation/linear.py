@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph.data.dataset import IntArray
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import IntArray
 from omg_graph.seeding import derived_seed
 
 FOLDS = 5

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from omg_graph.data.dataset import BoolArray, Split
+from omg_graph.data.reader import DataFile
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.model.config import Manifest
 from omg_graph.model.folder import MANIFEST, read_manifest
 from omg_graph.model.several import read_several
-from omg_graph.samples.dataset import BoolArray, Split
-from omg_graph.samples.reading import DataFile
 from omg_graph.training.folds import rows_of_folds
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.evaluation.protocols import Condition
-from omg_graph.executor.latents import LatentSpace
 from omg_graph.metrics.features import (
     DRAWS_FOR_90,
     PooledRatio,
@@ -19,7 +20,6 @@ from omg_graph.metrics.features import (
     normalised_squared_error,
 )
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import BoolArray, IntArray, Split
 
 SCORED_AT_ONCE = 20_000_000
 """Numbers in the draws that are scored together, so that memory doesn't grow with a modality's size."""

@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from omg_graph.data.arrays import printable
 from omg_graph.evaluation.bootstrap import Interval
-from omg_graph.samples.arrays import printable
 
 QuestionName = Literal["sign", "side", "degree", "class"]
 TITLES: dict[QuestionName, str] = {

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from omg_graph import pipeline
+from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.errors import OmgError
 from omg_graph.evaluation.baselines import library
 from omg_graph.evaluation.bootstrap import Resamples
@@ -24,7 +26,6 @@ from omg_graph.evaluation.planner_report import (
 from omg_graph.evaluation.planning_accuracy import Answers, Graded, accuracies, graded, questions
 from omg_graph.evaluation.planning_speed import speeds
 from omg_graph.metrics.calibration import BINS, bins_of
-from omg_graph.model import steps
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.interface import CandidatePlan, Planner, PlannerInput, RescoringPlanner
@@ -32,7 +33,6 @@ from omg_graph.planner.labels import target_values
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.samples.dataset import BoolArray, IntArray, Split
 from omg_graph.training.validation import patterns_of
 
 BATCH = 128
@@ -222,11 +222,11 @@ def _planned(
     for start in range(0, len(rows), BATCH):
         index = rows[start : start + BATCH]
         part = hidden.take(index)
-        embedding = steps.observe(model, part).embedding
-        candidates = steps.propose(model, part, embedding, model.config.planning.candidates, seed)
-        ranked = steps.rerank(model, candidates, embedding)
+        embedding = pipeline.observe(model, part).embedding
+        candidates = pipeline.propose(model, part, embedding, model.config.planning.candidates, seed)
+        ranked = pipeline.rerank(model, candidates, embedding)
         rankings += ranked
-        inputs = steps.planner_input(model, part, embedding)
+        inputs = pipeline.planner_input(model, part, embedding)
         surprises += _surprises(model.planner, inputs, [told[row] for row in index.tolist()])
         if isinstance(model.planner, StudentPlanner) and schema.degrees is not None:
             positive.append(_positive(model.planner, inputs, [_likeliest(ranking) for ranking in ranked]))

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph import pipeline
+from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.evaluation.baselines import library
 from omg_graph.evaluation.bootstrap import Resamples, average, interval
 from omg_graph.evaluation.planner_report import Figure, QuestionName, TargetAccuracy
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.model import steps
 from omg_graph.model.model import Model
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Schema
-from omg_graph.samples.dataset import BoolArray, IntArray, Split
 from omg_graph.training.patterns import group_folds
 
 FOLDS = 3
@@ -189,7 +189,7 @@ def _shown(split: Split, visible: BoolArray) -> Split:
 
 def _inputs(model: Model, split: Split) -> tuple[Numbers, Numbers]:
     """u_X, and the latents of what is observed at unit scale; zeros where a row misses a modality."""
-    seen = steps.observe(model, split)
+    seen = pipeline.observe(model, split)
     scales = model.config.encoder.scales
     latents = [
         seen.latents[name].cpu().numpy() * split.mask()[:, [column]] / scales[name]

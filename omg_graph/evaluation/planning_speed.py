@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from omg_graph import pipeline
+from omg_graph.data.dataset import Split
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.evaluation.planner_report import Speed
-from omg_graph.model import steps
 from omg_graph.model.model import Model
 from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.samples.dataset import Split
 
 BATCHES = (1, 64)
 REPEATS = 15
@@ -62,10 +62,10 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
         )  # the same rows again are fine: ids decide draws
         for turn in range(repeats)
     ]
-    seen = [steps.observe(model, part).embedding for part in parts]
+    seen = [pipeline.observe(model, part).embedding for part in parts]
     drawn: list[list[list[CandidatePlan]]] = []
     if isinstance(model.planner, StudentPlanner):
-        steps.propose(model, parts[0], seen[0], candidates, TIMING_SEED)  # to warm up: costs little
+        pipeline.propose(model, parts[0], seen[0], candidates, TIMING_SEED)  # to warm up: costs little
 
     def timed(work: Callable[[int], object]) -> float:
         times = []
@@ -77,20 +77,20 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
 
     def forgetful(turn: int) -> object:
         empty = replace(model, text_encoder=CachedTextEncoder(model.text_encoder.encoder))
-        return steps.rerank(empty, drawn[turn], seen[turn])
+        return pipeline.rerank(empty, drawn[turn], seen[turn])
 
     def draw(turn: int) -> None:
-        drawn.append(steps.propose(model, parts[turn], seen[turn], candidates, TIMING_SEED))
+        drawn.append(pipeline.propose(model, parts[turn], seen[turn], candidates, TIMING_SEED))
 
     proposed = timed(draw)
     for plans, embedding in zip(drawn, seen, strict=True):
-        steps.rerank(model, plans, embedding)  # from here on their texts are known
+        pipeline.rerank(model, plans, embedding)  # from here on their texts are known
     if cold:
         forgetful(0)  # loads the encoder
     return Speed(
         batch=batch,
-        observe=timed(lambda turn: steps.observe(model, parts[turn])),
+        observe=timed(lambda turn: pipeline.observe(model, parts[turn])),
         propose=proposed,
-        rerank=timed(lambda turn: steps.rerank(model, drawn[turn], seen[turn])),
+        rerank=timed(lambda turn: pipeline.rerank(model, drawn[turn], seen[turn])),
         rerank_cold=timed(forgetful) if cold else None,
     )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.errors import ModelError
 from omg_graph.evaluation.outcomes import Outcomes, Pairs
 from omg_graph.evaluation.protocols import Condition
 from omg_graph.metrics.features import PooledRatio
-from omg_graph.samples.dataset import BoolArray, IntArray
 
 
 @dataclass(frozen=True)

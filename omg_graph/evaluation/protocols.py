@@ -10,9 +10,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from omg_graph.data.dataset import BoolArray, Split
+from omg_graph.data.masks import MaskFile, all_patterns, random_masks
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.samples.dataset import BoolArray, Split
-from omg_graph.samples.masks import MaskFile, all_patterns, random_masks
 from omg_graph.seeding import derived_seed
 
 Protocol = Literal["fixed", "random", "imbalanced", "file"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from omg_graph.data.arrays import printable
 from omg_graph.evaluation.bootstrap import Interval
 from omg_graph.evaluation.comparison import AVERAGE
 from omg_graph.evaluation.summary import Summary
-from omg_graph.samples.arrays import printable
 
 TITLES = {
     "acc2": "ACC2",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import ModelError
 from omg_graph.evaluation.outcomes import Outcomes, Pairs
 from omg_graph.evaluation.pooling import Part, pooled_outcomes
 from omg_graph.evaluation.protocols import Condition
 from omg_graph.evaluation.tables import SampleTable, result_row, sample_table
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.samples.dataset import Split
 
 
 @dataclass(frozen=True)

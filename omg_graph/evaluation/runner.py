@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omg_graph import pipeline
+from omg_graph.data.dataset import Split
 from omg_graph.evaluation.outcomes import FeatureScorer, Outcomes, Pairs, gathered
 from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.metrics.features import DRAWS_FOR_90, PooledRatio
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.model import steps
 from omg_graph.model.model import Model
-from omg_graph.model.steps import Execution
+from omg_graph.pipeline import Execution
 from omg_graph.planner.rerank import Reranking
 from omg_graph.retriever.evidence import Evidence
-from omg_graph.samples.dataset import Split
 
 METHOD = "omg"
 """What results call the model."""
@@ -64,20 +64,22 @@ class ModelRunner:
     def _measure(self, pairs: Pairs, part: slice, collected: _Collected) -> None:
         model = self.model
         shown = pairs.shown(self.truth, part)
-        seen = steps.observe(model, shown)
-        candidates = steps.propose(model, shown, seen.embedding, model.config.planning.candidates, self.seed)
-        ranked = steps.rerank(model, candidates, seen.embedding)
+        seen = pipeline.observe(model, shown)
+        candidates = pipeline.propose(
+            model, shown, seen.embedding, model.config.planning.candidates, self.seed
+        )
+        ranked = pipeline.rerank(model, candidates, seen.embedding)
         plans = [ranking.best.candidate.constraints for ranking in ranked]
-        embedded = steps.embed_plans(model, plans, shown.ids)
-        evidence = steps.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
+        embedded = pipeline.embed_plans(model, plans, shown.ids)
+        evidence = pipeline.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
         vectors = {name: rows.aggregated for name, rows in evidence.items()}
         sampled = model.config.executor.point_estimate == "sample"
         if self.draws >= 2 or sampled:
-            execution = steps.execute(
+            execution = pipeline.execute(
                 model, shown, seen, embedded, vectors, seed=self.seed, draws=max(1, self.draws)
             )
         else:
-            execution = steps.point_estimates(model, shown, seen, embedded, vectors)
+            execution = pipeline.point_estimates(model, shown, seen, embedded, vectors)
         collected.semantic.append(np.array([ranking.best.semantic_cost for ranking in ranked]))
         collected.changed.append(np.array([float(_changed(ranking)) for ranking in ranked]))
         collected.add_evidence(evidence, len(shown))

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from omg_graph.data.dataset import IntArray, Split
 from omg_graph.evaluation.outcomes import Outcomes, Pairs
 from omg_graph.evaluation.protocols import Condition, Rate
 from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.metrics.calibration import nearest_degrees
 from omg_graph.metrics.features import PooledRatio
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import IntArray, Split
 
 
 @dataclass(frozen=True)

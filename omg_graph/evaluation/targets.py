@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph.data.dataset import IntArray, Labels
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.executor.task import TaskHeadConfig
 from omg_graph.metrics.families import MetricFamily, choose_family, score
 from omg_graph.metrics.labelled import Numbers, Scores
 from omg_graph.model.model import Model
+from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.samples.dataset import IntArray, Labels
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.per_modality import PerModality
-from omg_graph.executor.anchor import PARTS, Anchor, AnchorKind
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import Prediction, SamplerName
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import AlikeRows, KernelConditional
-from omg_graph.executor.planned import PlannedConditional
 from omg_graph.executor.sampling import DenoisingPath, StepCallback, denoise
-from omg_graph.executor.task import TaskHead, TaskHeadConfig
-from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.predictor.task import TaskHead, TaskHeadConfig
+from omg_graph.priors.anchor import PARTS, Anchor, AnchorKind
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.kernel import AlikeRows, KernelConditional
+from omg_graph.priors.planned import PlannedConditional
 from omg_graph.seeding import generator
 
 SIMILAR = 32

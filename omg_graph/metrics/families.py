@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.dataset import Labels
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.metrics.calibration import calibration_scores, nearest_degrees
 from omg_graph.metrics.classes import class_scores
@@ -15,7 +16,6 @@ from omg_graph.metrics.labelled import Scores
 from omg_graph.metrics.numbers import number_scores
 from omg_graph.metrics.sentiment import sentiment_scores
 from omg_graph.metrics.sims import sims_scores
-from omg_graph.samples.dataset import Labels
 
 MetricFamily = Literal["mosi", "sims", "classes", "number", "none"]
 

@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.codecs.autoencoder import AutoencoderKind
+from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.hidden_states import ThinkerRecord
 from omg_graph.encoders.observation import ObservationEncoderConfig
-from omg_graph.executor.autoencoder import AutoencoderKind
 from omg_graph.executor.executor import ExecutorConfig
-from omg_graph.executor.task import TaskHeadConfig
 from omg_graph.metrics.families import MetricFamily
 from omg_graph.model.conditions import PlanConditionName, QueryPlanName
+from omg_graph.predictor.task import TaskHeadConfig
+from omg_graph.record.utility import UtilityWeights
 from omg_graph.retriever.attention import AggregationName
-from omg_graph.samples.dataset import ModalitySpec
-from omg_graph.trajectory.utility import UtilityWeights
 
 FORMAT_VERSION = 1
 QueryKind = Literal["corrected", "raw", "literal"]

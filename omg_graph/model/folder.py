@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from omg_graph.codecs.tensors import codec_tensors, codecs_from_tensors
 from omg_graph.encoders.hidden_states import ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import (
@@ -26,17 +27,16 @@ from omg_graph.encoders.text import (
     file_sha256,
     locate_text_encoder,
 )
-from omg_graph.encoders.words import WordEncoder
 from omg_graph.errors import KnowledgeBaseError, ModelError
 from omg_graph.executor.denoiser import Denoiser
 from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor
-from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
 from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
-from omg_graph.model.reader import LabelReader
 from omg_graph.model.thinkers import recorded_states
 from omg_graph.planner.student import StudentPlanner
+from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.words import WordEncoder
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
 from omg_graph.telemetry import step

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import DeviceError
 from omg_graph.executor.executor import Executor
-from omg_graph.executor.latents import LatentSpace
 from omg_graph.model.config import Manifest, ModelConfig
-from omg_graph.model.reader import LabelReader
 from omg_graph.planner.interface import Planner
 from omg_graph.planner.schema import Schema
+from omg_graph.predictor.label_regression import LabelReader
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import View, side_by_side

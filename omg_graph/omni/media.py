@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omg_graph.data.recordings import Recording
 from omg_graph.errors import DataError
-from omg_graph.samples.recordings import Recording
 
 MOST_FRAMES = 16
 """Of one video, evenly spaced; two of them make one step in time."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from omg_graph.samples.recordings import Recording
+from omg_graph.data.recordings import Recording
 
 Role = Literal["system", "user", "assistant"]
 

@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from omg_graph.data.recordings import Recording
 from omg_graph.errors import ConfigError, DeviceError, ModelError
 from omg_graph.omni.checkpoints import checkpoint_fingerprint, locate_checkpoint
 from omg_graph.omni.media import MediaReader, Picture, Sound, stacked_pictures, stacked_sounds
 from omg_graph.omni.messages import END, START, Conversation
-from omg_graph.samples.recordings import Recording
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 

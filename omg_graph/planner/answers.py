@@ -12,7 +12,7 @@ from typing import Any
 
 from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.trajectory.trajectory import PlanOrigin
+from omg_graph.record.trajectory import PlanOrigin
 
 FROM_MODEL = "model log-probabilities"
 FROM_AGREEMENT = "agreement among candidates"

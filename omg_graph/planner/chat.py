@@ -33,8 +33,8 @@ from omg_graph.planner.media import (
 )
 from omg_graph.planner.prompting import Language, MediaSetting, json_schema, load_prompt, sample_message
 from omg_graph.planner.schema import Schema
+from omg_graph.record.trajectory import PlanOrigin
 from omg_graph.seeding import derived_seed
-from omg_graph.trajectory.trajectory import PlanOrigin
 
 MALFORMED_ANSWERS = 5
 """So many answers for one sample that can't be read end its planning."""

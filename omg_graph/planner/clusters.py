@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.dataset import BoolArray, FloatArray, ModalitySpec, Split
 from omg_graph.errors import DataError
 from omg_graph.planner.schema import MAX_VALUE_LENGTH, MAX_VALUE_WORDS, Field, Plan, Schema
-from omg_graph.samples.dataset import BoolArray, FloatArray, ModalitySpec, Split
 from omg_graph.seeding import derived_seed
 
 GROUP = "Group"

@@ -15,7 +15,7 @@ from omg_graph.planner.interface import (
     RescoringPlanner,
 )
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.trajectory.trajectory import PlanOrigin
+from omg_graph.record.trajectory import PlanOrigin
 
 Propose = Callable[[PlannerInput, int, int], list[list[CandidatePlan]]]
 

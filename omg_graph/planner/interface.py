@@ -9,10 +9,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.recordings import Recording
 from omg_graph.errors import PlanError
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.samples.recordings import Recording
-from omg_graph.trajectory.trajectory import PlanOrigin
+from omg_graph.record.trajectory import PlanOrigin
 
 
 @dataclass(frozen=True)

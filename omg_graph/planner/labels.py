@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from omg_graph.data.dataset import Labels
 from omg_graph.errors import SchemaError
 from omg_graph.planner.schema import MAX_VALUE_LENGTH, MAX_VALUE_WORDS, Field, Schema
 from omg_graph.planner.schema_files import AFFECT, load_schema
-from omg_graph.samples.dataset import Labels
 
 CLASS = "Class"
 SENTIMENT = "Sentiment"

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 
+from omg_graph.data.images import Pixels, image_bytes
+from omg_graph.data.recordings import Recording, shortened
+from omg_graph.data.wav import wav_bytes
 from omg_graph.planner.interface import PlannerInput
 from omg_graph.planner.prompting import MediaSetting
-from omg_graph.samples.images import Pixels, image_bytes
-from omg_graph.samples.recordings import Recording, shortened
-from omg_graph.samples.wav import wav_bytes
-from omg_graph.trajectory.trajectory import SeenRecording
+from omg_graph.record.trajectory import SeenRecording
 
 MediaKind = Literal["audio", "image"]
 """What a model must take; a video is sent as images."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from omg_graph.data.recordings import Recording, shortened
 from omg_graph.errors import ConfigError, PlanError
 from omg_graph.omni.media import MOST_FRAMES, MOST_SECONDS
 from omg_graph.omni.messages import Message, Part
@@ -30,9 +31,8 @@ from omg_graph.planner.writing import (
     WriterSource,
     writable_tokens,
 )
-from omg_graph.samples.recordings import Recording, shortened
+from omg_graph.record.trajectory import PlanOrigin
 from omg_graph.seeding import generator
-from omg_graph.trajectory.trajectory import PlanOrigin
 
 UNCONSTRAINED_NOTE = (
     "llguidance isn't installed, so Qwen2.5-Omni wrote its plans freely and they were checked afterwards: "

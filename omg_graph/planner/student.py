@@ -182,7 +182,7 @@ class StudentPlanner(nn.Module):
         if reading is None:
             raise PlanError(
                 "the distilled planner reads the label reading beside u_X, and none came: give "
-                "PlannerInput.reading, as omg_graph.model.steps.planner_input does"
+                "PlannerInput.reading, as omg_graph.pipeline.planner_input does"
             )
         added: Tensor = self.reading(reading)
         return added

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from omg_graph.graph.run_facts import RunFacts
-from omg_graph.report.text import shortened
-from omg_graph.trajectory.trajectory import (
+from omg_graph.record.run_facts import RunFacts
+from omg_graph.record.trajectory import (
     Constraint,
     EvidenceEntry,
     Plan,
     Trajectory,
 )
-from omg_graph.trajectory.words import prediction_text
+from omg_graph.record.words import prediction_text
+from omg_graph.report.text import shortened
 
 CANDIDATES_SHOWN = 20
 ENTRIES_SHOWN = 25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from omg_graph.trajectory.artifacts import Array
+from omg_graph.record.artifacts import Array
 
 Float64 = npt.NDArray[np.float64]
 

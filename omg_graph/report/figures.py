@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from omg_graph.graph.saved import SavedRun
+from omg_graph.record.artifacts import Array
+from omg_graph.record.saved import SavedRun
+from omg_graph.record.thumbnails import block_sizes, spaced, thumbnail
+from omg_graph.record.trajectory import Trajectory
 from omg_graph.report.directions import principal_directions
 from omg_graph.report.packing import bundle, rounded
 from omg_graph.report.text import shortened, visible
-from omg_graph.trajectory.artifacts import Array
-from omg_graph.trajectory.thumbnails import block_sizes, spaced, thumbnail
-from omg_graph.trajectory.trajectory import Trajectory
 
 Kind = Literal["bars", "curve", "heat", "image"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from omg_graph.trajectory.artifacts import Array
+from omg_graph.record.artifacts import Array
 
 LEVELS = {"picture": 0xFF, "curve": 0xFFFF}
 

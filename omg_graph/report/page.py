@@ -19,12 +19,12 @@ from markupsafe import Markup
 
 from omg_graph.errors import DataError
 from omg_graph.files import write_atomically
-from omg_graph.graph.saved import SavedRun
+from omg_graph.record.saved import SavedRun
+from omg_graph.record.trajectory import Trajectory
+from omg_graph.record.words import prediction_text
 from omg_graph.report import chapters
 from omg_graph.report.figures import FEWEST, Detail, Look, figures, interval, look
 from omg_graph.report.text import shortened, visible
-from omg_graph.trajectory.trajectory import Trajectory
-from omg_graph.trajectory.words import prediction_text
 
 DETAILED = 100
 """The most samples whose whole story is in a page; the list names all."""

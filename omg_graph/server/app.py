@@ -13,10 +13,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from omg_graph.errors import OmgError
+from omg_graph.record.artifacts import ArrayRef, describe
+from omg_graph.record.disk import DiskArtifactStore
 from omg_graph.server.preflight import PrivateNetworkPreflight
 from omg_graph.server.settings import ROUTE
-from omg_graph.trajectory.artifacts import ArrayRef, describe
-from omg_graph.trajectory.disk import DiskArtifactStore
 
 MOST_NUMBERS = 1 << 20
 """Numbers that are written out as JSON; a larger array is fetched as a file."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from omg_graph.files import DataFolder
-from omg_graph.graph.knowledge_base import build_knowledge_base_graph
-from omg_graph.graph.reconstruct import build_graph
+from omg_graph.graph import build_graph
+from omg_graph.knowledge.graph import build_knowledge_base_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.retriever.index import cache_folder

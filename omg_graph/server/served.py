@@ -10,7 +10,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from omg_graph.errors import OmgError
 from omg_graph.files import DataFolder
-from omg_graph.graph.intake import ReconstructionGraph
+from omg_graph.intake import ReconstructionGraph
 
 
 class RequestError(ValueError):

@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.errors import ConfigError
+from omg_graph.record.disk import DiskArtifactStore
 from omg_graph.retriever.index import cache_folder
-from omg_graph.trajectory.disk import DiskArtifactStore
 
 ADDRESS = "LANGGRAPH_API_URL"
 """Where LangGraph's server says that it can be reached."""

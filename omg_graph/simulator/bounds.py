@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
-from omg_graph.samples.dataset import Split
 from omg_graph.simulator.content import DEGREES, Float64Array
 from omg_graph.simulator.inference import content_posterior, posterior_mean
 from omg_graph.simulator.process import AffectSimulator

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.dataset import IntArray
 from omg_graph.errors import ConfigError
-from omg_graph.samples.dataset import IntArray
 from omg_graph.simulator.recipe import ContentRecipe, content_recipe
 
 Float64Array = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.dataset import TEXT_MODALITY, IntArray, Split
 from omg_graph.errors import DataError
-from omg_graph.samples.dataset import TEXT_MODALITY, IntArray, Split
 from omg_graph.seeding import derived_seed
 from omg_graph.simulator.channels import CHANNELS
 from omg_graph.simulator.content import DEGREES, Contents, Float64Array

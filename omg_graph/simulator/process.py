@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.dataset import TEXT_MODALITY, FloatArray, IntArray, Labels, ModalitySpec, Split
 from omg_graph.errors import ConfigError, DataError, EncoderError
-from omg_graph.samples.dataset import TEXT_MODALITY, FloatArray, IntArray, Labels, ModalitySpec, Split
 from omg_graph.seeding import derived_seed
 from omg_graph.simulator.channels import CHANNELS, Channel, build_channels, factor_count
 from omg_graph.simulator.config import SimulatorConfig

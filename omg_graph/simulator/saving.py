@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
 from omg_graph.files import write_atomically
-from omg_graph.samples.dataset import Split
 
 SUFFIXES = (".npz", ".pkl", ".pickle")
 

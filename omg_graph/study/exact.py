@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from omg_graph.data.dataset import IntArray, Split
 from omg_graph.planner.schema import Plan
-from omg_graph.samples.dataset import IntArray, Split
 from omg_graph.simulator import AffectSimulator, Content, GaussianMixture, content_posterior, missing_mixture
 from omg_graph.simulator.content import Float64Array
 from omg_graph.study.settings import TARGET

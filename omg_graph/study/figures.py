@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from omg_graph.data.dataset import BoolArray
 from omg_graph.evaluation.bootstrap import RESAMPLES, Interval, Resamples, average, interval
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import BoolArray
 from omg_graph.simulator.content import Float64Array
 from omg_graph.study.runs import EXACT, EXACT_TOLD, TOLD, RunResult
 from omg_graph.study.variants import MODEL, VARIANTS

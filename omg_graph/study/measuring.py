@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from omg_graph import pipeline
+from omg_graph.data.dataset import FloatArray, IntArray, Split
 from omg_graph.errors import ModelError
 from omg_graph.metrics.features import energy_scores, normalised_squared_error
-from omg_graph.model import steps
 from omg_graph.model.model import Model
-from omg_graph.model.steps import Observation
+from omg_graph.pipeline import Observation
 from omg_graph.planner.schema import Plan
 from omg_graph.retriever.evidence import EvidenceEntry
-from omg_graph.samples.dataset import FloatArray, IntArray, Split
 from omg_graph.simulator import DEGREES
 from omg_graph.simulator.content import Float64Array
 from omg_graph.study.exact import Exact
@@ -87,11 +87,13 @@ def show(split: Split, observed: Sequence[str]) -> Split:
 
 def look(model: Model, shown: Split) -> Seen:
     """Plan and evidence, by the steps that the graph's nodes call."""
-    seen = steps.observe(model, shown)
-    candidates = steps.propose(model, shown, seen.embedding, model.config.planning.candidates, 0)
-    plans = [ranked.best.candidate.constraints for ranked in steps.rerank(model, candidates, seen.embedding)]
-    embedded = steps.embed_plans(model, plans, shown.ids)
-    found = steps.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
+    seen = pipeline.observe(model, shown)
+    candidates = pipeline.propose(model, shown, seen.embedding, model.config.planning.candidates, 0)
+    plans = [
+        ranked.best.candidate.constraints for ranked in pipeline.rerank(model, candidates, seen.embedding)
+    ]
+    embedded = pipeline.embed_plans(model, plans, shown.ids)
+    found = pipeline.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
     vectors = {name: rows.aggregated for name, rows in found.items()}
     return Seen(shown, seen, plans, vectors, found[TARGET].entries)
 
@@ -112,13 +114,13 @@ def answer(
         evidence: E of each missing modality, in place of its own.
         draws: how many samples; 0 for the mean and the label alone.
     """
-    embedded = steps.embed_plans(model, seen.plans if plans is None else plans, seen.split.ids)
+    embedded = pipeline.embed_plans(model, seen.plans if plans is None else plans, seen.split.ids)
     vectors = seen.evidence if evidence is None else evidence
     if draws:
-        made = steps.execute(model, seen.split, seen.observation, embedded, vectors, seed=0, draws=draws)
+        made = pipeline.execute(model, seen.split, seen.observation, embedded, vectors, seed=0, draws=draws)
         samples = np.stack([_decoded(model, one) for one in made.draws[TARGET]], axis=1)
     else:
-        made = steps.point_estimates(model, seen.split, seen.observation, embedded, vectors)
+        made = pipeline.point_estimates(model, seen.split, seen.observation, embedded, vectors)
         samples = np.zeros((len(seen.split), 0, 0))
     return Answer(_decoded(model, made.estimates[TARGET]), samples, _probabilities(model, made.outputs))
 

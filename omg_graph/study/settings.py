@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from omg_graph.data.dataset import BoolArray
 from omg_graph.errors import ConfigError
-from omg_graph.samples.dataset import BoolArray
 from omg_graph.simulator import ChannelGains, Content, SimulatorConfig
 
 TARGET = "vision"

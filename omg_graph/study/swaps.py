@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.model.model import Model
 from omg_graph.planner.schema import Plan
-from omg_graph.samples.dataset import BoolArray, IntArray
 from omg_graph.seeding import derived_seed
 from omg_graph.simulator import Content
 from omg_graph.simulator.content import Float64Array

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from omg_graph.knowledge.building import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model
-from omg_graph.model.knowledge import EntrySource, build_knowledge_base
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.planner.schema import Plan
 from omg_graph.simulator.saving import save_corpus

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from omg_graph.samples.dataset import BoolArray, IntArray, Split
+from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.simulator import AffectSimulator, SimulatedSplit
 from omg_graph.simulator.content import Float64Array
 from omg_graph.study.settings import StudySetting

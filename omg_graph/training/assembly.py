@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.text import CachedTextEncoder
-from omg_graph.executor.direct import DirectHeadConfig
 from omg_graph.executor.executor import Executor
-from omg_graph.executor.latents import LatentSpace
 from omg_graph.model.config import Manifest
 from omg_graph.model.folder import machine, versions
 from omg_graph.model.model import Model
+from omg_graph.predictor.direct import DirectHeadConfig
 from omg_graph.seeding import seeded
 from omg_graph.training.calibration import calibrate
 from omg_graph.training.execution import ExecutorTrainer, fit_trust

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omg_graph.data.columns import FillNonfinite
+from omg_graph.data.conforming import conform
+from omg_graph.data.dataset import Split
+from omg_graph.data.reader import read_data_file
+from omg_graph.data.splitting import training_splits
 from omg_graph.errors import DataError
 from omg_graph.model.model import Model
-from omg_graph.samples.columns import FillNonfinite
-from omg_graph.samples.conforming import conform
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.reading import read_data_file
-from omg_graph.samples.splitting import training_splits
 from omg_graph.training.folds import fold_of
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from omg_graph.encoders.words import WordEncoder
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import KernelConditional
-from omg_graph.executor.latents import LatentSpace
-from omg_graph.model.reader import LabelReader
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.words import WordEncoder
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.kernel import KernelConditional
 from omg_graph.training.fold_pairs import fit_gaussian
 from omg_graph.training.kernel_pairs import fit_kernel
 from omg_graph.training.model_config import task_config

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from omg_graph.codecs.autoencoder import AutoencoderKind
 from omg_graph.encoders.text import MINILM
 from omg_graph.errors import ConfigError
-from omg_graph.executor.autoencoder import AutoencoderKind
 from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.executor.objective import ObjectiveWeights
 from omg_graph.model.conditions import PlanConditionName, QueryPlanName

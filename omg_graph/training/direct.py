@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.executor.direct import VALENCE_COLUMNS, DirectHead, DirectHeadConfig
-from omg_graph.executor.task import TaskHead
+from omg_graph.predictor.direct import VALENCE_COLUMNS, DirectHead, DirectHeadConfig
+from omg_graph.predictor.task import TaskHead
 from omg_graph.seeding import seeded
 from omg_graph.training.config import DirectSettings
 from omg_graph.training.execution import ExecutorTrainer

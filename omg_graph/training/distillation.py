@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.data.columns import FillNonfinite
 from omg_graph.errors import ConfigError
 from omg_graph.files import whole_folder, write_atomically
 from omg_graph.model.folder import load_model, save_model
@@ -19,7 +20,6 @@ from omg_graph.model.model import Model, default_model_folder
 from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schema_files import load_schema
-from omg_graph.samples.columns import FillNonfinite
 from omg_graph.training.classroom import Classroom, open_classroom
 from omg_graph.training.relearning import teach
 from omg_graph.training.run import Progress

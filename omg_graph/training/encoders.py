@@ -7,13 +7,13 @@ from functools import partial
 
 import torch
 
+from omg_graph.data.dataset import Split
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerTextEncoder
 from omg_graph.encoders.raw_parts import raw_parts
 from omg_graph.encoders.text import SentenceEncoder, TextEncoder, locate_text_encoder
 from omg_graph.errors import DataError
 from omg_graph.model.thinkers import new_states, thinker_named
 from omg_graph.planner.choosing import SchemaChoice
-from omg_graph.samples.dataset import Split
 from omg_graph.training.config import EncoderSettings
 from omg_graph.training.run import Progress
 from omg_graph.training.workspace import Workspace

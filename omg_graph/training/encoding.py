@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from omg_graph.encoders.standardise import Standardiser
+from omg_graph.codecs.autoencoder import Autoencoder, PrincipalComponents, VariationalAutoencoder
+from omg_graph.codecs.frame_fitting import couple, fit_frame_filler
+from omg_graph.codecs.frames import FrameFiller
+from omg_graph.codecs.latents import LatentSpace, ModalityCodec
+from omg_graph.codecs.standardise import Standardiser
+from omg_graph.codecs.tensors import codec_tensors, codecs_from_tensors
+from omg_graph.data.dataset import FloatArray, ModalitySpec, Split
 from omg_graph.errors import DataError
-from omg_graph.executor.autoencoder import Autoencoder, PrincipalComponents, VariationalAutoencoder
-from omg_graph.executor.frame_fitting import couple, fit_frame_filler
-from omg_graph.executor.frames import FrameFiller
-from omg_graph.executor.latents import LatentSpace, ModalityCodec
-from omg_graph.model.codecs import codec_tensors, codecs_from_tensors
-from omg_graph.samples.dataset import FloatArray, ModalitySpec, Split
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.config import AutoencoderSettings
 from omg_graph.training.fitting import FitSettings, fit

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import KernelConditional
-from omg_graph.executor.latents import LatentSpace
-from omg_graph.model.reader import LabelReader
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.kernel import KernelConditional
 from omg_graph.training.closed_forms import run_gaussian, run_kernel, run_reader
 from omg_graph.training.fold_pairs import gaussian_pairs
 from omg_graph.training.kernel_pairs import kernel_pairs

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omg_graph.executor.searching import search_factors
 from omg_graph.model.conditions import QueryPlan, own_plan
+from omg_graph.priors.searching import search_factors
 from omg_graph.retriever.attention import (
     AGGREGATIONS,
     aggregate,

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.errors import OmgError
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor, ExecutorInput
-from omg_graph.executor.latents import LatentSpace
 from omg_graph.executor.objective import Losses, Noising, ObjectiveWeights, draw_noising, objective
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.config import OptimiserSettings

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from omg_graph.data.dataset import TEXT_MODALITY, Split
 from omg_graph.encoders.text import TextEncoder
-from omg_graph.executor.gaussian import GaussianConditional
 from omg_graph.planner.interface import PlannerInput
 from omg_graph.planner.rerank import score_candidates
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.samples.dataset import TEXT_MODALITY, Split
+from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.training.config import PlannerSettings
 from omg_graph.training.patterns import PatternPool
 

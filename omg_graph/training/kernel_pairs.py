@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import KernelConditional
-from omg_graph.executor.kernel_tuning import tune_kernel
-from omg_graph.samples.dataset import BoolArray, Split
+from omg_graph.data.dataset import BoolArray, Split
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.kernel import KernelConditional
+from omg_graph.priors.kernel_tuning import tune_kernel
 from omg_graph.seeding import derived_seed
 from omg_graph.training.patterns import PatternPool
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.observation import ObservationEncoderConfig
-from omg_graph.executor.latents import LatentSpace
-from omg_graph.executor.task import TaskHeadConfig, label_width
 from omg_graph.metrics.families import choose_family
 from omg_graph.model.config import ModelConfig, PlanningSettings, RetrievalSettings
+from omg_graph.predictor.task import TaskHeadConfig, label_width
 from omg_graph.training.evidence import ProjectionFit
 from omg_graph.training.run import RunData
 from omg_graph.training.targets import describe_target, task_head, usable_labels

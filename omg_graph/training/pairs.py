@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from omg_graph.data.dataset import TEXT_MODALITY
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.objective import Targets
 from omg_graph.model.conditions import PlanCondition, planned
-from omg_graph.samples.dataset import TEXT_MODALITY
 from omg_graph.training.patterns import PatternPool
 
 IntArray = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 import numpy.typing as npt
 
-from omg_graph.samples.dataset import BoolArray
+from omg_graph.data.dataset import BoolArray
 from omg_graph.seeding import derived_seed
 
 IntArray = npt.NDArray[np.int64]

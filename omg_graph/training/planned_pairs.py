@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.planned import PlannedConditional
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.planned import PlannedConditional
 from omg_graph.training.fold_pairs import RIDGES
 from omg_graph.training.kernel_pairs import observed_sets
 from omg_graph.training.pairs import IntArray, PairData

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.executor.task import TaskHead
+from omg_graph.predictor.task import TaskHead
 from omg_graph.seeding import seeded
 from omg_graph.training.config import TaskSettings
 from omg_graph.training.direct import fit_direct

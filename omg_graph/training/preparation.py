@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.dataset import Split
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.executor.executor import Executor
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.kernel import KernelConditional
-from omg_graph.executor.latents import LatentSpace
-from omg_graph.executor.planned import PlannedConditional
+from omg_graph.knowledge.entries import make_entries
 from omg_graph.model.conditions import PLAN_CONDITIONS, PlanCondition, query_plan
 from omg_graph.model.config import EvidenceSourceName
-from omg_graph.model.entries import make_entries
 from omg_graph.model.folder import build_projection
 from omg_graph.model.model import components_fingerprint
-from omg_graph.model.reader import LabelReader
 from omg_graph.planner.schema import Plan
+from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.kernel import KernelConditional
+from omg_graph.priors.planned import PlannedConditional
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.samples.dataset import Split
 from omg_graph.training.estimates import Estimates, PairEstimates
 from omg_graph.training.evidence import EvidenceSource, NoEvidence, ProjectionFit, fit_projection
 from omg_graph.training.fold_pairs import plan_table

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.dataset import Split
 from omg_graph.encoders.observation import ObservationEncoder
-from omg_graph.executor.latents import LatentSpace
-from omg_graph.model.reader import LabelReader
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.samples.dataset import Split
+from omg_graph.predictor.label_regression import LabelReader
 from omg_graph.seeding import seeded
 from omg_graph.training.closed_forms import run_reader
 from omg_graph.training.fitting import Fit

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from omg_graph.encoders.words import WordEncoder
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.task import TaskHeadConfig, label_columns
-from omg_graph.model.reader import LABEL, LabelReader, with_words
-from omg_graph.samples.dataset import TEXT_MODALITY, Split
+from omg_graph.data.dataset import TEXT_MODALITY, Split
+from omg_graph.predictor.label_regression import LABEL, LabelReader, with_words
+from omg_graph.predictor.task import TaskHeadConfig, label_columns
+from omg_graph.predictor.words import WordEncoder
+from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.training.fold_pairs import visible_text
 from omg_graph.training.kernel_pairs import alike_pairs, kept_and_tuned, observed_sets
 from omg_graph.training.patterns import PatternPool

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from omg_graph.data.dataset import Split
 from omg_graph.encoders.hidden_states import HiddenStates
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.planner.choosing import SchemaChoice
 from omg_graph.planner.schema import Plan
-from omg_graph.samples.dataset import Split
 from omg_graph.training.config import TrainingConfig
 from omg_graph.training.patterns import group_folds, pattern_pool
 from omg_graph.training.workspace import Workspace

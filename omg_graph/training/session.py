@@ -12,19 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.columns import FillNonfinite
+from omg_graph.data.dataset import Split
+from omg_graph.data.reader import DataFile, read_data_file
+from omg_graph.data.splitting import training_splits
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import ConfigError, DataError, ModelError, OmgError
-from omg_graph.executor.latents import LatentSpace
 from omg_graph.files import whole_folder, write_atomically
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest, save_model
 from omg_graph.model.model import Model, choose_device
 from omg_graph.planner.choosing import SchemaChoice, choose_schema
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schema_files import load_schema
-from omg_graph.samples.columns import FillNonfinite
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.reading import DataFile, read_data_file
-from omg_graph.samples.splitting import training_splits
 from omg_graph.training.assembly import assemble, executor_trainer, first_manifest, train_executor
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.encoders import require_raw_parts, text_encoder_maker, thinker_states

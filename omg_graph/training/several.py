@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omg_graph.data.reader import file_digest
 from omg_graph.errors import ConfigError, ModelError, OmgError
 from omg_graph.files import move_whole
 from omg_graph.model.folder import MANIFEST, read_manifest
 from omg_graph.model.several import MODELS, NamedModel, SeveralModels, read_several
-from omg_graph.samples.reading import file_digest
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
 from omg_graph.training.session import TrainingRequest

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.executor.latents import LatentSpace
-from omg_graph.executor.task import TaskHeadConfig
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.dataset import Labels, Split
 from omg_graph.model.config import Target
 from omg_graph.planner.schema import Schema
-from omg_graph.samples.dataset import Labels, Split
+from omg_graph.predictor.task import TaskHeadConfig
 
 
 def task_head(split: Split, schema: Schema, space: LatentSpace, shared_width: int) -> TaskHeadConfig | None:

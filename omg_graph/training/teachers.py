@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, runtime_checkable
 
+from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import PlanError
 from omg_graph.model.model import Model
-from omg_graph.model.steps import observe, planner_input, rerank
+from omg_graph.pipeline import observe, planner_input, rerank
 from omg_graph.planner.annotator import LexicalAnnotator
 from omg_graph.planner.choosing import SchemaChoice, choose_schema, unreadable_text
 from omg_graph.planner.fallback import AttemptingPlanner
@@ -23,7 +24,6 @@ from omg_graph.planner.interface import (
 )
 from omg_graph.planner.prompting import Prompt
 from omg_graph.planner.schema import Schema
-from omg_graph.samples.dataset import FloatArray, Split
 from omg_graph.training.config import PlannerSettings
 from omg_graph.training.teaching import GrowingPlans, TaughtPlan, TaughtPlans
 

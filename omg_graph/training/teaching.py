@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
 from omg_graph.metrics.families import MetricFamily, choose_family, score
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.samples.dataset import Split
 
 PlanTarget = Literal["label", "teacher"]
 """What decides a plan's target where a sample has a label: the label, or the teacher."""

@@ -14,11 +14,11 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from omg_graph.data.reader import file_digest
 from omg_graph.errors import ConfigError, ModelError, OmgError
 from omg_graph.files import move_whole, write_atomically
 from omg_graph.metrics.families import MetricFamily, choose_family
 from omg_graph.model.folder import machine, versions
-from omg_graph.samples.reading import file_digest
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.fold_pairs import plan_pairs
 from omg_graph.training.graph import STAGES

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from omg_graph.data.dataset import BoolArray
 from omg_graph.encoders.observation import (
     ObservationEncoder,
     ObservationEncoderConfig,
@@ -18,7 +19,6 @@ from omg_graph.encoders.observation import (
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.samples.dataset import BoolArray
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.config import EncoderSettings, PlannerSettings
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omg_graph.executor.latents import LatentSpace
+from omg_graph import pipeline
+from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.metrics.families import score
 from omg_graph.metrics.features import normalised_squared_error
-from omg_graph.model import steps
 from omg_graph.model.model import Model
-from omg_graph.samples.dataset import BoolArray, Split
 from omg_graph.training.run import Progress
 
 MANY = 7
@@ -53,20 +53,20 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
     guesses: dict[str, list[Any]] = {name: [] for name in missing}
     outputs = []
     for part in parts:
-        seen = steps.observe(model, part)
-        ranked = steps.rerank(
+        seen = pipeline.observe(model, part)
+        ranked = pipeline.rerank(
             model,
-            steps.propose(model, part, seen.embedding, model.config.planning.candidates, 0),
+            pipeline.propose(model, part, seen.embedding, model.config.planning.candidates, 0),
             seen.embedding,
         )
         plans = [ranking.best.candidate.constraints for ranking in ranked]
-        embedded = steps.embed_plans(model, plans, part.ids)
-        evidence = steps.retrieve(model, part, seen, plans, embedded, top_k=model.config.retrieval.top_k)
+        embedded = pipeline.embed_plans(model, plans, part.ids)
+        evidence = pipeline.retrieve(model, part, seen, plans, embedded, top_k=model.config.retrieval.top_k)
         vectors = {name: rows.aggregated for name, rows in evidence.items()}
         if model.config.executor.point_estimate == "mean":
-            point = steps.point_estimates(model, part, seen, embedded, vectors)
+            point = pipeline.point_estimates(model, part, seen, embedded, vectors)
         else:
-            point = steps.execute(model, part, seen, embedded, vectors, seed=0)
+            point = pipeline.execute(model, part, seen, embedded, vectors, seed=0)
         for name in missing:
             guesses[name].append(model.latent_space.decode(name, point.estimates[name]))
         if point.outputs is not None:

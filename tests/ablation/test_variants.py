@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph import pipeline
 from omg_graph.ablation.runs import AblationRequest
 from omg_graph.ablation.variants import DEFAULT, SWAPS, VARIANTS, choose
+from omg_graph.data.dataset import Split
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError
 from omg_graph.evaluation.paper.tables import paper_tables
-from omg_graph.model import steps
 from omg_graph.model.model import Model
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.reading import read_data_file
 from omg_graph.training.config import load_config
 
 Trained = Callable[[str], Model]
@@ -35,19 +35,19 @@ class Workflow:
     """What the four steps make of a few samples."""
 
     def __init__(self, model: Model, split: Split) -> None:
-        self.seen = steps.observe(model, split)
+        self.seen = pipeline.observe(model, split)
         planning = model.config.planning
-        self.candidates = steps.propose(model, split, self.seen.embedding, planning.candidates, 0)
+        self.candidates = pipeline.propose(model, split, self.seen.embedding, planning.candidates, 0)
         self.plans = [
             ranking.best.candidate.constraints
-            for ranking in steps.rerank(model, self.candidates, self.seen.embedding)
+            for ranking in pipeline.rerank(model, self.candidates, self.seen.embedding)
         ]
-        self.condition = steps.embed_plans(model, self.plans, split.ids)
-        self.evidence = steps.retrieve(
+        self.condition = pipeline.embed_plans(model, self.plans, split.ids)
+        self.evidence = pipeline.retrieve(
             model, split, self.seen, self.plans, self.condition, top_k=model.config.retrieval.top_k
         )
         vectors = {name: rows.aggregated for name, rows in self.evidence.items()}
-        self.execution = steps.point_estimates(model, split, self.seen, self.condition, vectors)
+        self.execution = pipeline.point_estimates(model, split, self.seen, self.condition, vectors)
 
     def weights(self) -> list[list[float]]:
         return [[entry.weight for entry in row] for rows in self.evidence.values() for row in rows.entries]
@@ -74,7 +74,7 @@ def test_noise_stands_for_the_plan_another_for_each_sample_and_of_its_scale(
     np.testing.assert_allclose(np.linalg.norm(planned.condition, axis=-1), 1.0, rtol=1e-3)
     # a sample's noise is its own, whoever is in the batch with it
     few = clips.take(np.array([3, 1]))
-    again = steps.embed_plans(trained("no-planner"), [noisy.plans[3], noisy.plans[1]], few.ids)
+    again = pipeline.embed_plans(trained("no-planner"), [noisy.plans[3], noisy.plans[1]], few.ids)
     np.testing.assert_array_equal(again, noisy.condition[[3, 1]])
 
 
@@ -145,7 +145,7 @@ def test_whose_plan_turns_the_query(trained: Trained, clips: Split) -> None:
         model = trained(name)
         assert model.config.retrieval.query_kept
         plans = [tuple(field.values[0] for field in model.schema.fields if field.values)] * len(clips)
-        found = steps.retrieve(model, clips, steps.observe(model, clips), plans, plan, top_k=3)
+        found = pipeline.retrieve(model, clips, pipeline.observe(model, clips), plans, plan, top_k=3)
         return [[entry.similarity for entry in row] for row in found["audio"].entries]
 
     width = trained(DEFAULT).config.shared_width
@@ -177,7 +177,7 @@ def changed(model: Model, split: Split, workflow: Workflow, **replaced: Any) -> 
         "evidence": {name: rows.aggregated for name, rows in workflow.evidence.items()},
     } | replaced
     seen = replace(workflow.seen, embedding=inputs["embedding"])
-    made = steps.point_estimates(model, split, seen, inputs["condition"], inputs["evidence"])
+    made = pipeline.point_estimates(model, split, seen, inputs["condition"], inputs["evidence"])
     return max(
         float((made.estimates[name] - workflow.execution.estimates[name]).abs().max())
         for name in ("audio", "vision")

@@ -70,8 +70,8 @@ def test_a_bad_file_ends_with_2(tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, omg_graph.cli.data, omg_graph.samples.checking, omg_graph.samples.splitting,"
-        "omg_graph.samples.masks, omg_graph.samples.writing;"
+        "import sys, omg_graph.cli.data, omg_graph.data.checking, omg_graph.data.splitting,"
+        "omg_graph.data.masks, omg_graph.data.writing;"
         "print([m for m in ('torch', 'langgraph', 'transformers', 'chromadb', 'scipy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

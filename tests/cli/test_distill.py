@@ -93,7 +93,7 @@ def test_a_chat_model_teaches(
     plans = [json.loads(line) for line in (tmp_path / "taught" / PLANS).read_text("utf-8").splitlines()]
     assert [plan["split"] for plan in plans] == ["train"] * 48 + ["valid"] * 16
     assert {plan["prompt_sha256"] for plan in plans} == {load_prompt().sha256}
-    from omg_graph.samples.reading import read_data_file
+    from omg_graph.data.reader import read_data_file
 
     data = read_data_file(tiny_data_file)
     texts = [text or "" for name in ("train", "valid") for text in data.splits[name].raw_text or ()]

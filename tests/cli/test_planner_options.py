@@ -14,12 +14,12 @@ import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.data.reader import read_data_file
+from omg_graph.data.recordings import Recording
+from omg_graph.data.writing import save_sample
 from omg_graph.model.folder import load_model
 from omg_graph.planner import calling
 from omg_graph.planner.prompting import load_prompt
-from omg_graph.samples.reading import read_data_file
-from omg_graph.samples.recordings import Recording
-from omg_graph.samples.writing import save_sample
 
 SECRET = "sk-secret"
 Capture = pytest.CaptureFixture[str]

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
-from omg_graph.samples.reading import read_data_file
-from omg_graph.trajectory.artifacts import content_hash
-from omg_graph.trajectory.trajectory import Trajectory
+from omg_graph.data.reader import read_data_file
+from omg_graph.record.artifacts import content_hash
+from omg_graph.record.trajectory import Trajectory
 
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., dict[str, Any]]

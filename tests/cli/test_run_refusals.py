@@ -14,7 +14,7 @@ import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
-from omg_graph.samples.reading import read_data_file
+from omg_graph.data.reader import read_data_file
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,9 +10,9 @@ from omg_graph.cli import main
 from omg_graph.cli.loading import model_folder
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import speakers_of_splits
+from omg_graph.data.reader import read_data_file
 from omg_graph.model.folder import KNOWLEDGE_BASE
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.samples.reading import read_data_file
 
 
 @pytest.mark.parametrize("speakers", [1, 2, 3, 4, 10, 101])

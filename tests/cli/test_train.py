@@ -99,7 +99,7 @@ def test_a_choice_of_modalities_and_plans(
 RUNNER = """
 import os, signal, sys, time
 from pathlib import Path
-import omg_graph.cli.app, omg_graph.graph.api, omg_graph.training.graph, transformers, diffusers, accelerate
+import omg_graph.cli.app, omg_graph.api, omg_graph.training.graph, transformers, diffusers, accelerate
 from omg_graph.cli import main
 
 workspace, command = Path(sys.argv[1]), sys.argv[3:]

@@ -12,7 +12,7 @@ import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
-from omg_graph.trajectory.trajectory import Plan
+from omg_graph.record.trajectory import Plan
 
 Capture = pytest.CaptureFixture[str]
 Omg = Callable[..., Any]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from omg_graph.data.reader import read_data_file
 from omg_graph.embedded import build, recipe
 from omg_graph.errors import ConfigError
 from omg_graph.model.folder import load_model, read_manifest
-from omg_graph.samples.reading import read_data_file
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 from omg_graph import reconstruct
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.data.dataset import Split
+from omg_graph.data.reader import read_data_file
 from omg_graph.embedded.build import SAMPLE, build_simulator, measure, sample_clip
 from omg_graph.embedded.recipe import EmbeddedRecipe, load_recipe
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model, default_model_folder
 from omg_graph.planner.annotator import LexicalAnnotator
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.reading import read_data_file
 from omg_graph.simulator import AffectSimulator
 from omg_graph.simulator.recipe import channel_recipe
 from omg_graph.training.config import load_config

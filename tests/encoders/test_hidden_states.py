@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph.data.dataset import ModalitySpec, Split
+from omg_graph.data.recordings import Recording
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, ThinkerTextEncoder, raw_states
 from omg_graph.encoders.raw_parts import Content, raw_parts, shown
 from omg_graph.errors import ConfigError, EncoderError
 from omg_graph.model.thinkers import new_states, recorded_states
 from omg_graph.omni.messages import Message
 from omg_graph.omni.thinker import load_thinker
-from omg_graph.samples.dataset import ModalitySpec, Split
-from omg_graph.samples.recordings import Recording
 
 WORDS = "the story praises the music"
 

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph.data.conforming import conform
+from omg_graph.data.dataset import Split
+from omg_graph.data.masks import MaskFile
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation import evaluate as module
 from omg_graph.evaluation import runner
@@ -23,10 +27,6 @@ from omg_graph.evaluation.targets import choose_target
 from omg_graph.metrics.families import score
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.model.model import Model
-from omg_graph.samples.conforming import conform
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.masks import MaskFile
-from omg_graph.samples.reading import read_data_file
 
 LABEL_METRICS = {"acc2", "f1", "acc2_has0", "f1_has0", "acc7", "mae", "corr", "ece", "nll"}
 ROW = {

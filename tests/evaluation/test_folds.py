@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, DataError, ModelError
 from omg_graph.evaluation.comparison import Results, compare
 from omg_graph.evaluation.evaluate import EvaluationRequest, evaluate
@@ -23,7 +24,6 @@ from omg_graph.evaluation.runner import METHOD
 from omg_graph.metrics.features import PooledRatio
 from omg_graph.model.folder import read_manifest
 from omg_graph.model.several import read_several
-from omg_graph.samples.reading import read_data_file
 
 PATTERNS = [["text"], ["audio", "vision"]]
 

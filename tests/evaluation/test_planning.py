@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from omg_graph.cli.app import app
+from omg_graph.data.dataset import Split
 from omg_graph.evaluation.planner_report import PlannerReport, TargetAccuracy
 from omg_graph.evaluation.planning import measure_planner
 from omg_graph.evaluation.planning_speed import speeds
@@ -22,7 +23,6 @@ from omg_graph.planner.interface import CandidatePlan, PlannerInput
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schema_files import load_schema
-from omg_graph.samples.dataset import Split
 from omg_graph.training.classroom import Classroom, open_classroom
 
 
@@ -156,8 +156,8 @@ def test_the_command(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Pa
 
 def test_the_sign_of_a_word_and_the_side_of_a_distribution() -> None:
     """A word for 0 is not positive; the side asks where most of the probability is."""
+    from omg_graph.data.dataset import Labels
     from omg_graph.evaluation.planning_accuracy import questions
-    from omg_graph.samples.dataset import Labels
 
     schema = load_schema("affect")
     values = np.array([2.0, -1.0, 0.0, 0.3, np.nan])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omg_graph.data.dataset import ModalitySpec, Split
+from omg_graph.data.masks import MaskFile
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.evaluation.protocols import RATES, conditions_of, fixed_patterns, imbalanced_masks, parse_rates
-from omg_graph.samples.dataset import ModalitySpec, Split
-from omg_graph.samples.masks import MaskFile
 
 
 def split_of(observed: np.ndarray, names: tuple[str, ...] = ("text", "audio", "vision")) -> Split:

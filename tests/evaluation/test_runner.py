@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omg_graph.api import reconstruct
+from omg_graph.data.conforming import conform
+from omg_graph.data.dataset import Labels, Split
+from omg_graph.data.reader import read_data_file
 from omg_graph.evaluation.outcomes import Pairs
 from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.runner import ModelRunner
 from omg_graph.evaluation.targets import LabelTarget, choose_target
-from omg_graph.graph.api import reconstruct
-from omg_graph.graph.state import Settings
 from omg_graph.metrics.features import energy_scores
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.samples.conforming import conform
-from omg_graph.samples.dataset import Labels, Split
-from omg_graph.samples.reading import read_data_file
-from omg_graph.trajectory.artifacts import MemoryArtifactStore
+from omg_graph.record.artifacts import MemoryArtifactStore
+from omg_graph.state import Settings
 
 MISSING = "audio"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from omg_graph.data.dataset import ModalitySpec
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.executor import Executor, ExecutorConfig, ExecutorInput
-from omg_graph.executor.task import TaskHeadConfig
-from omg_graph.samples.dataset import ModalitySpec
+from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.seeding import generator, seeded
 
 # not in alphabetical order, and names that a module or a dictionary has for itself

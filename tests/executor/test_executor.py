@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from omg_graph.executor.anchor import PARTS
+from omg_graph.data.dataset import ModalityKind, ModalitySpec
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import (
     Executor,
@@ -15,7 +15,7 @@ from omg_graph.executor.executor import (
     low_level_features,
     low_level_size,
 )
-from omg_graph.samples.dataset import ModalityKind, ModalitySpec
+from omg_graph.priors.anchor import PARTS
 from omg_graph.seeding import generator
 
 Build = Callable[..., Executor]

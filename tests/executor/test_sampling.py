@@ -10,8 +10,8 @@ from omg_graph.errors import ConfigError
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import SamplerName
 from omg_graph.executor.executor import Executor, ExecutorInput
-from omg_graph.executor.kernel import KernelConditional
 from omg_graph.executor.sampling import DenoisingPath, denoise, initial_noise
+from omg_graph.priors.kernel import KernelConditional
 from omg_graph.seeding import generator
 
 Build = Callable[..., Executor]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import Labels
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.metrics.families import choose_family, score
-from omg_graph.samples.dataset import Labels
 
 
 def numbers(*values):

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph import pipeline
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import DeviceError, KnowledgeBaseError, ModelError
-from omg_graph.model import steps
 from omg_graph.model.folder import load_model, read_manifest, save_model
 from omg_graph.model.model import Model, choose_device, components_fingerprint
-from omg_graph.samples.reading import read_data_file
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_saved_again_it_is_the_same(fixture: str, request: pytest.FixtureRequest
 
 def test_a_folder_may_be_moved(model: Model, copied: Path, tiny_data_file: Path) -> None:
     split = read_data_file(tiny_data_file).splits["test"].take([0])
-    here, there = (steps.observe(each, split).embedding for each in (model, load_model(copied)))
+    here, there = (pipeline.observe(each, split).embedding for each in (model, load_model(copied)))
     np.testing.assert_array_equal(here, there)
     files = [path for path in copied.rglob("*") if path.is_file()]
     assert not any(str(copied.parent).encode() in path.read_bytes() for path in files)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from omg_graph.data.recordings import Recording
 from omg_graph.errors import ConfigError, DataError, DeviceError, ModelError
 from omg_graph.omni.messages import Message
 from omg_graph.omni.thinker import MEDIA_TOKENS, Thinker, load_thinker
-from omg_graph.samples.recordings import Recording
 from omg_graph.seeding import generator
 
 

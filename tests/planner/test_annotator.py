@@ -155,7 +155,7 @@ def test_real_transcripts_are_read_sensibly() -> None:
     folder = os.environ.get("OMG_DATA")
     if not folder:
         pytest.skip("OMG_DATA names no folder of real data")
-    from omg_graph.samples.reading import read_data_file
+    from omg_graph.data.reader import read_data_file
 
     split = read_data_file(Path(folder) / "mosi" / "mosi_train_valid.pkl").splits["train"]
     assert split.raw_text is not None

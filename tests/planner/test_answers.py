@@ -21,7 +21,7 @@ from omg_graph.planner.answers import (
     read_text,
 )
 from omg_graph.planner.schema import Schema
-from omg_graph.trajectory.trajectory import PlanOrigin
+from omg_graph.record.trajectory import PlanOrigin
 
 SCHEMA = Schema.model_validate(
     {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import Labels, ModalitySpec, Split
 from omg_graph.errors import SchemaError
 from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.schema import Field, Schema
 from omg_graph.planner.schema_files import load_schema
-from omg_graph.samples.dataset import Labels, ModalitySpec, Split
 
 ENGLISH = "I really liked the music of this film", "The story was terrible and so were the actors"
 CHINESE = "这部电影真好看", "故事太差了"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import ModalitySpec, Split
 from omg_graph.errors import DataError
 from omg_graph.planner.clusters import cluster_schema, feature_vectors
-from omg_graph.samples.dataset import ModalitySpec, Split
 
 RNG = np.random.default_rng(0)
 TRUTH = np.repeat(np.arange(3), 40)

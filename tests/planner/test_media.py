@@ -17,14 +17,14 @@ from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from PIL import Image
 
+from omg_graph.data.recordings import Recording
+from omg_graph.data.wav import wav_bytes
 from omg_graph.errors import DataError
 from omg_graph.planner import calling
 from omg_graph.planner.chat import ChatPlanner
 from omg_graph.planner.interface import PlannerInput
 from omg_graph.planner.media import MOST_IMAGE_BYTES, small_image
 from omg_graph.planner.schema import Schema
-from omg_graph.samples.recordings import Recording
-from omg_graph.samples.wav import wav_bytes
 
 SCHEMA = Schema.model_validate(
     {"name": "tone", "fields": [{"name": "Sentiment", "values": ["good", "bad"]}], "text_form": "{Sentiment}"}

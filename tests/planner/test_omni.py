@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph.data.recordings import Recording
 from omg_graph.errors import ConfigError, PlanError
 from omg_graph.omni.messages import Message
 from omg_graph.omni.running import Continuation, followed, read
@@ -22,7 +23,6 @@ from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Field, Schema
 from omg_graph.planner.spelling import Spelling
 from omg_graph.planner.writing import FreeSource
-from omg_graph.samples.recordings import Recording
 from omg_graph.seeding import generator
 
 SCHEMA = Schema(

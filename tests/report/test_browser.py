@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from omg_graph.graph.saved import SavedRun
+from omg_graph.record.comparison import compare
+from omg_graph.record.saved import SavedRun
 from omg_graph.report.comparison import write_comparison
 from omg_graph.report.page import write_report
-from omg_graph.trajectory.comparison import compare
 
 PHONE = {"width": 375, "height": 720}
 DESK = {"width": 1100, "height": 900}

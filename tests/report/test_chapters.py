@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from omg_graph.graph.saved import SavedRun
+from omg_graph.record.saved import SavedRun
+from omg_graph.record.trajectory import Constraint, Plan, PlanCandidate, Prediction
 from omg_graph.report.chapters import (
     evidence_chapters,
     label_rows,
@@ -12,7 +13,6 @@ from omg_graph.report.chapters import (
     prediction_change,
     utility_rows,
 )
-from omg_graph.trajectory.trajectory import Constraint, Plan, PlanCandidate, Prediction
 
 
 def candidate(text: str, log_probability: float, cost: float | None, **more: object) -> PlanCandidate:

@@ -16,11 +16,11 @@ from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from mcp import Client
 
-from omg_graph.graph.reconstruct import build_graph
-from omg_graph.graph.state import Settings
+from omg_graph.data.reader import read_data_file
+from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
-from omg_graph.samples.reading import read_data_file
-from omg_graph.trajectory.trajectory import Plan
+from omg_graph.record.trajectory import Plan
+from omg_graph.state import Settings
 
 REQUEST = {"path": "clips.pkl", "split": "test", "missing": ["audio"], "limit": 1}
 NODES = ["planner", "rerank", "retriever", "executor"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from langgraph_sdk import get_sync_client
 
-from omg_graph.samples.reading import read_data_file
+from omg_graph.data.reader import read_data_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAMPLE = {"path": "clips.pkl", "split": "test", "missing": ["audio"], "limit": 1}

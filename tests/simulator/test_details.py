@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.samples.dataset import Split
 from omg_graph.simulator import (
     AffectSimulator,
     ChannelGains,

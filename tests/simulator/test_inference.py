@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
-from omg_graph.samples.dataset import Split
 from omg_graph.simulator import (
     DEGREES,
     AffectSimulator,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import group_of
 from omg_graph.errors import ConfigError, DataError, EncoderError
-from omg_graph.samples.dataset import group_of
 from omg_graph.simulator import AffectSimulator, Embed, SimulatorConfig
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import Split
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import DataError
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.reading import read_data_file
 from omg_graph.simulator import AffectSimulator
 from omg_graph.simulator.saving import save_corpus
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph.data.reader import read_data_file
 from omg_graph.metrics.features import energy_scores
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.samples.reading import read_data_file
 from omg_graph.simulator import DEGREES
 from omg_graph.study import measuring
 from omg_graph.study.exact import exact_posterior

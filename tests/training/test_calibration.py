@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from omg_graph.executor.task import TaskHead, TaskHeadConfig
 from omg_graph.model.folder import read_manifest
+from omg_graph.predictor.task import TaskHead, TaskHeadConfig
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.calibration import COLDEST, HOTTEST, fit_spread, fit_temperature
 

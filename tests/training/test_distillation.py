@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph.data.reader import read_data_file
+from omg_graph.data.unpickling import read_pickle
 from omg_graph.errors import ConfigError, DataError, PlanError, SchemaError
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest
 from omg_graph.model.model import Model
 from omg_graph.model.planners import PlannerOptions, make_planner
-from omg_graph.model.steps import observe, planner_input, propose
+from omg_graph.pipeline import observe, planner_input, propose
 from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.samples.reading import read_data_file
-from omg_graph.samples.unpickling import read_pickle
 from omg_graph.simulator.saving import save_corpus
 from omg_graph.training import distillation, relearning, teachers
 from omg_graph.training.classroom import open_classroom

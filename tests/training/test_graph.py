@@ -13,11 +13,11 @@ import pytest
 from langgraph.checkpoint.memory import MemorySaver
 from langgraph.graph import END, START, StateGraph
 
+from omg_graph.api import reconstruct
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, DataError, ModelError, OmgError
-from omg_graph.graph.api import reconstruct
-from omg_graph.graph.reconstruct import build_graph
+from omg_graph.graph import build_graph
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest
-from omg_graph.samples.reading import read_data_file
 from omg_graph.training.graph import STAGES, build_training_graph
 from omg_graph.training.workspace import SUFFIX
 

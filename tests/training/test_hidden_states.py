@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph import pipeline
+from omg_graph.api import reconstruct
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.data.dataset import Split
+from omg_graph.data.reader import read_data_file
+from omg_graph.data.recordings import Recording
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.encoders.raw_parts import Content
 from omg_graph.errors import ConfigError, EncoderError
-from omg_graph.graph.api import reconstruct
-from omg_graph.model import steps
+from omg_graph.knowledge.building import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model, read_manifest
-from omg_graph.model.knowledge import EntrySource, build_knowledge_base
-from omg_graph.samples.dataset import Split
-from omg_graph.samples.reading import read_data_file
-from omg_graph.samples.recordings import Recording
 from omg_graph.seeding import derived_seed, generator
 from omg_graph.training.config import EncoderSettings, load_config
 from omg_graph.training.patterns import pattern_pool
@@ -98,7 +98,7 @@ def test_a_model_says_which_thinker_it_reads_through(
     notes = "\n".join(manifest.notes)
     assert "distinct observations in 448 pairs of a row and a pattern" in notes
     assert "no training row has a recording of vision: psi has the features alone" in notes
-    seen = steps.observe(model, clips)
+    seen = pipeline.observe(model, clips)
     np.testing.assert_allclose(np.linalg.norm(seen.embedding, axis=1), 1.0, rtol=1e-5)
 
 
@@ -119,22 +119,24 @@ def test_the_thinker_goes_where_the_model_goes(reading_model: Path) -> None:
 
 def test_what_is_said_and_heard_moves_the_embedding(reading_model: Path, clips: Split) -> None:
     model = load_model(reading_model)
-    before = steps.observe(model, clips).embedding
+    before = pipeline.observe(model, clips).embedding
     assert clips.raw_text is not None
     retold = replace(clips, raw_text=("nothing of the kind", *clips.raw_text[1:]))
-    after = steps.observe(model, retold).embedding
+    after = pipeline.observe(model, retold).embedding
     assert not np.allclose(after[0], before[0], atol=1e-5)
     np.testing.assert_allclose(after[1:], before[1:], rtol=1e-4, atol=1e-5)
     silent = replace(clips, recordings={"audio": (None,) * len(clips)})
-    moved = ~np.isclose(steps.observe(model, silent).embedding, before, atol=1e-5).all(axis=1)
+    moved = ~np.isclose(pipeline.observe(model, silent).embedding, before, atol=1e-5).all(axis=1)
     heard = [recording is not None for recording in clips.recordings["audio"]]
     assert moved.tolist() == heard
 
 
 def test_a_sample_is_embedded_alone_as_in_its_batch(reading_model: Path, clips: Split) -> None:
     model = load_model(reading_model)
-    together = steps.observe(model, clips).embedding
-    alone = np.concatenate([steps.observe(model, clips.take([row])).embedding for row in range(len(clips))])
+    together = pipeline.observe(model, clips).embedding
+    alone = np.concatenate(
+        [pipeline.observe(model, clips.take([row])).embedding for row in range(len(clips))]
+    )
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
 
 
@@ -174,7 +176,7 @@ def test_each_distinct_observation_is_one_row(reading_model: Path, clips: Split)
     assert raw.there.tolist() == (made.index[pairs] >= 0).tolist()
     for place, pair in enumerate(pairs):
         one = clips.take([pool.rows[pair]]).hide(~pool.visible[pair : pair + 1])
-        contents = steps.raw_states(states, one)
+        contents = pipeline.raw_states(states, one)
         np.testing.assert_allclose(raw.vectors[place], contents.vectors[0], rtol=1e-4, atol=1e-5)
 
 
@@ -221,7 +223,7 @@ def test_the_literal_query_has_keys_in_the_same_space(
         (build_knowledge_base(model, [EntrySource(clips, "clips")], name="own"), clips),
     ):
         assert base.ids == split.ids
-        expected = steps.observe(model, split).embedding
+        expected = pipeline.observe(model, split).embedding
         np.testing.assert_allclose(base.keys, expected, rtol=1e-4, atol=1e-5)
     found = reconstruct(model, recorded_file, split="test", missing=["vision"])
     assert all(trajectory.evidence["vision"] for trajectory in found)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from omg_graph.executor.gaussian import GaussianConditional
-from omg_graph.executor.task import TaskHeadConfig, label_width
-from omg_graph.model.reader import LabelReader
-from omg_graph.samples.dataset import Labels, ModalitySpec, Split
+from omg_graph.data.dataset import Labels, ModalitySpec, Split
+from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.task import TaskHeadConfig, label_width
+from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.reading import fit_reader, reading_pairs
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import group_of
 from omg_graph.model.folder import read_manifest
-from omg_graph.samples.dataset import group_of
 from omg_graph.training.session import TrainingRequest, TrainingSession
 
 

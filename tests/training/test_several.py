@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.model.several import MODELS, read_several
-from omg_graph.samples.reading import read_data_file
 from omg_graph.training import several as module
 from omg_graph.training.folds import fold_of, rows_of_folds
 from omg_graph.training.session import TrainingRequest

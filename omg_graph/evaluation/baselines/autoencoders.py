@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.evaluation.baselines.fitted import Fitting
 from omg_graph.evaluation.baselines.networks import (
     NetworkRows,
@@ -17,7 +18,6 @@ from omg_graph.evaluation.baselines.networks import (
 from omg_graph.evaluation.floor_data import Guess, Shown, TrainingRows
 from omg_graph.evaluation.floors import SlotRidge
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.samples.dataset import BoolArray, IntArray
 
 BLOCKS = 5
 """Residual autoencoders in the cascade."""

@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 from omg_graph.evaluation import floors, label_codes, linear
 from omg_graph.evaluation.floor_data import TrainingRows
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.executor import task
 from omg_graph.files import write_atomically
+from omg_graph.predictor import task
 from omg_graph.retriever.index import cache_folder
 from omg_graph.training import fitting as training_loop
 

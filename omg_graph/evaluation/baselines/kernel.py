@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omg_graph.data.dataset import IntArray
 from omg_graph.evaluation.baselines.fitted import Arrays
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import IntArray
 from omg_graph.seeding import derived_seed
 
 MOST_ROWS = 3000

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omg_graph.data.dataset import IntArray
 from omg_graph.evaluation.baselines.fitted import Arrays
 from omg_graph.evaluation.baselines.kernel import KernelMachine
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import IntArray
 
 if TYPE_CHECKING:
     from sklearn.svm import SVR

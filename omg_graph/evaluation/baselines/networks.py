@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.evaluation.baselines.fitted import Arrays, Fitting
 from omg_graph.evaluation.floor_data import Blocks, Shown, TrainingRows
 from omg_graph.evaluation.linear import validation_folds
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.executor.task import TaskHead, TaskHeadConfig
-from omg_graph.samples.dataset import BoolArray, IntArray
+from omg_graph.predictor.task import TaskHead, TaskHeadConfig
 from omg_graph.seeding import derived_seed, seeded
 from omg_graph.training.fitting import FitSettings, fit
 

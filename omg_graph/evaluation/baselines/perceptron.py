@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omg_graph.data.dataset import IntArray
 from omg_graph.evaluation.baselines.fitted import Arrays
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import IntArray
 from omg_graph.seeding import derived_seed, seeded
 from omg_graph.training.fitting import FitSettings, fit
 

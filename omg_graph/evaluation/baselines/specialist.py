@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.evaluation.baselines.fitted import Arrays, Fitting
 from omg_graph.evaluation.baselines.kernel import KernelMachine, KernelSearch, few_rows
 from omg_graph.evaluation.baselines.library import Logistic, LogisticSearch, SupportVectors
@@ -19,7 +20,6 @@ from omg_graph.evaluation.label_codes import encoded_labels, set_outputs
 from omg_graph.evaluation.linear import validation_folds
 from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.metrics.labelled import Numbers
-from omg_graph.samples.dataset import BoolArray, IntArray
 
 LABEL = ""
 """Stands for the label among the names of what is estimated."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from omg_graph.data.dataset import ModalitySpec, Split
 from omg_graph.errors import ConfigError
 from omg_graph.evaluation.paper.tables import (
     METRICS,
@@ -19,7 +20,6 @@ from omg_graph.evaluation.paper.tables import (
 )
 from omg_graph.evaluation.protocols import Condition
 from omg_graph.evaluation.summary import Summary
-from omg_graph.samples.dataset import ModalitySpec, Split
 
 LETTERS = {"text": "L", "vision": "V", "audio": "A"}
 """Modality to the paper's letter, in the order of its column heads."""

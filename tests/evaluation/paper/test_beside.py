@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import ModalitySpec, Split
 from omg_graph.errors import ConfigError
 from omg_graph.evaluation.bootstrap import Interval
 from omg_graph.evaluation.paper.beside import (
@@ -20,7 +21,6 @@ from omg_graph.evaluation.paper.beside import (
 from omg_graph.evaluation.paper.page import section
 from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.summary import Summary
-from omg_graph.samples.dataset import ModalitySpec, Split
 
 ORDER = ("audio", "text", "vision")
 """Of the data, which isn't the paper's."""

@@ -1,0 +1,166 @@
+"""Which field is the target, and whether it means numbers or classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from omg_graph.data.arrays import whole_text
+from omg_graph.data.dataset import Labels
+from omg_graph.errors import DataError
+
+LabelValue = str | int | float | bool | None
+
+_PREFERRED = ("regression_labels", "classification_labels", "labels", "label")
+
+_UNIMODAL = {"T": "text", "A": "audio", "V": "vision"}
+"""What follows the target's name in the fields of labels that annotators gave with one modality in sight:
+CH-SIMS has ``regression_labels_T`` and so on."""
+
+MAX_LABEL = float(np.finfo(np.float32).max)
+"""Models reckon in single precision."""
+
+
+def choose_label(
+    splits: Mapping[str, Mapping[str, object]], requested: str | None
+) -> tuple[str | None, str | None]:
+    """The field that is the target of a file, and a note on how it was chosen.
+
+    ``regression_labels`` where there are several fields with ``label`` in their names, unless ``requested``;
+    without it ``classification_labels``, ``labels`` or ``label``, in this order.
+
+    Raises:
+        DataError: if the requested field isn't there, or nothing says which of several it should be.
+    """
+    present = [name for fields in splits.values() for name, value in fields.items() if value is not None]
+    names = list(dict.fromkeys(name for name in present if "label" in name.lower()))
+    if requested is not None:
+        if requested not in present:
+            raise DataError(
+                f"the target {requested!r} was expected, the file has {', '.join(names) or 'no labels'}: "
+                "name the field with --label"
+            )
+        return requested, None
+    if len(names) < 2:
+        return (names[0], None) if names else (None, None)
+    for name in _PREFERRED:
+        if name in names:
+            others = ", ".join(other for other in names if other != name)
+            return name, f"the target is {name!r}; --label takes another ({others})"
+    raise DataError(
+        f"one target was expected, the file has several: give --label with one of {', '.join(names)}"
+    )
+
+
+def unimodal_fields(fields: Mapping[str, object], target: str, modalities: Sequence[str]) -> dict[str, str]:
+    """Modality to the field of the labels that were given with it alone in sight.
+
+    ``<target>_T``, ``_A`` and ``_V`` belong to text, audio and vision, ``<target>_<name>`` to any modality.
+
+    Args:
+        fields: Of a split.
+        target: The target's field.
+        modalities: Of the split.
+    """
+    found = {}
+    for letter, name in [*_UNIMODAL.items(), *((name, name) for name in modalities)]:
+        field = f"{target}_{letter}"
+        if name in modalities and fields.get(field) is not None:
+            found[name] = field
+    return found
+
+
+def label_values(value: object, rows: int, *, single: bool, label: str) -> list[LabelValue]:
+    """The labels of a split, one for each sample, None where there is none.
+
+    Raises:
+        DataError: if there isn't one number or name for each sample.
+    """
+    if isinstance(value, np.ndarray):
+        flat = value.reshape(-1) if value.size == rows else value
+        items: object = flat.tolist() if flat.ndim == 1 and flat.dtype.kind in "biufUS" else None
+    elif single and not isinstance(value, (list, tuple)):
+        items = [value]
+    else:
+        items = value
+    if not isinstance(items, (list, tuple)) or len(items) != rows:
+        raise DataError(
+            f"{label}: one number or name for each of {rows} samples was expected, something else came"
+        )
+    return [_label_value(item, label) for item in items]
+
+
+def _label_value(item: object, label: str) -> LabelValue:
+    if isinstance(item, (np.generic, np.ndarray)) and item.size == 1:
+        item = item.item()
+    if isinstance(item, (str, bytes)):
+        return whole_text(item)
+    if item is None or (isinstance(item, float) and math.isnan(item)):
+        return None
+    if isinstance(item, float) and math.isinf(item):
+        raise DataError(f"{label}: finite numbers were expected, {item} came")
+    if isinstance(item, (int, float)):
+        return item
+    raise DataError(f"{label}: a number or a name was expected, {type(item).__name__} came")
+
+
+def make_labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[str, Labels]:
+    """Labels of all splits of a file, which share their class names.
+
+    Names and whole numbers are classes, other numbers a regression; a field with ``regression`` in its name
+    is a regression, and one with ``class`` in it has classes, whatever it holds.
+
+    Raises:
+        DataError: if a regression is asked of names.
+    """
+    known = [value for values in splits.values() for value in values if value is not None]
+    numeric = "regression" in name.lower()
+    classes = "class" in name.lower() or all(isinstance(value, (str, int)) for value in known)
+    if numeric or not classes or not known:
+        return {split: regression(name, values) for split, values in splits.items()}
+    names = {_class_name(value) for value in known}
+    ordered = tuple(sorted(names, key=int) if all(_is_whole(text) for text in names) else sorted(names))
+    index = {text: float(position) for position, text in enumerate(ordered)}
+    return {
+        split: Labels(
+            name,
+            "classes",
+            np.array([math.nan if v is None else index[_class_name(v)] for v in values], np.float64),
+            ordered,
+        )
+        for split, values in splits.items()
+    }
+
+
+def regression(name: str, values: Sequence[LabelValue]) -> Labels:
+    """Numbers as labels, NaN where there is none.
+
+    Raises:
+        DataError: if a value is a name, or beyond single precision.
+    """
+    numbers: list[float] = []
+    for value in values:
+        if isinstance(value, str):
+            raise DataError(
+                f"{name}: numbers were expected, {value[:40]!r} came: choose another field by --label"
+            )
+        number = math.nan if value is None else float(value)
+        if abs(number) > MAX_LABEL:
+            raise DataError(
+                f"{name}: numbers up to {MAX_LABEL:.1e} were expected, {number:g} came: rescale them"
+            )
+        numbers.append(number)
+    return Labels(name, "regression", np.array(numbers, np.float64))
+
+
+def _class_name(value: LabelValue) -> str:
+    """The name the data gives a class; a whole number is its decimal text."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and str(int(text)) == text

@@ -1,0 +1,62 @@
+"""Write one sample to a file of its own."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.data.recordings import Recording
+from omg_graph.errors import DataError
+
+
+def save_sample(path: Path, sample: Split) -> None:
+    """Write a split of one sample as a pickle of a plain mapping (protocol 4).
+
+    ``read_data_file`` reads it; missing modalities are None. Recordings in files are named, not copied.
+
+    Raises:
+        DataError: if the split hasn't exactly one row, or a recording doesn't lie below the file's folder.
+    """
+    if len(sample) != 1:
+        raise DataError(f"one sample was expected, {len(sample)} came: take one row of the split")
+    content: dict[str, object] = {"id": sample.ids[0], "group": sample.groups[0]}
+    if sample.raw_text is not None:
+        content["raw_text"] = sample.raw_text[0]
+    for name in sample.names:
+        there = bool(sample.observed[name][0])
+        content[name] = _with_gaps(sample, name) if there else None
+        if there and name in sample.lengths:
+            content[f"{name}_lengths"] = int(sample.lengths[name][0])
+    for name, (recording,) in sample.recordings.items():
+        if recording is not None:
+            content[f"raw_{name}"] = _named(recording, path.parent.resolve())
+            content[f"raw_{name}_rate"] = recording.rate
+    labels = sample.labels
+    if labels is not None and np.isfinite(labels.values[0]):
+        value = float(labels.values[0])
+        content[labels.name] = labels.class_names[int(value)] if labels.kind == "classes" else value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, protocol=4))
+
+
+def _named(recording: Recording, folder: Path) -> object:
+    """What names a recording in a file of this folder: paths, or the array itself."""
+    if isinstance(recording.source, np.ndarray):
+        return recording.source
+    names = []
+    for path in recording.paths:
+        if not path.resolve().is_relative_to(folder):
+            raise DataError(f"{path}: a recording below {folder} was expected: copy it there")
+        names.append(path.resolve().relative_to(folder).as_posix())
+    return names if recording.kind == "video" else names[0]
+
+
+def _with_gaps(sample: Split, name: str) -> FloatArray:
+    """The sample's array, lost frames NaN."""
+    array = np.array(sample.arrays[name][0])
+    if name in sample.lost:
+        array[sample.lost[name][0]] = np.nan
+    return array

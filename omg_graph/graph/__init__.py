@@ -1,1 +1,0 @@
-"""The graph: nodes over the workflow's steps, and what callers use."""

@@ -1,0 +1,1 @@
+"""Knowledge bases made from samples: their entries, and the graph that builds one."""

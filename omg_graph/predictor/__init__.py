@@ -1,0 +1,1 @@
+"""The predictor: the label from what is observed and what was reconstructed."""

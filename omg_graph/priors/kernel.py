@@ -1,0 +1,358 @@
+"""The kernel conditional: missing latents by kernel ridge regression on observed ones, for any pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float16, Int
+from torch import Tensor, nn
+
+from omg_graph.priors.anchor import load_sizes, most_alike
+from omg_graph.priors.matern import (
+    Rows,
+    matern_kernel,
+    members,
+    own_share,
+    squared_distances,
+    without_groups,
+)
+from omg_graph.priors.tensor_cache import TensorCache
+
+HALF_MOST = 60_000.0
+"""Within half precision's range."""
+MOST_BYTES = 1 << 28
+"""What one model keeps of solved systems: all patterns of six modalities fit in."""
+BLOCK = 64
+"""Rows of a kernel that are computed at a time: what they go through stays in the processor's cache."""
+
+_SystemKey = tuple[tuple[bool, ...], bytes, float, float, tuple[float, ...]]
+"""An observed set, the rows that know the target, length, ridge and relevance."""
+
+
+class KernelConditional(nn.Module):
+    """Kernel ridge regression (the mean of a Gaussian process) over kept training rows.
+
+    The kernel of a pattern is half a Matérn kernel of the distance over all observed modalities, half the
+    mean of one such kernel for each: rows may be alike as a whole, or in a single modality. Each target has a
+    length and a ridge for every observed set, and a relevance for each modality where they don't all tell
+    alike who is alike (automatic relevance determination). A row is never predicted from kept rows of its own
+    id or group: those are left out by the closed form for leaving out rows, so predictions of training rows
+    are cross-fitted exactly.
+    """
+
+    def __init__(self, widths: Mapping[str, int], rows: int = 0) -> None:
+        super().__init__()
+        self.widths = dict(widths)
+        modalities = len(self.widths)
+        self.register_buffer("latents", torch.zeros(rows, sum(self.widths.values()), dtype=torch.float16))
+        self.register_buffer("known", torch.zeros(rows, modalities, dtype=torch.bool))
+        self.register_buffer("ids", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("groups", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("spreads", torch.ones(modalities))
+        self.register_buffer("patterns", torch.zeros(0, modalities, dtype=torch.bool))
+        self.register_buffer("lengths", torch.ones(0, modalities))
+        self.register_buffer("ridges", torch.ones(0, modalities))
+        self.register_buffer("relevance", torch.ones(0, modalities, modalities))
+        self.latents: Tensor
+        """Kept in half precision: they are most of what is stored, and inputs are rounded alike."""
+        self.known: Tensor
+        self.ids: Tensor
+        self.groups: Tensor
+        self.spreads: Tensor
+        """Total variance of each modality's latents."""
+        self.patterns: Tensor
+        """Observed sets that lengths and ridges were chosen for, (patterns, modalities)."""
+        self.lengths: Tensor
+        """(patterns, targets)."""
+        self.ridges: Tensor
+        self.relevance: Tensor
+        """(patterns, targets, modalities): what distances in each modality count, at most 1."""
+        self._solved = TensorCache(MOST_BYTES)
+        """Solutions and residuals, by observed set and target."""
+        self._last_references: tuple[bytes, Rows] | None = None
+        """One at a time: they are read for every batch, and most targets share theirs."""
+        self._last_factor: tuple[_SystemKey, Tensor] | None = None
+        """One at a time: targets with the same rows, length and ridge share it."""
+        self._last_inverse: tuple[_SystemKey, Tensor] | None = None
+        """One at a time: samples of kept groups need it, block after block of the same observed set."""
+
+    @classmethod
+    def keep(
+        cls,
+        latents: Mapping[str, Float[Tensor, "row _"]],
+        known: Bool[Tensor, "row modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> KernelConditional:
+        """Keep rows to regress on.
+
+        Args:
+            latents: Latents of every modality; what isn't known should hold its best guess.
+            known: Rows that don't know a modality serve as inputs, never as targets of it.
+            ids: The rows' ids.
+            groups: The rows' groups.
+        """
+        model = cls({name: value.shape[1] for name, value in latents.items()}, len(known))
+        model.latents.copy_(_rounded(torch.cat(list(latents.values()), dim=1)))
+        model.known.copy_(known)
+        model.ids.copy_(_codes(ids))
+        model.groups.copy_(_codes(groups))
+        for column, value in enumerate(latents.values()):
+            rows = value[known[:, column]]
+            if len(rows):
+                model.spreads[column] = rows.var(dim=0, correction=0).sum().clamp(min=1e-9)
+        return model
+
+    def extended(
+        self,
+        latents: Mapping[str, Float[Tensor, "row _"]],
+        known: Bool[Tensor, "row modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+        most: int = 2000,
+    ) -> KernelConditional:
+        """The same regression on more rows; itself where there are none that it hasn't kept already.
+
+        Args:
+            latents: As ``keep`` takes them.
+            known: Which of it is known.
+            ids: The rows' ids: those of kept rows are left out.
+            groups: The rows' groups.
+            most: Rows to add at most, whichever have the least codes.
+        """
+        codes = _codes(ids)
+        new = (~torch.isin(codes, self.ids.cpu())).nonzero().squeeze(1)
+        new = new[codes[new].argsort()[:most]].sort().values
+        if not len(new) or not len(self.known):
+            return self
+        device = self.latents.device
+        added = _rounded(torch.cat([value[new.to(value.device)] for value in latents.values()], dim=1))
+        model = KernelConditional(self.widths, len(self.known) + len(new))
+        model.latents = torch.cat([self.latents, added.to(device)])
+        model.known = torch.cat([self.known, known[new].to(device)])
+        model.ids = torch.cat([self.ids, codes[new].to(device)])
+        model.groups = torch.cat([self.groups, _codes(groups)[new].to(device)])
+        model.spreads = self.spreads
+        model.patterns, model.lengths = self.patterns, self.lengths
+        model.ridges, model.relevance = self.ridges, self.relevance
+        return model.train(self.training)
+
+    def _chosen(self, column: int, pattern: Tensor) -> tuple[float, float, Tensor]:
+        """Length, ridge and relevance of a target for an observed set, or for the most alike of the tuned."""
+        if not len(self.patterns):
+            return 1.0, 1.0, self.spreads.new_ones(int(pattern.sum())).double()
+        row = int(most_alike(self.patterns, pattern.unsqueeze(0), column))
+        relevance = self.relevance[row, column, pattern].double()
+        return float(self.lengths[row, column]), float(self.ridges[row, column]), relevance
+
+    def predict(
+        self,
+        target: str,
+        latents: Mapping[str, Float[Tensor, "batch _"]],
+        observed: Bool[Tensor, "batch modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> Float[Tensor, "batch latent"]:
+        """The target's latents given the observed ones; zeros for samples that observe the target itself.
+
+        Args:
+            target: The modality.
+            latents: Every modality's latents; what isn't observed is not read.
+            observed: What is.
+            ids: The samples' ids: a kept row of the same id takes no part.
+            groups: The samples' groups: nor does one of the same group.
+        """
+        out = torch.zeros_like(latents[target])
+        for pattern, rows, near, own in self._near(target, latents, observed, ids, groups):
+            out[rows] = self._regress(target, pattern, near, own)
+        return out
+
+    def alike_rows(
+        self,
+        target: str,
+        latents: Mapping[str, Float[Tensor, "batch _"]],
+        observed: Bool[Tensor, "batch modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> AlikeRows:
+        """The kept rows in the order in which they are like each sample, for the residuals of any rank.
+
+        None for samples that observe the target itself.
+
+        Args:
+            target: The modality.
+            latents: Every modality's latents.
+            observed: What is observed.
+            ids: The samples' ids: no kept row of the same id is taken.
+            groups: The samples' groups: nor one of the same group.
+        """
+        parts = []
+        for pattern, rows, near, own in self._near(target, latents, observed, ids, groups):
+            # rounded: rows alike to the last digits must rank alike in any batch
+            order = near.round(decimals=9).masked_fill(own, -1.0).argsort(dim=1, descending=True, stable=True)
+            parts.append((rows, order, (~own).sum(dim=1), self._left(target, pattern)))
+        return AlikeRows(torch.zeros_like(latents[target]), tuple(parts))
+
+    def _near(
+        self,
+        target: str,
+        latents: Mapping[str, Tensor],
+        observed: Tensor,
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """For each observed set: itself, its samples, their kernel with the kept rows, which are their own.
+
+        Of the kept rows only those that know the target; nothing where there is none, and nothing for samples
+        that observe the target, or nothing at all.
+        """
+        column = list(self.widths).index(target)
+        known = self.known[:, column]
+        if not bool(known.any()):
+            return
+        x = _rounded(torch.cat(list(latents.values()), dim=1)).double()
+        own = self._own(ids, groups)[:, known]
+        references = self.references(known)
+        patterns, member = torch.unique(observed, dim=0, return_inverse=True)
+        for index, pattern in enumerate(patterns):
+            if bool(pattern.any()) and not bool(pattern[column]):
+                rows = (member == index).nonzero().squeeze(1)
+                length, _, relevance = self._chosen(column, pattern)
+                near = self._kernel(Rows(x[rows], self.widths), references, pattern, length, relevance)
+                yield pattern, rows, near, own[rows]
+
+    def _left(self, target: str, pattern: Tensor) -> Tensor:
+        """What the regression leaves of every kept row without its group, at unit mean square."""
+
+        def compute() -> Tensor:
+            column = list(self.widths).index(target)
+            inverse, dual = self._inverse(column, pattern), self._dual(target, pattern)
+            left = without_groups(inverse, dual, members(self.groups[self.known[:, column]]))
+            return (left / left.square().mean().sqrt().clamp(min=1e-9)).float()
+
+        return self._solved.get(("left", target, *pattern.tolist()), compute)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        names = ("latents", "known", "ids", "groups", "patterns", "lengths", "ridges", "relevance")
+        load_sizes(self, names, state_dict, prefix)
+        self.forget()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def references(self, known: Tensor) -> Rows:
+        """The kept rows that know a target."""
+        key, kept = known.cpu().numpy().tobytes(), self._last_references
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        references = Rows(self.latents[known].double(), self.widths)
+        self._last_references = (key, references)
+        return references
+
+    def _own(self, ids: Sequence[str], groups: Sequence[str]) -> Tensor:
+        """(samples, kept rows): rows that are the sample itself or of its group."""
+        same_id = _codes(ids).to(self.ids.device).unsqueeze(1) == self.ids
+        return same_id | (_codes(groups).to(self.groups.device).unsqueeze(1) == self.groups)
+
+    def _regress(self, target: str, pattern: Tensor, near: Tensor, own: Tensor) -> Tensor:
+        if not bool(own.any()):
+            predicted: Tensor = near @ self._dual(target, pattern)
+            return predicted.float()
+        inverse = self._inverse(list(self.widths).index(target), pattern)
+        dual = self._dual(target, pattern)
+        predicted = near @ dual - own_share(near @ inverse, inverse, dual, own)
+        return predicted.float()
+
+    def _dual(self, target: str, pattern: Tensor) -> Tensor:
+        """K^-1 y of the kept rows that know the target."""
+
+        def compute() -> Tensor:
+            column = list(self.widths).index(target)
+            truth = self.references(self.known[:, column]).parts[target]
+            key, kept = self._system(column, pattern), self._last_inverse
+            # in training the kept rows themselves are asked about: their inverse is needed anyway
+            if self.training or (kept is not None and kept[0] == key):
+                return self._inverse(column, pattern) @ truth
+            return torch.cholesky_solve(truth, self._factor(column, pattern))
+
+        return self._solved.get(("dual", target, *pattern.tolist()), compute)
+
+    def _system(self, column: int, pattern: Tensor) -> _SystemKey:
+        known = self.known[:, column].cpu().numpy().tobytes()
+        length, ridge, relevance = self._chosen(column, pattern)
+        return tuple(pattern.tolist()), known, length, ridge, tuple(relevance.tolist())
+
+    def _factor(self, column: int, pattern: Tensor) -> Tensor:
+        """The Cholesky factor of K, the kernel of the kept rows with the ridge."""
+        key, kept = self._system(column, pattern), self._last_factor
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        references = self.references(self.known[:, column])
+        length, ridge, relevance = self._chosen(column, pattern)
+        kernel = self._kernel(references, references, pattern, length, relevance)
+        kernel.diagonal().add_(ridge)
+        factor: Tensor = torch.linalg.cholesky(kernel)
+        self._last_factor = (key, factor)
+        return factor
+
+    def _inverse(self, column: int, pattern: Tensor) -> Tensor:
+        key, kept = self._system(column, pattern), self._last_inverse
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        inverse = torch.cholesky_inverse(self._factor(column, pattern))
+        self._last_inverse = (key, inverse)
+        return inverse
+
+    def forget(self) -> None:
+        """Forget what was solved: for other rows, other settings, or on another device."""
+        self._solved.clear()
+        self._last_references = None
+        self._last_factor = None
+        self._last_inverse = None
+
+    def _apply(self, *arguments: Any, **settings: Any) -> KernelConditional:
+        self.forget()
+        super()._apply(*arguments, **settings)  # type: ignore[no-untyped-call]
+        return self
+
+    def _kernel(self, left: Rows, right: Rows, pattern: Tensor, length: float, relevance: Tensor) -> Tensor:
+        """The kernel of rows with others, (left, right)."""
+        parts = (squared_distances(block, right, pattern, self.spreads) for block in left.blocks(BLOCK))
+        return torch.cat([matern_kernel(part, length, relevance) for part in parts])
+
+
+@dataclass(frozen=True)
+class AlikeRows:
+    """Which kept rows each sample of a batch is like: found once, however many draws there are."""
+
+    nothing: Float[Tensor, "batch latent"]
+    parts: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]
+    """For each observed set its samples, their kept rows from the most alike on, how many of these may serve,
+    and what the regression left of every kept row."""
+
+    def residuals(self, ranks: Int[Tensor, " batch"]) -> Float[Tensor, "batch latent"]:
+        """What the regression left of one kept row for each sample, at unit mean square over all rows.
+
+        The row's own group took no part in predicting it. Samples that observe nothing get zeros, and so do
+        those whose own group all kept rows are of.
+
+        Args:
+            ranks: Which row, 0 the most alike; beyond the last it starts again.
+        """
+        out = self.nothing.clone()
+        for rows, order, allowed, left in self.parts:
+            place = order.gather(1, (ranks[rows] % allowed.clamp(min=1)).unsqueeze(1)).squeeze(1)
+            out[rows] = left[place] * (allowed > 0).unsqueeze(1)
+        return out
+
+
+def _rounded(latents: Float[Tensor, "row latent"]) -> Float16[Tensor, "row latent"]:
+    return latents.clamp(-HALF_MOST, HALF_MOST).half()
+
+
+def _codes(names: Sequence[str]) -> Tensor:
+    """A number for each name, the same everywhere: 63 bits of a hash."""
+    digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return torch.tensor([int.from_bytes(digest) >> 1 for digest in digests], dtype=torch.int64)

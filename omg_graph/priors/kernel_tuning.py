@@ -1,0 +1,143 @@
+"""What the kernel regression is tuned to: lengths, ridges, and what each modality tells of who is alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from omg_graph.priors.kernel import KernelConditional
+from omg_graph.priors.matern import (
+    Rows,
+    left_out,
+    matern_kernel,
+    members,
+    squared_distances,
+    without_groups,
+)
+from omg_graph.priors.searching import search_factors
+
+LENGTHS = (0.5, 1.0, 2.0, 4.0)
+"""Candidates for the kernel's length, in units of a modality's own spread."""
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+RELEVANCE_ROWS = 400
+"""Rows on which relevance is searched."""
+STEP = 4.0
+"""Factor of one step of that search."""
+LEAST_RELEVANT = 1e-3
+"""A modality's relevance at least, of the most relevant one's."""
+GAIN = 0.03
+"""By so much of itself the error has to fall for modalities to count unlike; less is chance."""
+
+
+def tune_kernel(
+    model: KernelConditional,
+    patterns: Bool[Tensor, "pattern modality"],
+    targets: Sequence[str] | None = None,
+) -> None:
+    """Choose lengths, ridges and relevance: what predicts kept rows best without their own groups.
+
+    Args:
+        model: Rows that were kept; its settings are replaced.
+        patterns: Observed sets to choose for; another set takes what was chosen for the one most like it.
+        targets: Modalities to choose for; all of them if None.
+    """
+    wanted = [list(model.widths).index(name) for name in targets or model.widths]
+    model.patterns = patterns.clone()
+    model.lengths = torch.ones(patterns.shape)
+    model.ridges = torch.ones(patterns.shape)
+    model.relevance = torch.ones(*patterns.shape, len(model.widths))
+    for row, pattern in enumerate(patterns):
+        for columns in _targets_alike(model, pattern, wanted):
+            errors = _own_group_errors(model, pattern, columns)
+            best = errors.flatten(1).argmin(dim=1)
+            model.lengths[row, columns] = torch.tensor(LENGTHS)[best // len(RIDGES)]
+            model.ridges[row, columns] = torch.tensor(RIDGES)[best % len(RIDGES)]
+            for column in columns if int(pattern.sum()) > 1 else ():
+                _tune_relevance(model, row, column)
+    for column in wanted:
+        _spread_relevance(model, column)
+    model.forget()
+
+
+def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
+    """Let modalities count unlike where that predicts a target better by ``GAIN``.
+
+    A search modality by modality, on no more than ``RELEVANCE_ROWS`` rows; then the rest is tuned anew.
+    """
+    pattern, target = model.patterns[row], list(model.widths)[column]
+    known = model.known[:, column].nonzero().squeeze(1)
+    known = known[torch.linspace(0, len(known) - 1, min(len(known), RELEVANCE_ROWS)).round().long()]
+    rows = Rows(model.latents[known].double(), model.widths)
+    distances, truth = squared_distances(rows, rows, pattern, model.spreads), rows.parts[target]
+    groups = members(model.groups[known])
+
+    def error(relevance: Tensor, length: float, ridge: float) -> float:
+        kernel = matern_kernel(distances, length, relevance)
+        kernel.diagonal().add_(ridge)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
+        return float(without_groups(inverse, inverse @ truth, groups).square().sum())
+
+    settings = float(model.lengths[row, column]), float(model.ridges[row, column])
+    alike = torch.ones(len(distances), dtype=torch.float64)
+    first = error(alike, *settings)
+    found, least = search_factors(
+        alike,
+        lambda relevance: error(relevance, *settings),
+        step=STEP,
+        gain=GAIN / 10,
+        adjust=_most_relevant_at_one,
+    )
+    if least > first * (1 - GAIN):
+        return
+    model.relevance[row, column, pattern] = found.float()
+    best = min(
+        ((length, ridge) for length in LENGTHS for ridge in RIDGES),
+        key=lambda pair: error(found, *pair),
+    )
+    model.lengths[row, column], model.ridges[row, column] = best
+
+
+def _most_relevant_at_one(relevance: Tensor) -> Tensor | None:
+    """Relevance over that of the most relevant modality; None where another falls below the least."""
+    scaled = relevance / relevance.max()
+    return None if float(scaled.min()) < LEAST_RELEVANT else scaled
+
+
+def _spread_relevance(model: KernelConditional, column: int) -> None:
+    """What observed sets don't hold counts as it does on average where it is held, for sets like them."""
+    logs = model.relevance[:, column].log()
+    held = model.patterns & ~model.patterns[:, column : column + 1]
+    average = (logs * held).sum(dim=0) / held.sum(dim=0).clamp(min=1)
+    model.relevance[:, column] = torch.where(held, logs, average).exp()
+
+
+def _targets_alike(model: KernelConditional, pattern: Tensor, wanted: Sequence[int]) -> list[list[int]]:
+    """Those that a pattern misses and the same rows know together: they share their kernels."""
+    alike: dict[bytes, list[int]] = {}
+    for column in wanted:
+        if not pattern[column] and pattern.any() and model.known[:, column].any():
+            alike.setdefault(model.known[:, column].numpy().tobytes(), []).append(column)
+    return list(alike.values())
+
+
+def _own_group_errors(model: KernelConditional, pattern: Tensor, columns: list[int]) -> Tensor:
+    """Squared errors of predicting every row without its group, (targets, lengths, ridges)."""
+    known = model.known[:, columns[0]]
+    rows, names = model.references(known), list(model.widths)
+    truths = [rows.parts[names[column]] for column in columns]
+    groups = members(model.groups[known])
+    distances = squared_distances(rows, rows, pattern, model.spreads)
+    errors = torch.zeros(len(columns), len(LENGTHS), len(RIDGES), dtype=torch.float64)
+    for place, length in enumerate(LENGTHS):
+        values, vectors = torch.linalg.eigh(matern_kernel(distances, length))
+        turned = [vectors.T @ truth for truth in truths]
+        for index, ridge in enumerate(RIDGES):
+            inverse = 1 / (values.clamp(min=0) + ridge)
+            duals = [vectors @ (inverse.unsqueeze(1) * part) for part in turned]
+            left = left_out(vectors, inverse, torch.cat(duals, dim=1), groups)
+            parts = torch.split(left, [dual.shape[1] for dual in duals], dim=1)
+            errors[:, place, index] = torch.stack([part.square().sum() for part in parts])
+    return errors

@@ -1,0 +1,242 @@
+"""Trajectories as they grow from node to node up to the evidence, in words, numbers and references."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.errors import PlanError
+from omg_graph.model.model import Model
+from omg_graph.planner.interface import CandidatePlan
+from omg_graph.planner.rerank import Reranking
+from omg_graph.planner.schema import Plan as PlanValues
+from omg_graph.record.artifacts import ArtifactStore
+from omg_graph.record.trajectory import (
+    Constraint,
+    EvidenceEntry,
+    Plan,
+    PlanCandidate,
+    PlanOrigin,
+    Trajectory,
+)
+from omg_graph.retriever.evidence import Evidence
+from omg_graph.retriever.retriever import ChromaRetriever
+from omg_graph.state import Batch
+
+Trajectories = list[Trajectory]
+
+
+def opened(
+    model: Model,
+    batch: Batch,
+    split: Split,
+    candidates: Sequence[Sequence[CandidatePlan]],
+    seed: int,
+    notes: tuple[str, ...],
+) -> Trajectories:
+    """New trajectories, with the plans that were drawn."""
+    if model.config.synthetic:
+        notes = (*notes, "the model was trained on synthetic data")
+    mask, names = split.mask(), split.names
+    origins = [plans[0].origin if plans else None for plans in candidates]
+    return [
+        Trajectory(
+            id=split.ids[row],
+            group=split.groups[row],
+            observed=tuple(name for name, there in zip(names, mask[row], strict=True) if there),
+            missing=tuple(name for name, there in zip(names, mask[row], strict=True) if not there),
+            hidden=tuple(name for name, rows in batch.hidden.items() if rows[row]),
+            raw_text=None if split.raw_text is None else split.raw_text[row],
+            candidates=drawn_candidates(model, plans),
+            plan_origin=origins[row],
+            seed=seed,
+            model=model.manifest.fingerprint,
+            notes=notes if (origin := origins[row]) is None or origin.note is None else (*notes, origin.note),
+        )
+        for row, plans in enumerate(candidates)
+    ]
+
+
+def drawn_candidates(model: Model, plans: Sequence[CandidatePlan]) -> tuple[PlanCandidate, ...]:
+    """The different plans that the planner drew, before re-ranking, with how often each came."""
+    alike: dict[tuple[str, ...], list[CandidatePlan]] = {}
+    for plan in plans:
+        alike.setdefault(plan.constraints, []).append(plan)
+    # a service may give one plan several log-probabilities: the highest is what would have won
+    return tuple(
+        _drawn_candidate(model, max(same, key=lambda plan: sum(plan.log_probabilities)), same)
+        for same in alike.values()
+    )
+
+
+def _drawn_candidate(model: Model, plan: CandidatePlan, same: Sequence[CandidatePlan]) -> PlanCandidate:
+    fields = model.schema.field_names
+    total = sum(plan.log_probabilities)
+    violations = model.schema.violations(plan.constraints)
+    return PlanCandidate(
+        text="; ".join(plan.constraints) if violations else model.schema.text(plan.constraints),
+        constraints=tuple(
+            Constraint(
+                field=fields[place] if place < len(fields) else f"field {place + 1}",
+                value=value,
+                log_probability=log_probability,
+                tokens=tokens,
+            )
+            for place, (value, log_probability, tokens) in enumerate(
+                zip(plan.constraints, plan.log_probabilities, plan.token_counts, strict=True)
+            )
+        ),
+        log_probability=total,
+        log_probability_per_token=total / max(1, sum(plan.token_counts)),
+        greedy=any(each.greedy for each in same),
+        violations=violations,
+        times=len(same),
+    )
+
+
+def drawn_plans(trajectory: Trajectory) -> list[CandidatePlan]:
+    """The candidates that wait for re-ranking, as the planner drew them."""
+    return [
+        CandidatePlan(
+            tuple(link.value for link in candidate.constraints),
+            tuple(
+                math.nan if link.log_probability is None else link.log_probability
+                for link in candidate.constraints
+            ),
+            tuple(link.tokens for link in candidate.constraints),
+            candidate.greedy,
+        )
+        for candidate in trajectory.candidates
+    ]
+
+
+def planned(model: Model, trajectories: Trajectories, ranked: Sequence[Reranking]) -> Trajectories:
+    """The chosen plan, and every term of every candidate's score."""
+    out = []
+    for trajectory, ranking in zip(trajectories, ranked, strict=True):
+        scored = tuple(
+            candidate.model_copy(
+                update={
+                    "semantic_cost": term.semantic_cost if term.valid else None,
+                    "violations": term.violations,
+                    "score": term.score if term.valid else None,
+                }
+            )
+            for candidate, term in zip(trajectory.candidates, ranking.candidates, strict=True)
+        )
+        winner = scored[ranking.chosen]
+        origin = trajectory.plan_origin or PlanOrigin(planner=model.planner.name)
+        plan = Plan(
+            schema_name=model.schema.name,
+            planner=origin.planner,
+            text=winner.text,
+            constraints=winner.constraints,
+            chosen=ranking.chosen,
+            semantic_weight=ranking.semantic_weight,
+            candidates=scored,
+            prompt_version=origin.prompt_version,
+            prompt_sha256=origin.prompt_sha256,
+            confidence=origin.confidence,
+            recordings=origin.recordings,
+            decoding=origin.decoding,
+        )
+        out.append(trajectory.model_copy(update={"plan": plan, "candidates": (), "plan_origin": None}))
+    return out
+
+
+def plans_of(trajectories: Trajectories) -> list[PlanValues]:
+    """The values of the chosen plans.
+
+    Raises:
+        PlanError: if a trajectory has no plan yet.
+    """
+    plans = []
+    for trajectory in trajectories:
+        if trajectory.plan is None:
+            raise PlanError(f"sample {trajectory.id!r} has no plan: run the re-rank node first")
+        plans.append(tuple(constraint.value for constraint in trajectory.plan.constraints))
+    return plans
+
+
+def grounded(
+    model: Model,
+    trajectories: Trajectories,
+    evidence: Mapping[str, Evidence],
+    plan_embeddings: FloatArray,
+    store: ArtifactStore,
+    *,
+    keep_nearest: bool,
+) -> Trajectories:
+    """The evidence of every missing modality, traceable to its sources.
+
+    Args:
+        model: Which decodes the nearest entry.
+        trajectories: So far.
+        evidence: What was found, by modality.
+        plan_embeddings: c_S, (samples, constraints + 1, shared).
+        store: Where arrays go.
+        keep_nearest: Whether to keep the nearest entry's value, in the input's units.
+    """
+    retriever = model.retriever
+    degraded = retriever.index.degraded if isinstance(retriever, ChromaRetriever) else None
+    out = []
+    for row, trajectory in enumerate(trajectories):
+        notes = trajectory.notes if degraded is None else (*trajectory.notes, degraded)
+        entries, costs, left_out = {}, {}, {}
+        arrays = trajectory.arrays | {"plan_embedding": store.put(plan_embeddings[row])}
+        for name in trajectory.missing:
+            if name not in evidence:
+                continue
+            found = evidence[name]
+            entries[name] = tuple(
+                EvidenceEntry(
+                    id=entry.id,
+                    weight=entry.weight,
+                    similarity=entry.similarity,
+                    text=entry.text,
+                    source=entry.source,
+                )
+                for entry in found.entries[row]
+            )
+            left_out[name] = int(found.excluded[row])
+            arrays[f"evidence/{name}"] = store.put(found.aggregated[row])
+            if entries[name]:
+                costs[name] = float(found.alignment_cost[row])
+                if keep_nearest and found.nearest is not None:
+                    value = torch.from_numpy(found.nearest[row : row + 1])
+                    arrays[f"nearest/{name}"] = store.put(model.latent_space.decode(name, value)[0])
+            else:
+                notes = (*notes, f"no evidence was found for {name}")
+        out.append(
+            trajectory.model_copy(
+                update={
+                    "evidence": entries,
+                    "evidence_cost": costs,
+                    "left_out": left_out,
+                    "arrays": arrays,
+                    "notes": notes,
+                }
+            )
+        )
+    return out
+
+
+def timed(trajectories: Trajectories, node: str, started: float) -> Trajectories:
+    """Note how long a node took for the batch, in seconds; the steps of one node are added up.
+
+    A fork runs a node again: what it had to say before isn't said twice.
+    """
+    seconds = time.perf_counter() - started
+    return [
+        trajectory.model_copy(
+            update={
+                "timings": trajectory.timings | {node: round(trajectory.timings.get(node, 0.0) + seconds, 6)},
+                "notes": tuple(dict.fromkeys(trajectory.notes)),
+            }
+        )
+        for trajectory in trajectories
+    ]

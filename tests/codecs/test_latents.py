@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from omg_graph.codecs.autoencoder import PrincipalComponents
+from omg_graph.codecs.latents import LatentSpace, ModalityCodec
+from omg_graph.codecs.standardise import Standardiser
+from omg_graph.data.dataset import ModalitySpec, Split
+
+
+def made() -> tuple[LatentSpace, Split]:
+    random = np.random.default_rng(5)
+    specs = (
+        ModalitySpec(name="items", kind="vector", shape=(4,)),
+        ModalitySpec(name="a.b", kind="sequence", shape=(3, 2)),
+    )
+    arrays = {spec.name: random.normal(3, 2, (20, *spec.shape)).astype(np.float32) for spec in specs}
+    observed = {"items": np.arange(20) % 4 != 0, "a.b": np.arange(20) % 4 != 1}
+    for name, array in arrays.items():
+        array[~observed[name]] = 0.0
+    ids = tuple(f"r{row}" for row in range(20))
+    split = Split("train", ids, ids, specs, arrays, observed)
+    codecs = {}
+    for spec in specs:
+        standardiser = Standardiser.fit(spec, arrays[spec.name], observed[spec.name])
+        features = torch.from_numpy(standardiser.apply(arrays[spec.name])[observed[spec.name]])
+        codecs[spec.name] = ModalityCodec(standardiser, PrincipalComponents.fit(features, 1.0), 1.0)
+    return LatentSpace(codecs), split
+
+
+def test_latents_of_what_is_missing_are_zero_and_the_rest_comes_back() -> None:
+    """D(E(Y)) = Y when no variance is left out; units and shapes are the input's."""
+    space, split = made()
+    for name, latents in space.encode(split).items():
+        seen = split.observed[name]
+        assert latents.shape == (20, space.widths[name])
+        assert not latents[torch.from_numpy(~seen)].any()
+        decoded = space.decode(name, latents)
+        assert decoded.shape == split.arrays[name].shape
+        np.testing.assert_allclose(decoded[seen], split.arrays[name][seen], atol=1e-3)
+        # no latent stands for the training mean
+        mean = np.broadcast_to(space.codecs[name].standardiser.mean, decoded[~seen].shape)
+        np.testing.assert_allclose(decoded[~seen], mean, atol=1e-5)
+
+
+def test_a_space_knows_its_modalities_in_order() -> None:
+    space, split = made()
+    assert space.names == tuple(space) == tuple(space.widths) == tuple(space.scales) == split.names
+    assert space.specs == split.modalities

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+from torch import Tensor
+
+from omg_graph.priors.anchor import PARTS, Anchor, nonnegative_least_squares
+from omg_graph.seeding import generator
+
+NAMES = ("keys", "a.b", "items")
+PATTERNS = torch.tensor([[True, False, False], [False, False, True], [True, False, True]])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 500), st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0, 0.99))
+def test_weights_are_the_best_non_negative_ones(seed: int, wanted: list[float], shared: float) -> None:
+    source = generator("nnls", seed)
+    parts = torch.randn(12, 3, generator=source)
+    parts[:, 1] = shared * parts[:, 0] + (1 - shared) * parts[:, 1]
+    target = parts @ torch.tensor(wanted) + 0.3 * torch.randn(12, generator=source)
+    weights = nonnegative_least_squares(parts, target)
+    _, best = nnls(parts.double().numpy(), target.double().numpy())
+    assert bool((weights >= 0).all())
+    assert float((parts @ weights - target).norm()) == pytest.approx(best, rel=1e-4, abs=1e-5)
+
+
+def test_useless_parts_get_no_weight() -> None:
+    parts = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert not nonnegative_least_squares(parts, torch.tensor([-1.0, -2.0])).any()
+    assert not nonnegative_least_squares(torch.zeros(3, 2), torch.ones(3)).any()
+    assert torch.allclose(
+        nonnegative_least_squares(parts, torch.tensor([-1.0, 2.0])), torch.tensor([0.0, 2.0])
+    )
+
+
+def fitted(kind: str) -> tuple[Anchor, Tensor, Tensor, Tensor]:
+    source = generator("anchor")
+    parts = torch.randn(90, 4, 3, generator=source)
+    observed = torch.zeros(90, 3, dtype=torch.bool)
+    observed[:, 0] = True
+    observed[30:, 2] = True  # 30 rows observe one modality, 60 two
+    evidence, gaussian, kernel = parts.unbind(-1)
+    target = torch.where(observed[:, 2:], 0.8 * gaussian, 0.5 * evidence + 0.2 * gaussian + 0.3 * kernel)
+    anchor = Anchor(NAMES, kind)  # type: ignore[arg-type]
+    anchor.fit("a.b", target, parts, observed, PATTERNS)
+    return anchor, target, parts, observed
+
+
+def test_the_mixture_finds_the_weights_of_each_observed_set() -> None:
+    anchor, target, parts, observed = fitted("mixture")
+    assert torch.allclose(anchor("a.b", parts, observed), target, atol=1e-4)
+    assert not anchor.weights[[0, 2]].any()
+    assert torch.allclose(anchor.spread("a.b", observed), torch.zeros(90), atol=1e-4)
+
+
+def test_an_observed_set_that_was_not_fitted_takes_what_the_most_alike_has() -> None:
+    anchor, _, parts, _ = fitted("mixture")
+    all_three, without_it = torch.ones(90, 3, dtype=torch.bool), torch.tensor([[True, False, True]] * 90)
+    assert torch.equal(anchor("a.b", parts, all_three), anchor("a.b", parts, without_it))
+
+
+def test_a_fitted_anchor_is_loaded_with_its_observed_sets() -> None:
+    anchor, _, parts, observed = fitted("mixture")
+    loaded = Anchor(NAMES)
+    assert not loaded("a.b", parts, observed).any()
+    loaded.load_state_dict(anchor.state_dict())
+    assert torch.equal(loaded("a.b", parts, observed), anchor("a.b", parts, observed))
+
+
+def test_few_rows_take_the_weights_of_all() -> None:
+    source = generator("few")
+    parts = torch.randn(60, 4, 3, generator=source)
+    observed = torch.tensor([[True, False, False]] * 45 + [[False, False, True]] * 15)
+    target = 0.6 * parts[..., 0]
+    target[45:] = 0.0
+    anchor = Anchor(NAMES)
+    anchor.fit("a.b", target, parts, observed, PATTERNS)
+    assert float(anchor.weights[1, 0, 0]) == pytest.approx(0.6, abs=1e-4)
+    assert 0.1 < float(anchor.weights[1, 1, 0]) < 0.6
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_single_source_leaves_the_others_alone(kind: str) -> None:
+    anchor, _, parts, observed = fitted(kind)
+    unused = [place for place, part in enumerate(PARTS) if part != kind]
+    assert not anchor.weights[..., unused].any()
+    assert bool((anchor.weights >= 0).all())
+    assert anchor("a.b", parts, observed).any()
+
+
+def test_none_anchors_on_the_training_mean() -> None:
+    anchor, _, parts, observed = fitted("none")
+    assert not anchor("a.b", parts, observed).any()
+
+
+def test_the_fit_is_never_worse_than_the_mean() -> None:
+    """Predictions that say nothing of the target must not do harm: weights fall to zero or next to it."""
+    source = generator("nothing")
+    parts, target = torch.randn(200, 4, 3, generator=source), torch.randn(200, 4, generator=source)
+    observed = torch.tensor([[True, False, False]]).expand(200, 3)
+    anchor = Anchor(NAMES)
+    anchor.fit("a.b", target, parts, observed, PATTERNS)
+    error = (anchor("a.b", parts, observed) - target).square().sum()
+    assert float(error) <= float(target.square().sum())
+    assert bool((anchor.weights < 0.2).all())

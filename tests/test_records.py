@@ -1,0 +1,42 @@
+"""What the planner drew, as it stands in a trajectory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omg_graph.errors import PlanError
+from omg_graph.model.folder import load_model
+from omg_graph.planner.interface import CandidatePlan
+from omg_graph.record.trajectory import Plan
+from omg_graph.records import drawn_candidates
+
+GOOD, BAD = ("story", "praises", "positive"), ("story", "lets down", "negative")
+
+
+def test_a_plan_that_came_twice_is_listed_once(tiny_model_folder: Path) -> None:
+    model = load_model(tiny_model_folder)
+    drawn = [
+        CandidatePlan(GOOD, (-1.0, -1.0, -1.0), (2, 2, 2), greedy=True),
+        CandidatePlan(BAD, (-0.5, -0.5, -0.5), (2, 2, 2)),
+        CandidatePlan(GOOD, (-1.0, -1.0, -0.5), (2, 2, 2)),
+    ]
+    good, bad = drawn_candidates(model, drawn)
+    assert (good.times, good.greedy, good.log_probability) == (2, True, -2.5)
+    assert (bad.times, bad.greedy, bad.log_probability) == (1, False, -1.5)
+    assert "times" not in bad.model_dump()
+
+    plan = Plan(
+        schema_name="affect",
+        planner="distilled",
+        text=good.text,
+        constraints=good.constraints,
+        chosen=0,
+        semantic_weight=0.3,
+        candidates=(good, bad),
+    )
+    assert (plan.drawn, plan.numbered(1), plan.numbered(2)) == (3, 0, 1)
+    for number in (0, 3):
+        with pytest.raises(PlanError, match=f"from 1 to 2 was expected, {number} came"):
+            plan.numbered(number)
