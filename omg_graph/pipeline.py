@@ -62,7 +62,7 @@ def encode(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def planner_input(model: Model, split: Split, embedding: FloatArray) -> PlannerInput:
-    """What a planner is shown: u_X, transcripts, recordings, what is observed, and the label reading."""
+    """What a planner is shown: u_X, transcripts, recordings, what is observed, label estimates."""
     texts = split.raw_text or (None,) * len(split)
     observed = tuple(
         tuple(name for name, there in zip(split.names, row, strict=True) if there) for row in split.mask()
@@ -74,16 +74,18 @@ def planner_input(model: Model, split: Split, embedding: FloatArray) -> PlannerI
         split.names,
         observed,
         split.recordings,
-        label_reading(model, split),
+        label_estimates(model, split),
     )
 
 
-def label_reading(model: Model, split: Split) -> FloatArray | None:
-    """What the label reader says of samples, (samples, values); None where the model has none."""
-    if model.reader is None:
+def label_estimates(model: Model, split: Split) -> FloatArray | None:
+    """The label regression's estimates, (samples, values); None where the model has none."""
+    if model.label_regression is None:
         return None
     latents, observed = encode(model, split)
-    return model.reader.read(latents, observed, split.raw_text, split.ids, split.groups).cpu().numpy()
+    return (
+        model.label_regression.read(latents, observed, split.raw_text, split.ids, split.groups).cpu().numpy()
+    )
 
 
 def propose(
@@ -341,7 +343,7 @@ def denoise(
 
 def predict(model: Model, split: Split, batch: ExecutorInput, execution: Execution) -> Execution:
     """The label, with what was estimated and without (Eq. 17)."""
-    batch = _with_reading(model, split, batch)
+    batch = _with_label_estimates(model, split, batch)
     nothing = {name: torch.zeros_like(latents) for name, latents in batch.latents.items()}
     return replace(
         execution,
@@ -360,7 +362,7 @@ def point_estimates(
 ) -> Execution:
     """Like ``execute`` with no sample drawn: the mean estimate and the label alone."""
     batch = executor_input(model, split, observation, plan_embeddings, evidence)
-    batch = _with_reading(model, split, batch)
+    batch = _with_label_estimates(model, split, batch)
     conditions, estimates = _estimates(model, batch)
     return Execution(
         estimates,
@@ -397,13 +399,15 @@ def executor_input(
     )
 
 
-def _with_reading(model: Model, split: Split, batch: ExecutorInput) -> ExecutorInput:
-    """The batch with what the label reader says of it, where there is one."""
-    if model.reader is None:
+def _with_label_estimates(model: Model, split: Split, batch: ExecutorInput) -> ExecutorInput:
+    """The batch with the label regression's estimates, where there is one."""
+    if model.label_regression is None:
         return batch
-    reading = model.reader.read(batch.latents, batch.observed, split.raw_text, batch.ids, batch.groups)
-    words = model.reader.describe(split.raw_text, len(split))
-    return replace(batch, reading=reading, words=None if words is None else words.to(model.device))
+    estimates = model.label_regression.read(
+        batch.latents, batch.observed, split.raw_text, batch.ids, batch.groups
+    )
+    words = model.label_regression.describe(split.raw_text, len(split))
+    return replace(batch, label_estimates=estimates, words=None if words is None else words.to(model.device))
 
 
 def _estimates(model: Model, batch: ExecutorInput) -> tuple[Conditions, dict[str, Tensor]]:
@@ -419,7 +423,7 @@ def _outputs(model: Model, batch: ExecutorInput, estimates: Mapping[str, Tensor]
     with torch.inference_mode():
         slots = model.executor.fill(batch, estimates)
         outputs: Tensor = model.executor.task(
-            batch.observation, slots, batch.reading, batch.observed, batch.words
+            batch.observation, slots, batch.label_estimates, batch.observed, batch.words
         )
     return outputs
 

@@ -90,8 +90,8 @@ class ExecutorInput:
     """E (Eq. 8); zeros where a modality is observed or nothing was found."""
     groups: tuple[str, ...]
     """Like ids: the kernel conditional leaves out kept rows of the same group."""
-    reading: Float[Tensor, "batch reading"] | None = None
-    """What the label reader says of each sample, where there is one."""
+    label_estimates: Float[Tensor, "batch column"] | None = None
+    """The label regression's estimates, where there is one."""
     words: Float[Tensor, "batch term"] | None = None
     """What the transcripts say, where the task head reads them; zeros without a transcript."""
 

@@ -35,7 +35,7 @@ from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.model.thinkers import recorded_states
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.predictor.words import WordEncoder
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
@@ -79,9 +79,9 @@ def save_model(model: Model, folder: Path) -> Manifest:
     make_scheduler(config.sampler, config.train_steps, config.prediction).save_pretrained(folder / SCHEDULER)
     rest = {k: v for k, v in model.executor.state_dict().items() if not k.startswith("denoiser.")}
     _save_weights(rest, folder / EXECUTOR)
-    if model.reader is not None:
-        _save_weights(model.reader.kernel.state_dict(), folder / READER)
-        _write_json(folder / WORDS, model.reader.words.model_dump(mode="json"))
+    if model.label_regression is not None:
+        _save_weights(model.label_regression.kernel.state_dict(), folder / READER)
+        _write_json(folder / WORDS, model.label_regression.words.model_dump(mode="json"))
     model.planner.save(folder / PLANNER)
     model.knowledge_base.save(folder / KNOWLEDGE_BASE)
     texts = sorted(model.text_encoder.table)
@@ -197,11 +197,11 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
     missing, unexpected = executor.load_state_dict(load_file(folder / EXECUTOR), strict=False)
     if unexpected or any(not name.startswith("denoiser.") for name in missing):
         raise ValueError(f"{EXECUTOR} doesn't fit {CONFIG}")
-    reader = None
+    label_regression = None
     if config.task is not None and config.task.reading:
         words = WordEncoder.model_validate_json((folder / WORDS).read_text(encoding="utf-8"))
-        reader = LabelReader.untrained(config.latent_widths, config.task, words)
-        reader.kernel.load_state_dict(load_file(folder / READER))
+        label_regression = LabelRegression.untrained(config.latent_widths, config.task, words)
+        label_regression.kernel.load_state_dict(load_file(folder / READER))
     projection = build_projection(config)
     projection.load_state_dict(load_file(folder / PROJECTION))
     planner = StudentPlanner.load(folder / PLANNER)
@@ -234,7 +234,7 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
         planner=planner,
         projection=projection,
         executor=executor,
-        reader=reader,
+        label_regression=label_regression,
         hidden_states=hidden_states,
         knowledge_base=kb,
     )

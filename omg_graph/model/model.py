@@ -23,7 +23,7 @@ from omg_graph.executor.executor import Executor
 from omg_graph.model.config import Manifest, ModelConfig
 from omg_graph.planner.interface import Planner
 from omg_graph.planner.schema import Schema
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import View, side_by_side
@@ -49,8 +49,8 @@ class Model:
     projection: nn.Module
     executor: Executor
     knowledge_base: KnowledgeBase
-    reader: LabelReader | None = None
-    """What the task head reads beside u_X and slots."""
+    label_regression: LabelRegression | None = None
+    """Closed-form estimates of the label, which planner and task head take as input."""
     hidden_states: HiddenStates | None = None
     """A large language model's, where psi reads them."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -136,9 +136,10 @@ class Model:
         if device == self.device:
             return self
         encoder, projection, executor = deepcopy((self.encoder, self.projection, self.executor))
-        reader = self.reader
-        if reader is not None:
-            reader = replace(reader, kernel=deepcopy(reader.kernel).to(device))
+        label_regression = self.label_regression
+        if label_regression is not None:
+            kernel = deepcopy(label_regression.kernel).to(device)
+            label_regression = replace(label_regression, kernel=kernel)
         for module in (encoder, projection, executor):
             module.to(device)
         trained = self.trained and (deepcopy(self.trained[0]).to(device), self.trained[1])
@@ -147,7 +148,7 @@ class Model:
             encoder=encoder,
             projection=projection,
             executor=executor,
-            reader=reader,
+            label_regression=label_regression,
             device=device,
             trained=trained,
         )

@@ -30,8 +30,8 @@ class PlannerInput:
     """Which of them each sample has."""
     recordings: Mapping[str, tuple[Recording | None, ...]] = field(default_factory=dict)
     """Modality to the recordings behind it, None where there is none or where it is missing."""
-    reading: npt.NDArray[np.float32] | None = None
-    """The label as a closed-form regression reads it, (samples, values); None where the model has none."""
+    label_estimates: npt.NDArray[np.float32] | None = None
+    """The label by closed-form regression, (samples, values); None where the model has none."""
 
     def take(self, rows: Sequence[int]) -> PlannerInput:
         """Some of the samples."""
@@ -42,7 +42,7 @@ class PlannerInput:
             self.modalities,
             tuple(self.observed[row] for row in rows) if self.observed else (),
             {name: tuple(found[row] for row in rows) for name, found in self.recordings.items()},
-            None if self.reading is None else self.reading[list(rows)],
+            None if self.label_estimates is None else self.label_estimates[list(rows)],
         )
 
 

@@ -182,7 +182,7 @@ class StudentPlanner(nn.Module):
         if reading is None:
             raise PlanError(
                 "the distilled planner reads the label reading beside u_X, and none came: give "
-                "PlannerInput.reading, as omg_graph.pipeline.planner_input does"
+                "PlannerInput.label_estimates, as omg_graph.pipeline.planner_input does"
             )
         added: Tensor = self.reading(reading)
         return added
@@ -326,9 +326,11 @@ class StudentPlanner(nn.Module):
         """What the student reads of some samples."""
         device = self.projection.weight.device
         embeddings = torch.as_tensor(observations.embeddings[rows], dtype=torch.float32, device=device)
-        if observations.reading is None:
+        if observations.label_estimates is None:
             return embeddings, None
-        return embeddings, torch.as_tensor(observations.reading[rows], dtype=torch.float32, device=device)
+        return embeddings, torch.as_tensor(
+            observations.label_estimates[rows], dtype=torch.float32, device=device
+        )
 
     def _decode(
         self, embeddings: Tensor, reading: Tensor | None, sampling: Sampling, candidates: int

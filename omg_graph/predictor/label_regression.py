@@ -20,7 +20,7 @@ WORDS, VALENCE, LABEL = "\twords", "\tvalence", "\tlabel"
 
 
 @dataclass(frozen=True)
-class LabelReader:
+class LabelRegression:
     """Kernel regression of the label on whatever is observed, for any pattern.
 
     A transcript is read where there is one, and where training found words that come back: by these, and by
@@ -37,7 +37,9 @@ class LabelReader:
         return self.kernel.widths[LABEL]
 
     @classmethod
-    def untrained(cls, widths: Mapping[str, int], task: TaskHeadConfig, words: WordEncoder) -> LabelReader:
+    def untrained(
+        cls, widths: Mapping[str, int], task: TaskHeadConfig, words: WordEncoder
+    ) -> LabelRegression:
         """A reader of the right widths, to load weights into."""
         beside = {WORDS: words.width, VALENCE: len(_valence(None)), LABEL: task.reading}
         return cls(KernelConditional({**widths, **beside}), words)

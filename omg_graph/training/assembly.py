@@ -134,7 +134,7 @@ def assemble(
         planner=read.student,
         projection=prepared.source.projection,
         executor=executor,
-        reader=prepared.reader,
+        label_regression=prepared.reader,
         hidden_states=run.hidden_states,
         device=run.device,
         knowledge_base=prepared.source.kb,

@@ -53,7 +53,7 @@ def calibrate(trainer: ExecutorTrainer) -> Calibration | None:
             batch, conditions = trainer.inputs(data, pairs[start : start + CHECK_BLOCK])
             estimates = trainer.executor.estimate(batch, conditions)
             slots = trainer.executor.fill(batch, estimates)
-            parts.append(head(batch.observation, slots, batch.reading, batch.observed, batch.words))
+            parts.append(head(batch.observation, slots, batch.label_estimates, batch.observed, batch.words))
     outputs = torch.cat(parts)
     label = data.label[data.rows(pairs)].to(outputs.device)
     temperature = fit_temperature(outputs, head.class_index(label))

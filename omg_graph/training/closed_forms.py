@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.predictor.words import WordEncoder
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel import KernelConditional
@@ -43,7 +43,7 @@ def run_kernel(
     return model
 
 
-def run_reader(run: RunData, space: LatentSpace) -> LabelReader | None:
+def run_reader(run: RunData, space: LatentSpace) -> LabelRegression | None:
     """The label reader of the training rows; None where there is no label, or none is to be read."""
     task = task_config(run, space)
     if task is None or not task.reading:
@@ -62,6 +62,6 @@ def run_reader(run: RunData, space: LatentSpace) -> LabelReader | None:
         )
         run.workspace.save("label-reader", fitted.kernel.state_dict(), fitted.words.model_dump(mode="json"))
     tensors, facts = run.workspace.load("label-reader")
-    reader = LabelReader.untrained(space.widths, task, WordEncoder.model_validate(facts))
+    reader = LabelRegression.untrained(space.widths, task, WordEncoder.model_validate(facts))
     reader.kernel.load_state_dict(tensors)
     return reader

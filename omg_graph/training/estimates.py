@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel import KernelConditional
 from omg_graph.training.closed_forms import run_gaussian, run_kernel, run_reader
@@ -38,7 +38,7 @@ class Estimates:
 
     gaussian: GaussianConditional
     kernel: KernelConditional
-    reader: LabelReader | None
+    reader: LabelRegression | None
     training: PairEstimates
     """Cross-fitted: nothing of a row's own group is in them."""
     validation: PairEstimates

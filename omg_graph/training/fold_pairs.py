@@ -44,7 +44,7 @@ def plan_pairs(
             tuple(split.ids[row] for row in rows),
             observed,
             texts,
-            reading=None if reading is None else reading.numpy(),
+            label_estimates=None if reading is None else reading.numpy(),
         ),
         settings.candidates,
         seed,

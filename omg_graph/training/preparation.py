@@ -18,7 +18,7 @@ from omg_graph.model.config import EvidenceSourceName
 from omg_graph.model.folder import build_projection
 from omg_graph.model.model import components_fingerprint
 from omg_graph.planner.schema import Plan
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel import KernelConditional
 from omg_graph.priors.planned import PlannedConditional
@@ -54,7 +54,7 @@ class Prepared:
     gaussian: GaussianConditional
     planned: PlannedConditional
     kernel: KernelConditional
-    reader: LabelReader | None
+    reader: LabelRegression | None
     projection: ProjectionFit
     plans: list[Plan]
 

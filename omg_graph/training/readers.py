@@ -14,7 +14,7 @@ from omg_graph.data.dataset import Split
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.seeding import seeded
 from omg_graph.training.closed_forms import run_reader
 from omg_graph.training.fitting import Fit
@@ -104,7 +104,7 @@ def planned_rows(
     plans: tuple[Plan | None, ...],
     pool: PatternPool,
     space: LatentSpace,
-    reader: LabelReader | None = None,
+    reader: LabelRegression | None = None,
 ) -> PlannedRows:
     """Rows of a split with their latents, their teacher's plans, and what the reader says of each pair."""
     schema, width = run.choice.schema, run.text_encoder.width

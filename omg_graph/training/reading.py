@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import TEXT_MODALITY, Split
-from omg_graph.predictor.label_regression import LABEL, LabelReader, with_words
+from omg_graph.predictor.label_regression import LABEL, LabelRegression, with_words
 from omg_graph.predictor.task import TaskHeadConfig, label_columns
 from omg_graph.predictor.words import WordEncoder
 from omg_graph.priors.gaussian import GaussianConditional
@@ -28,7 +28,7 @@ def fit_reader(
     words: bool,
     rows: int,
     seed: int,
-) -> LabelReader:
+) -> LabelRegression:
     """Keep rows with their words and labels, and choose length and ridge for every observed set.
 
     Args:
@@ -57,7 +57,7 @@ def fit_reader(
     kernel = kept_and_tuned(
         inputs, there, split, shown, rows=rows, seed=seed, purpose="reader", targets=[LABEL]
     )
-    return LabelReader(kernel, encoder)
+    return LabelRegression(kernel, encoder)
 
 
 def _with_words(patterns: Tensor, split: Split, read: bool) -> Tensor:
@@ -70,7 +70,7 @@ def _with_words(patterns: Tensor, split: Split, read: bool) -> Tensor:
 
 
 def reading_pairs(
-    reader: LabelReader, latents: Mapping[str, Tensor], split: Split, pool: PatternPool
+    reader: LabelRegression, latents: Mapping[str, Tensor], split: Split, pool: PatternPool
 ) -> Tensor:
     """What the reader says of each pair, (pairs, width), never from a row's own group."""
     out = torch.zeros(len(pool), reader.width)

@@ -76,7 +76,7 @@ def teach(
         workspace=Workspace(Path()),
         progress=progress,
     )
-    space, reader = model.latent_space, model.reader if run.config.planner.reading else None
+    space, reader = model.latent_space, model.label_regression if run.config.planner.reading else None
     rows = planned_rows(run, train, lessons[0].plans, run.train_pool, space, reader)
     checked = planned_rows(run, valid, lessons[1].plans, run.valid_pool, space, reader)
     student, fit = fit_student(

@@ -108,21 +108,21 @@ def test_plain_diffusion_is_told_neither_plan_nor_evidence_by_the_same_network(
 
 def test_plain_diffusion_has_nothing_fitted_in_closed_form(trained: Trained) -> None:
     model = trained("plain-diffusion")
-    assert model.reader is None
+    assert model.label_regression is None
     assert not len(model.executor.kernel.known)
     assert not model.executor.anchor.weights.any()
     assert float(model.executor.start) == 1.0
     default = trained(DEFAULT)
-    assert default.reader is not None
+    assert default.label_regression is not None
     assert default.executor.anchor.weights.any()
 
 
 def test_only_the_words_are_kept_from_the_features_reader(trained: Trained) -> None:
-    read, unread = trained(DEFAULT).reader, trained("features-reader").reader
+    read, unread = trained(DEFAULT).label_regression, trained("features-reader").label_regression
     assert read is not None
     assert unread is not None
     assert read.words.width > 0 == unread.words.width
-    assert trained("no-label-reader").reader is None
+    assert trained("no-label-reader").label_regression is None
 
 
 def test_mean_pooling_weighs_every_entry_the_same(workflow: Callable[[str], Workflow]) -> None:

@@ -58,7 +58,9 @@ def observations(count: int, seed: int = 0) -> PlannerInput:
     random = np.random.default_rng(seed)
     embeddings = random.standard_normal((count, WIDTH)).astype(np.float32)
     reading = random.standard_normal((count, READINGS)).astype(np.float32)
-    return PlannerInput(tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count, reading=reading)
+    return PlannerInput(
+        tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count, label_estimates=reading
+    )
 
 
 @pytest.mark.parametrize("whole_values", [True, False])
@@ -68,13 +70,13 @@ def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models
 ) -> None:
     planner = make(whole_values=whole_values)
     batch = observations(7)
-    assert batch.reading is not None
+    assert batch.label_estimates is not None
     proposed = planner.propose(batch, candidates=6, seed=11)
     assert [len(plans) for plans in proposed] == [6] * 7
     for row, plans in enumerate(proposed):
         assert all(TOY.violations(plan.constraints) == () for plan in plans)
         embeddings = torch.from_numpy(batch.embeddings[row : row + 1]).expand(6, -1)
-        reading = torch.from_numpy(batch.reading[row : row + 1]).expand(6, -1)
+        reading = torch.from_numpy(batch.label_estimates[row : row + 1]).expand(6, -1)
         rescored = planner.score(embeddings, [plan.constraints for plan in plans], reading=reading)
         np.testing.assert_allclose(
             rescored.detach().numpy(), [plan.log_probabilities for plan in plans], atol=1e-4
@@ -176,19 +178,19 @@ def _terminator_log_probabilities(
 
 def test_the_label_reading_is_read_where_there_is_one() -> None:
     batch = observations(3)
-    assert batch.reading is not None
-    other = replace(batch, reading=-batch.reading)
+    assert batch.label_estimates is not None
+    other = replace(batch, label_estimates=-batch.label_estimates)
     unread, read = student(), reader()
     assert unread.propose(batch, 4, seed=1) == unread.propose(other, 4, seed=1)
     assert read.propose(batch, 4, seed=1) != read.propose(other, 4, seed=1)
     with pytest.raises(PlanError, match="label reading"):
-        read.propose(replace(batch, reading=None), 4, seed=1)
+        read.propose(replace(batch, label_estimates=None), 4, seed=1)
 
 
 def test_what_is_read_is_measured_in_its_own_spread() -> None:
     planner = reader()
     assert planner.reading is not None
-    readings = torch.from_numpy(observations(50).reading)
+    readings = torch.from_numpy(observations(50).label_estimates)
     planner.reading.standardise(readings)
     before = planner.reading(readings)
     planner.reading.standardise(1000 * readings)

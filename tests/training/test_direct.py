@@ -30,7 +30,9 @@ def test_a_model_has_networks_where_they_have_a_share(tiny_model_folder: Path) -
     assert (head.direct is not None) == (told["share"] > 0)
     if head.direct is not None:
         assert float(head.share) == told["share"]
-        assert head.direct.config.terms == (0 if model.reader is None else model.reader.words.width)
+        assert head.direct.config.terms == (
+            0 if model.label_regression is None else model.label_regression.words.width
+        )
 
 
 def test_slots_stay_in_the_order_of_the_modalities(tiny_model_folder: Path) -> None:

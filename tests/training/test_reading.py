@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import Labels, ModalitySpec, Split
-from omg_graph.predictor.label_regression import LabelReader
+from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.predictor.task import TaskHeadConfig, label_width
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.training.patterns import pattern_pool
@@ -60,14 +60,14 @@ TASK = TaskHeadConfig(
 TASK = TASK.model_copy(update={"reading": label_width(TASK)})
 
 
-def fitted(data: Split, words: bool = True) -> LabelReader:
+def fitted(data: Split, words: bool = True) -> LabelRegression:
     known = torch.from_numpy(data.mask())
     gaussian = GaussianConditional.fit(latents(data), known)
     pool = pattern_pool(data.mask(), data.ids, 24, 0)
     return fit_reader(latents(data), data, gaussian, TASK, pool, words=words, rows=ROWS, seed=0)
 
 
-def read(reader: LabelReader, data: Split, shown: tuple[bool, bool], texts: bool) -> Tensor:
+def read(reader: LabelRegression, data: Split, shown: tuple[bool, bool], texts: bool) -> Tensor:
     """Of new samples with the same features and words."""
     new = tuple(f"new{row}" for row in range(ROWS))
     words = data.raw_text if texts else None
