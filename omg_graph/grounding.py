@@ -174,5 +174,4 @@ def _hit(model: Model, name: str, entry: EvidenceEntry) -> Hit:
         similarity=entry.similarity,
         value=kb.values[name][row],
         text_embedding=kb.text_embeddings[row],
-        index=row,
     )

@@ -17,7 +17,6 @@ from omg_graph.planner.schema import Plan as PlanValues
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import (
     Constraint,
-    EvidenceEntry,
     Plan,
     PlanCandidate,
     PlanOrigin,
@@ -192,16 +191,7 @@ def grounded(
             if name not in evidence:
                 continue
             found = evidence[name]
-            entries[name] = tuple(
-                EvidenceEntry(
-                    id=entry.id,
-                    weight=entry.weight,
-                    similarity=entry.similarity,
-                    text=entry.text,
-                    source=entry.source,
-                )
-                for entry in found.entries[row]
-            )
+            entries[name] = found.entries[row]
             left_out[name] = int(found.excluded[row])
             arrays[f"evidence/{name}"] = store.put(found.aggregated[row])
             if entries[name]:

@@ -121,7 +121,7 @@ class ModelRunner:
             agreeing = total = 0.0
             for rows in evidence.values():
                 for entry in rows.entries[place]:
-                    row = kb.row_of.get(entry.id) if entry.index is None else entry.index
+                    row = kb.row_of.get(entry.id)
                     if row is None or np.isnan(of_entries[row]):
                         continue
                     total += entry.weight

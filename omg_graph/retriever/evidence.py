@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from omg_graph.errors import KnowledgeBaseError
+from omg_graph.record.trajectory import EvidenceEntry
 from omg_graph.retriever.attention import AGGREGATIONS, AggregationName, aggregate, evidence_alignment_cost
 from omg_graph.retriever.keys import BoolArray, FloatArray
 
@@ -22,7 +23,7 @@ DEFAULT_TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class Hit:
-    """An entry that a search found for one sample and one missing modality."""
+    """What a search found for one sample and modality: an entry with the vectors that Eqs. 8 and 9 need."""
 
     id: str
     group: str
@@ -34,22 +35,6 @@ class Hit:
     """v_i, (latent width,)."""
     text_embedding: FloatArray
     """u_i = g(text), (text width,)."""
-    index: int | None = None
-    """Row in the knowledge base; None where the search isn't over one."""
-
-
-@dataclass(frozen=True)
-class EvidenceEntry:
-    """One entry of N_K, as a trajectory tells it."""
-
-    id: str
-    weight: float
-    """alpha_i of Eq. 8."""
-    similarity: float
-    """Before the temperature."""
-    text: str
-    source: str
-    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +121,13 @@ def weigh(
     return Evidence(
         entries=tuple(
             tuple(
-                EvidenceEntry(hit.id, float(weight), float(hit.similarity), hit.text, hit.source, hit.index)
+                EvidenceEntry(
+                    id=hit.id,
+                    weight=float(weight),
+                    similarity=float(hit.similarity),
+                    text=hit.text,
+                    source=hit.source,
+                )
                 for hit, weight in zip(best, weights[row].tolist(), strict=False)
             )
             for row, best in enumerate(chosen)

@@ -150,7 +150,6 @@ class ChromaRetriever:
             similarity=similarity,
             value=kb.values[modality][entry],
             text_embedding=kb.text_embeddings[entry],
-            index=entry,
         )
 
     def _left_out(self, modality: str, queries: Queries) -> IntArray:

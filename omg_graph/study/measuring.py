@@ -15,7 +15,7 @@ from omg_graph.metrics.features import energy_scores, normalised_squared_error
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Observation
 from omg_graph.planner.schema import Plan
-from omg_graph.retriever.evidence import EvidenceEntry
+from omg_graph.record.trajectory import EvidenceEntry
 from omg_graph.simulator import DEGREES
 from omg_graph.simulator.content import Float64Array
 from omg_graph.study.exact import Exact
@@ -174,7 +174,7 @@ def plan_hits(plans: Sequence[Plan], truth: Sequence[Plan]) -> Float64Array:
 def _from_entries(model: Model, seen: Seen, count: int) -> Answer:
     kb = model.knowledge_base
     # as many for each clip: all of them miss the target, and every entry has it
-    index = np.array([[entry.index or 0 for entry in entries[:count]] for entries in seen.entries])
+    index = np.array([[kb.row_of[entry.id] for entry in entries[:count]] for entries in seen.entries])
     weights = np.array([[entry.weight for entry in entries[:count]] for entries in seen.entries])
     weights /= weights.sum(axis=1, keepdims=True)
     values = _decoded_flat(model, kb.values[TARGET][index])

@@ -77,7 +77,7 @@ def assert_equals_exact_search(
         weights = attention_weights(found.similarities, 0.07)
         for row, entries in enumerate(came.entries):
             here = found.found[row]
-            assert [entry.index for entry in entries] == found.indices[row][here].tolist()
+            assert [kb.row_of[entry.id] for entry in entries] == found.indices[row][here].tolist()
             np.testing.assert_allclose([entry.weight for entry in entries], weights[row][here], atol=1e-5)
             np.testing.assert_allclose(
                 [entry.similarity for entry in entries], found.similarities[row][here], atol=1e-6
@@ -154,7 +154,7 @@ def test_ties_beyond_what_chroma_fetches_go_by_id(made: Made, queries: Queries) 
     query, has_view = queries(3)
     evidence = retrieve(retriever_of(twins), query, has_view, ["x", "y", "z"], ["n"] * 3, every(3, "audio"))
     for entries in evidence["audio"].entries:
-        assert [entry.index for entry in entries] == list(range(10))
+        assert [kb.row_of[entry.id] for entry in entries] == list(range(10))
 
 
 def vars_of(kb: KnowledgeBase) -> dict[str, object]:
@@ -223,7 +223,7 @@ def test_fewer_entries_than_asked_for(made: Made, queries: Queries) -> None:
     assert len(entries) == 4
     assert sum(entry.weight for entry in entries) == pytest.approx(1.0, abs=1e-6)
     assert {entry.source for entry in entries} == {"made.pkl · train"}
-    assert all(entry.text == kb.texts[entry.index or 0] for entry in entries)
+    assert all(entry.text == kb.texts[kb.row_of[entry.id]] for entry in entries)
 
 
 def test_a_corrected_query_is_ranked_alike(made: Made, queries: Queries) -> None:
