@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from omg_graph.knowledge.graph import build_knowledge_base_graph as build_knowledge_base_graph
     from omg_graph.model.folder import load_model as load_model
     from omg_graph.model.model import Model as Model
+    from omg_graph.record.artifacts import DiskArtifactStore as DiskArtifactStore
     from omg_graph.record.artifacts import MemoryArtifactStore as MemoryArtifactStore
-    from omg_graph.record.disk import DiskArtifactStore as DiskArtifactStore
     from omg_graph.record.trajectory import Trajectory as Trajectory
     from omg_graph.review.forks import afork_run as afork_run
     from omg_graph.review.forks import afork_thread as afork_thread
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from omg_graph.training.graph import build_training_graph as build_training_graph
 
 _HOMES = {
-    "DiskArtifactStore": "omg_graph.record.disk",
+    "DiskArtifactStore": "omg_graph.record.artifacts",
     "MemoryArtifactStore": "omg_graph.record.artifacts",
     "Model": "omg_graph.model.model",
     "OmgError": "omg_graph.errors",

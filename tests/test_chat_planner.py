@@ -11,7 +11,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from omg_graph import build_graph, load_model
 from omg_graph.planner.chat import ChatPlanner
 from omg_graph.planner.prompting import load_prompt
-from omg_graph.record.disk import DiskArtifactStore
+from omg_graph.record.artifacts import DiskArtifactStore
 
 
 def test_where_plans_come_from_outlives_a_checkpoint(

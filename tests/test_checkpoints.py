@@ -16,7 +16,7 @@ from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.record.disk import DiskArtifactStore
+from omg_graph.record.artifacts import DiskArtifactStore
 from omg_graph.state import Settings
 
 SIDE = 512

@@ -23,8 +23,7 @@ from omg_graph.errors import ConfigError, DataError
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.record.artifacts import MemoryArtifactStore
-from omg_graph.record.disk import DiskArtifactStore
+from omg_graph.record.artifacts import DiskArtifactStore, MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.state import Settings
 

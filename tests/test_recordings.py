@@ -27,8 +27,7 @@ from omg_graph.errors import DataError
 from omg_graph.files import DataFolder
 from omg_graph.model.model import Model
 from omg_graph.planner.chat import ChatPlanner
-from omg_graph.record.artifacts import MemoryArtifactStore
-from omg_graph.record.disk import DiskArtifactStore
+from omg_graph.record.artifacts import DiskArtifactStore, MemoryArtifactStore
 from omg_graph.review.edits import OBSERVATION
 from omg_graph.state import Settings
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from omg_graph.record.artifacts import Array
-    from omg_graph.record.saved import SavedRun
+    from omg_graph.record.results import SavedRun
 
 FEATURES_SHOWN = 6
 BAR = 10

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from omg_graph.record.artifacts import Array
-    from omg_graph.record.results import ResultWriter
-    from omg_graph.record.run_facts import RunFacts
-    from omg_graph.record.saved import SavedRun
+    from omg_graph.record.results import ResultWriter, RunFacts, SavedRun
     from omg_graph.record.trajectory import EvidenceEntry, Plan, PlanCandidate, Prediction, Trajectory
 
 EVIDENCE_SHOWN = 5
@@ -40,8 +38,7 @@ def tell_results(
         as_json: Whether to print JSON.
         told: Notes that were shown before.
     """
-    from omg_graph.record.results import ARRAYS, REPORT
-    from omg_graph.record.saved import SavedArrays, SavedRun
+    from omg_graph.record.results import ARRAYS, REPORT, SavedArrays, SavedRun
 
     results = SavedRun(output, tuple(writer.trajectories), SavedArrays(output / ARRAYS), writer.facts)
     page = None

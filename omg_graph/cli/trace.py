@@ -46,8 +46,7 @@ def report(
     It holds the whole story of the first 100 samples; name others with --id.
     """
     from omg_graph.errors import DataError
-    from omg_graph.record.results import REPORT
-    from omg_graph.record.saved import open_run
+    from omg_graph.record.results import REPORT, open_run
     from omg_graph.report.page import write_report
 
     run = open_run(file)
@@ -84,8 +83,7 @@ def show(
         show_trajectory,
         worth_telling,
     )
-    from omg_graph.record.results import document
-    from omg_graph.record.saved import open_run
+    from omg_graph.record.results import document, open_run
 
     run = open_run(file)
     chosen = worth_telling(run.trajectories) if sample_id is None else run.trajectory(sample_id)

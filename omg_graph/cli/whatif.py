@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from omg_graph.record.artifacts import MemoryArtifactStore
     from omg_graph.record.comparison import EvidenceComparison, PlanComparison, TrajectoryComparison
-    from omg_graph.record.saved import SavedRun
+    from omg_graph.record.results import SavedRun
     from omg_graph.record.trajectory import Trajectory
 
 ENTRIES_SHOWN = 15
@@ -80,8 +80,7 @@ def fork(
     --output; omg trace compare shows the two side by side.
     """
     from omg_graph.cli.loading import open_model
-    from omg_graph.record.results import ResultWriter, check_output
-    from omg_graph.record.saved import open_run
+    from omg_graph.record.results import ResultWriter, check_output, open_run
 
     constraints = dict(_change(each) for each in changes or ())
     run = open_run(file)
@@ -132,7 +131,7 @@ def compare(
 ) -> None:
     """Show what differs between two runs of a sample: plan, evidence and output."""
     from omg_graph.record.comparison import compare as compare_trajectories
-    from omg_graph.record.saved import open_run
+    from omg_graph.record.results import open_run
 
     runs = open_run(before), open_run(after)
     comparisons = [

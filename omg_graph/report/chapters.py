@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from omg_graph.record.run_facts import RunFacts
+from omg_graph.record.results import RunFacts
 from omg_graph.record.trajectory import (
     Constraint,
     EvidenceEntry,

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from omg_graph.errors import DataError
 from omg_graph.files import write_atomically
 from omg_graph.record.comparison import TrajectoryComparison
-from omg_graph.record.saved import SavedRun
+from omg_graph.record.results import SavedRun
 from omg_graph.report.figures import Detail, changed
 from omg_graph.report.page import DRAWING, LICENCES, STYLES, as_json, asset, environment, policy
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from omg_graph.record.artifacts import Array
-from omg_graph.record.saved import SavedRun
+from omg_graph.record.results import SavedRun
 from omg_graph.record.thumbnails import block_sizes, spaced, thumbnail
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.report.directions import principal_directions

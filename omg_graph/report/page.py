@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from omg_graph.errors import DataError
 from omg_graph.files import write_atomically
-from omg_graph.record.saved import SavedRun
+from omg_graph.record.results import SavedRun
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.record.words import prediction_text
 from omg_graph.report import chapters

@@ -13,8 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from omg_graph.errors import OmgError
-from omg_graph.record.artifacts import ArrayRef, describe
-from omg_graph.record.disk import DiskArtifactStore
+from omg_graph.record.artifacts import ArrayRef, DiskArtifactStore, describe
 from omg_graph.server.preflight import PrivateNetworkPreflight
 from omg_graph.server.settings import ROUTE
 

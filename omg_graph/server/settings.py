@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.errors import ConfigError
-from omg_graph.record.disk import DiskArtifactStore
+from omg_graph.record.artifacts import DiskArtifactStore
 from omg_graph.retriever.index import cache_folder
 
 ADDRESS = "LANGGRAPH_API_URL"

@@ -15,7 +15,7 @@ from omg_graph.cli import main
 from omg_graph.cli.features import FEATURES_SHOWN, feature_table
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.story import probabilities_text
-from omg_graph.record.saved import SavedRun, open_run
+from omg_graph.record.results import SavedRun, open_run
 from omg_graph.record.trajectory import Prediction
 
 Capture = pytest.CaptureFixture[str]

@@ -15,11 +15,11 @@ from omg_graph.record.artifacts import (
     PREVIEW,
     ArrayRef,
     ArtifactStore,
+    DiskArtifactStore,
     MemoryArtifactStore,
     content_hash,
     describe,
 )
-from omg_graph.record.disk import DiskArtifactStore
 
 arrays = hnp.arrays(
     st.sampled_from([np.float32, np.float64, np.int64, np.bool_, np.dtype("<U3"), np.dtype(">f4")]),

@@ -12,7 +12,7 @@ import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
-from omg_graph.record.saved import SavedRun, open_run
+from omg_graph.record.results import SavedRun, open_run
 
 
 def _run(folder: Path, *arguments: str) -> SavedRun:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from omg_graph.record.comparison import compare
-from omg_graph.record.saved import SavedRun
+from omg_graph.record.results import SavedRun
 from omg_graph.report.comparison import write_comparison
 from omg_graph.report.page import write_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omg_graph.record.saved import SavedRun
+from omg_graph.record.results import SavedRun
 from omg_graph.record.trajectory import Constraint, Plan, PlanCandidate, Prediction
 from omg_graph.report.chapters import (
     evidence_chapters,

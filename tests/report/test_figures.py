@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from omg_graph.record.saved import SavedArrays, SavedRun
+from omg_graph.record.results import SavedArrays, SavedRun
 from omg_graph.report.figures import Detail, changed, figures, interval, look
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from omg_graph.errors import DataError
-from omg_graph.record.saved import SavedRun
+from omg_graph.record.results import SavedRun
 from omg_graph.report import figures, page
 from omg_graph.report.page import DETAILED, render, write_report
 

@@ -13,7 +13,7 @@ from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
 from omg_graph.errors import DataError, OmgError
 from omg_graph.record.artifacts import content_hash
-from omg_graph.record.saved import open_run
+from omg_graph.record.results import open_run
 
 
 @pytest.fixture(scope="module")
