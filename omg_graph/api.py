@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import numpy as np
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from omg_graph.batches import select, store_batch
+from omg_graph.batches import store_batch
 from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.dataset import BoolArray, Split
-from omg_graph.data.reader import read_data_file, read_mapping
-from omg_graph.data.splitting import choose_split
+from omg_graph.data.dataset import Split
+from omg_graph.data.request import Request, Samples, read_request
 from omg_graph.errors import ConfigError
 from omg_graph.graph import build_graph
 from omg_graph.model.model import Model
@@ -33,21 +31,9 @@ FULL_PATHS = 100
 EventCallback = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Request:
-    """Samples made ready for a model."""
-
-    observed: Split
-    truth: Split
-    hidden: BoolArray
-    notes: tuple[str, ...]
-    single: bool
-    sha256: str
-
-
 def prepare(
     model: Model,
-    source: str | Path | Split | Mapping[str, object] | Sequence[Mapping[str, object]],
+    source: str | Path | Split | Samples,
     *,
     split: str | None = None,
     missing: Sequence[str] = (),
@@ -68,39 +54,20 @@ def prepare(
     Raises:
         DataError: if the input can't be used.
     """
-    specs, means = model.latent_space.specs, model.latent_space.feature_means
-    notes: tuple[str, ...] = ()
-    if isinstance(source, Split):
-        chosen, name, single, digest = source, source.name, False, ""
-    else:
-        if isinstance(source, (str, Path)):
-            data = read_data_file(
-                Path(source),
-                with_labels=False,
-                specs=specs,
-                fill_nonfinite=fill_nonfinite,
-                feature_means=means,
-            )
-            name = str(source)
-        else:
-            data = read_mapping(
-                source,
-                source="samples",
-                with_labels=False,
-                specs=specs,
-                fill_nonfinite=fill_nonfinite,
-                feature_means=means,
-            )
-            name = "samples"
-        chosen, note = choose_split(data, split)
-        notes, single, digest = (*data.notes, note), data.single, data.sha256
-    observed, truth, hidden, notes = select(chosen, list(missing), specs, name, limit, notes)
-    return Request(observed, truth, hidden, notes, single, digest)
+    return read_request(
+        source,
+        model.latent_space.specs,
+        split=split,
+        missing=missing,
+        limit=limit,
+        fill_nonfinite=fill_nonfinite,
+        feature_means=model.latent_space.feature_means,
+    )
 
 
 def reconstruct(
     model: Model,
-    source: str | Path | Split | Mapping[str, object] | Sequence[Mapping[str, object]],
+    source: str | Path | Split | Samples,
     *,
     split: str | None = None,
     missing: Sequence[str] = (),

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from omg_graph.data.conforming import conform, hide_modalities
-from omg_graph.data.dataset import BoolArray, ModalitySpec, Split
-from omg_graph.data.reader import read_data_file, read_mapping
+from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.data.recordings import Recording
-from omg_graph.data.splitting import choose_split
 from omg_graph.errors import DataError
 from omg_graph.files import DataFolder
 from omg_graph.record.artifacts import ArtifactStore
-from omg_graph.state import Batch, ReconstructionInput, RecordingRef
+from omg_graph.state import Batch, RecordingRef
 
 
 def store_batch(
@@ -119,70 +116,3 @@ def load_split(batch: Batch, store: ArtifactStore) -> Split:
         lost={name: store.get(ref) for name, ref in batch.lost.items()},
         raw_text=batch.raw_text,
     )
-
-
-def read_input(
-    request: ReconstructionInput, specs: tuple[ModalitySpec, ...], folder: DataFolder | None = None
-) -> tuple[Split, Split, BoolArray, tuple[str, ...]]:
-    """The samples that a caller means, as the model sees them.
-
-    Args:
-        request: A path or samples written out.
-        specs: The model's modalities.
-        folder: The one folder that the path may lie in; anywhere if None.
-
-    Returns:
-        What is observed, the same rows before hiding, what was hidden, and notes on what was decided.
-
-    Raises:
-        DataError: if there is no input or more than one, or it can't be used.
-    """
-    if (request.path is None) == (request.samples is None):
-        raise DataError("either a path or samples were expected as input, and not both: give one of them")
-    if request.path is not None:
-        source = request.path
-        if folder is None:
-            data = read_data_file(Path(source), with_labels=False, specs=specs)
-        else:
-            with folder.unnamed():
-                data = read_data_file(folder.find(source, "path"), with_labels=False, specs=specs)
-    else:
-        data = read_mapping(
-            request.samples or [],
-            source="samples",
-            with_labels=False,
-            specs=specs,
-            folder=None if folder is None else folder.folder,
-        )
-        source = "samples"
-    split, note = choose_split(data, request.split)
-    return select(split, request.missing, specs, source, request.limit, (*data.notes, note))
-
-
-def select(
-    split: Split,
-    missing: list[str],
-    specs: tuple[ModalitySpec, ...],
-    source: str,
-    limit: int | None,
-    notes: tuple[str, ...],
-) -> tuple[Split, Split, BoolArray, tuple[str, ...]]:
-    """Rows of a split made to fit a model, with modalities hidden.
-
-    Raises:
-        DataError: if nothing is observed in any row, or the split doesn't fit.
-    """
-    if limit is not None:
-        split = split.take(np.arange(min(limit, len(split))))
-    truth, remarks = conform(split.without_labels(), specs, source, empty_rows="keep")
-    observed, hidden = hide_modalities(truth, missing)
-    empty = ~observed.mask().any(axis=1)
-    if empty.all():
-        first = f"sample {observed.ids[0]!r}" if len(observed) == 1 else f"all {len(observed)} samples"
-        raise DataError(
-            f"{source}: something observed was expected, in {first} nothing is: give at least one of "
-            f"{', '.join(spec.name for spec in specs)}, or hide less with --missing"
-        )
-    if empty.any():
-        remarks = (*remarks, f"{int(empty.sum())} samples with nothing observed: known from the prior alone")
-    return observed, truth, hidden, (*notes, *remarks)

@@ -12,8 +12,9 @@ from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 
 from omg_graph import pipeline, records
-from omg_graph.batches import load_observation, load_split, read_input, store_batch
+from omg_graph.batches import load_observation, load_split, store_batch
 from omg_graph.data.dataset import Split
+from omg_graph.data.request import read_request
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.executor_node import TELL, ExecutorGraph, ExecutorRequest
 from omg_graph.files import DataFolder
@@ -161,9 +162,18 @@ class Nodes:
         return model.with_planner(self.planners[name])
 
     def _read(self, request: ReconstructionInput) -> Batch:
-        observed, truth, hidden, notes = read_input(request, self.model.latent_space.specs, self.data_folder)
-        batch = store_batch(observed, truth, hidden, self.store, self.data_folder)
-        return batch.model_copy(update={"notes": notes})
+        if (request.path is None) == (request.samples is None):
+            raise DataError("either a path or samples were expected as input, and not both: give one of them")
+        asked = read_request(
+            request.samples or [] if request.path is None else request.path,
+            self.model.latent_space.specs,
+            split=request.split,
+            missing=request.missing,
+            limit=request.limit,
+            folder=self.data_folder,
+        )
+        batch = store_batch(asked.observed, asked.truth, asked.hidden, self.store, self.data_folder)
+        return batch.model_copy(update={"notes": asked.notes})
 
 
 def executor_node(parts: ExecutorGraph, model: Model, store: ArtifactStore) -> Callable[..., Update]:
