@@ -143,8 +143,8 @@ def study_goals(document: Document) -> Iterator[Goal]:
 
     Known and unseen contents count apart where a setting has both.
     """
-    from omg_graph.study.figures import EVERYONE
-    from omg_graph.study.report import GOALS as STUDY_GOALS
+    from omg_graph.bench.study.figures import EVERYONE
+    from omg_graph.bench.study.report import GOALS as STUDY_GOALS
 
     titles = {
         "error_ratio": "squared error at most {} times the exact posterior's",

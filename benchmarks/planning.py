@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from omg_graph.evaluation.planning_speed import BATCHES, REPEATS, speeds
+from omg_graph.bench.planning.speed import BATCHES, REPEATS, speeds
 from omg_graph.model.folder import load_model
 from omg_graph.training.classroom import open_classroom
 

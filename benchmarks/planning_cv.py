@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import yaml
 
+from omg_graph.bench.planning.planning import Measured, measured, report
 from omg_graph.data.reader import read_data_file
-from omg_graph.evaluation.planning import Measured, measured, report
 from omg_graph.executor.executor import Executor
 from omg_graph.files import write_atomically
 from omg_graph.model.folder import build_projection

@@ -28,7 +28,7 @@ from goals import prediction_goals, reconstruction_goals, study_goals, training_
 from results_page import FULL_SEEDS, Chapter, results_page
 
 if TYPE_CHECKING:
-    from omg_graph.ablation.runs import AblationRequest
+    from omg_graph.bench.ablation.runs import AblationRequest
 
 ROOT = Path(__file__).parents[1]
 MOSI, MFEAT = Path("mosi", "mosi_train_valid.pkl"), Path("mfeat", "mfeat_train_valid.pkl")
@@ -211,8 +211,8 @@ def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part
 
 def _ablation(name: str, chapter: Chapter, settings: dict[str, Any], given: bool = True) -> Part:
     def run(told: Told) -> None:
-        from omg_graph.ablation.ablate import ablate
-        from omg_graph.ablation.runs import AblationRequest
+        from omg_graph.bench.ablation.ablate import ablate
+        from omg_graph.bench.ablation.runs import AblationRequest
 
         request: AblationRequest = AblationRequest(**settings)
         ablate(request, told)
@@ -240,8 +240,8 @@ def _simulate(corpus: Path, speakers: int) -> None:
 
 
 def _study(folder: Path, options: argparse.Namespace, told: Told) -> None:
-    from omg_graph.study.settings import settings_named
-    from omg_graph.study.study import StudyRequest, run_study
+    from omg_graph.bench.study.settings import settings_named
+    from omg_graph.bench.study.study import StudyRequest, run_study
 
     settings = tuple(settings_named(()))
     if not options.full:  # one world, with few clips: it runs, no more

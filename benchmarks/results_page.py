@@ -131,7 +131,7 @@ def _facts(document: Document, full: bool) -> list[str]:
 
 def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
     """The method less plain conditional diffusion, the best floor and the anchor, every pattern averaged."""
-    from omg_graph.ablation.page import RATES
+    from omg_graph.bench.ablation.page import RATES
     from omg_graph.evaluation.report import TITLES
 
     methods = {entry["name"]: entry for entry in (*document["variants"], *document["floors"])}

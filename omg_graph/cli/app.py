@@ -9,20 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
+from omg_graph.bench.commands.ablate import ablate
+from omg_graph.bench.commands.planner_report import planner_report
+from omg_graph.bench.commands.study import study
+from omg_graph.bench.commands.tune import tune
 from omg_graph.cli import data, kb, trace
-from omg_graph.cli.ablate import ablate
 from omg_graph.cli.compare import compare
 from omg_graph.cli.distill import distill
 from omg_graph.cli.doctor import doctor
 from omg_graph.cli.evaluate import evaluate
 from omg_graph.cli.examples import examples
-from omg_graph.cli.planner_report import planner_report
 from omg_graph.cli.run import run
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import simulate
-from omg_graph.cli.study import study
 from omg_graph.cli.train import train
-from omg_graph.cli.tune import tune
 
 SHARED = ("debug", "verbose", "threads")
 """Options of ``omg`` that may also come after the name of a command."""

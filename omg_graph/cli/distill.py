@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from omg_graph.bench.commands.planner_reports import report_planner, show_report
 from omg_graph.cli.options import (
     AsJson,
     FillNonfinite,
@@ -24,7 +25,6 @@ from omg_graph.cli.options import (
     require_data,
 )
 from omg_graph.cli.output import cell, note, number, print_json, stdout_console
-from omg_graph.cli.planner_reports import report_planner, show_report
 from omg_graph.cli.training_bars import TrainingBars
 from omg_graph.errors import ConfigError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omg_graph.cli.beside import show_beside_paper
+from omg_graph.bench.commands.beside import show_beside_paper
 from omg_graph.cli.options import (
     AsJson,
     Device,
@@ -128,10 +128,10 @@ def evaluate(
         if path is not None:
             require_data(option, path)
 
+    from omg_graph.bench.paper.tables import dataset_named
     from omg_graph.cli.loading import model_folder
     from omg_graph.evaluation.evaluate import EvaluationRequest
     from omg_graph.evaluation.evaluate import evaluate as run_evaluation
-    from omg_graph.evaluation.paper.tables import dataset_named
     from omg_graph.evaluation.protocols import parse_rates
 
     request = EvaluationRequest(

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from omg_graph.bench.baselines.choice import check_floors, chosen_floors
+from omg_graph.bench.baselines.fitted import FittedCache, Fitting
+from omg_graph.bench.paper.beside import Comparison, Subject, beside_paper, columns_for, require_family
+from omg_graph.bench.paper.page import section
+from omg_graph.bench.paper.tables import Dataset
+from omg_graph.bench.plots import HOW_TO_GET, draw_plots, plots_available
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.data.reader import DataFile, read_data_file
 from omg_graph.data.splitting import choose_split
 from omg_graph.errors import ConfigError, ModelError
-from omg_graph.evaluation.baselines.choice import check_floors, chosen_floors
-from omg_graph.evaluation.baselines.fitted import FittedCache, Fitting
 from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_of_split
 from omg_graph.evaluation.floor_runs import run_floor
 from omg_graph.evaluation.models import fold_number, held_out_rows, model_folders, rows_held_out
 from omg_graph.evaluation.outcomes import Pairs
-from omg_graph.evaluation.paper.beside import Comparison, Subject, beside_paper, columns_for, require_family
-from omg_graph.evaluation.paper.page import section
-from omg_graph.evaluation.paper.tables import Dataset
-from omg_graph.evaluation.plots import HOW_TO_GET, draw_plots, plots_available
 from omg_graph.evaluation.pooling import Part
 from omg_graph.evaluation.predictions import FILE as PREDICTIONS
 from omg_graph.evaluation.predictions import write_predictions

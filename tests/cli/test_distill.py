@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from omg_graph.bench.commands.planner_reports import PAGE, REPORT
+from omg_graph.bench.planning import planning
 from omg_graph.cli import main
-from omg_graph.cli.planner_reports import PAGE, REPORT
 from omg_graph.cli.runtime import Settings
-from omg_graph.evaluation import planning
 from omg_graph.model.folder import load_model
 from omg_graph.planner import calling
 from omg_graph.planner.prompting import load_prompt
@@ -52,7 +52,7 @@ def distil(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys
 @pytest.fixture
 def quickly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The regressions beside a planner are most of what measuring it costs: one C does for a test."""
-    monkeypatch.setattr("omg_graph.evaluation.baselines.library.LOGISTIC_COSTS", (0.03,))
+    monkeypatch.setattr("omg_graph.bench.baselines.library.LOGISTIC_COSTS", (0.03,))
     monkeypatch.setattr(planning, "speeds", partial(planning.speeds, repeats=1))
 
 

@@ -1,0 +1,336 @@
+"""The variants by name: what each shows, what it changes, and where the paper reports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omg_graph.bench.paper.tables import TableName
+from omg_graph.errors import ConfigError
+from omg_graph.training.config import TrainingConfig
+
+Changes = Callable[[TrainingConfig], dict[str, Any]]
+"""From the method's settings to what is changed in them, nested as in a configuration file."""
+Part = Literal["architecture", "regularisation", "task", "retrieval", "injection", "entries", "task weight"]
+"""A table or figure of the results."""
+
+DEFAULT = "default"
+AT_INFERENCE = "@inference"
+"""The end of a swap's name."""
+ENTRIES = (1, 5, 10, 20, 50)
+TASK_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Where the paper reports a variant."""
+
+    table: TableName | None
+    """The table, or None for the drops in the text about Figure 4."""
+    method: str
+    """As it is printed there."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The method with another component in one place, trained anew."""
+
+    name: str
+    shows: str
+    changes: Changes
+    parts: tuple[Part, ...] = ()
+    printed: Printed | None = None
+    probed: bool = False
+    """Whether the gradients of its losses are compared while it trains."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The trained method with something else put in its place afterwards: nothing is trained anew."""
+
+    name: str
+    shows: str
+    planning: Mapping[str, Any]
+    """Changed settings of ``ModelConfig.planning``."""
+    retrieval: Mapping[str, Any]
+    """Changed settings of ``ModelConfig.retrieval``."""
+
+
+def _always(**changes: Any) -> Changes:
+    return lambda _config: changes
+
+
+NEITHER: dict[str, Any] = {
+    "planner": {"condition": "none"},
+    "retriever": {"source": "none"},
+    "objective": {"plan": 0.0, "evidence": 0.0},
+}
+"""Zeros for c_S and E, and no loss that asks for them."""
+
+NO_NETWORKS = {"members": 0}
+"""No direct head."""
+
+
+def _concat(config: TrainingConfig) -> dict[str, Any]:
+    layers = list(range(config.executor.layers))
+    return {"executor": {"shallow_layers": [], "deep_layers": [], "joint_layers": layers}}
+
+
+def _reversed(config: TrainingConfig) -> dict[str, Any]:
+    executor = config.executor
+    return {
+        "executor": {
+            "shallow_layers": list(executor.deep_layers),
+            "deep_layers": list(executor.shallow_layers),
+        }
+    }
+
+
+def _entangled(config: TrainingConfig) -> dict[str, Any]:  # noqa: ARG001
+    return {
+        "retriever": {"source": "none"},
+        "executor": {
+            "shallow_layers": [],
+            "deep_layers": [],
+            "joint_layers": [],
+            "anchor": "none",
+            "observed_slots": True,
+            "observation": False,
+        },
+        "objective": {"evidence": 0.0},
+        "task": {"refit": False},
+    }
+
+
+def _top_k(entries: int) -> Changes:
+    return lambda config: {
+        "retriever": {"top_k": entries, "shortlist": max(config.retriever.shortlist, entries)}
+    }
+
+
+def _figure_4(method: str) -> Printed:
+    return Printed(None, method)
+
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant(
+        DEFAULT,
+        "the method as it is",
+        _always(),
+        ("architecture", "regularisation", "task", "injection"),
+        Printed("ablation", "Ours"),
+        probed=True,
+    ),
+    Variant(
+        "no-planner",
+        "c_S is Gaussian noise of its scale: what the plan brings",
+        _always(planner={"condition": "noise"}),
+        ("architecture",),
+        _figure_4("w/o Planner"),
+    ),
+    Variant(
+        "no-rerank",
+        "one plan drawn from the planner stands unranked: what Eq. 5 brings",
+        _always(planner={"candidates": 1, "include_greedy": False}),
+        ("architecture",),
+        _figure_4("w/o Re-ranking"),
+    ),
+    Variant(
+        "no-retriever",
+        "nothing is looked up, for the anchor neither: what the knowledge base brings",
+        _always(retriever={"source": "none"}, objective={"evidence": 0.0}),
+        ("architecture",),
+        _figure_4("w/o Retriever"),
+    ),
+    Variant(
+        "no-planner-no-retriever",
+        "neither plan nor evidence, everything else as it is: what they bring together",
+        _always(**NEITHER),
+        ("architecture",),
+    ),
+    Variant(
+        "plain-diffusion",
+        "plain conditional diffusion: the same network and budget with nothing fitted in closed form either",
+        _always(**NEITHER, executor={"anchor": "none"}, task={"reading": "none", "direct": NO_NETWORKS}),
+        ("architecture",),
+    ),
+    Variant(
+        "no-anchor",
+        "diffusion of the latent itself: what subtracting the anchor brings",
+        _always(executor={"anchor": "none"}),
+        ("architecture",),
+    ),
+    Variant(
+        "no-plan-in-anchor",
+        "the anchor's Gaussian conditional doesn't read the plan: what the plan brings by it",
+        _always(anchor={"plan": False}),
+        ("architecture",),
+    ),
+    Variant(
+        "no-label-reader",
+        "nothing reads the label in closed form, and no words: what the label reader brings",
+        _always(task={"reading": "none"}),
+        ("task",),
+    ),
+    Variant(
+        "no-direct-head",
+        "no networks from the observation straight to the label are averaged in: what they bring",
+        _always(task={"direct": NO_NETWORKS}),
+        ("task",),
+    ),
+    Variant(
+        "head-alone",
+        "the head has u_X and slots alone, neither label reader nor direct head",
+        _always(task={"reading": "none", "direct": NO_NETWORKS}),
+        ("task",),
+    ),
+    Variant(
+        "features-reader",
+        "the label is read from features alone: what the words of a transcript bring",
+        _always(task={"reading": "features"}),
+        ("task",),
+    ),
+    Variant(
+        "mean-pooling",
+        "every entry found weighs 1/K: what the attention of Eq. 8 brings",
+        _always(retriever={"aggregation": "mean"}),
+        ("architecture",),
+        _figure_4("w/o Sparse Attn"),
+    ),
+    Variant(
+        "no-plan-loss",
+        "without L_plan (Eq. 14)",
+        _always(objective={"plan": 0.0}),
+        ("regularisation",),
+        Printed("ablation", "w/o L_plan"),
+    ),
+    Variant(
+        "no-evidence-loss",
+        "without L_evi (Eq. 14)",
+        _always(objective={"evidence": 0.0}),
+        ("regularisation",),
+        Printed("ablation", "w/o L_evi"),
+    ),
+    Variant(
+        "no-plan-no-evidence-loss",
+        "without L_plan and L_evi",
+        _always(objective={"plan": 0.0, "evidence": 0.0}),
+        ("regularisation",),
+        Printed("ablation", "w/o Both"),
+    ),
+    Variant(
+        "no-task-loss",
+        "reconstruction alone (Eq. 15); the label is read from the finished estimates",
+        _always(objective={"task": 0.0}, task={"refit": True}),
+        ("task",),
+        Printed("ablation", "w/o L_task"),
+    ),
+    Variant(
+        "joint-head",
+        "the head trained jointly (Eq. 18) stays: what noisy-state-classification and entangled compare with",
+        _always(task={"refit": False}),
+        ("task", "injection"),
+    ),
+    Variant(
+        "noisy-state-classification",
+        "L_task on the noisy state z_t instead of its one-step estimate (Eq. 16)",
+        _always(objective={"task_state": "noisy"}, task={"refit": False}),
+        ("task",),
+        Printed("ablation", "Direct Classification"),
+    ),
+    Variant(
+        "content-only",
+        "the query is made of u_X alone, its correction kept whatever validation says",
+        _always(retriever={"query_plan": "none", "keep": "always"}),
+        ("retrieval",),
+        Printed("retrieval", "Content-Only Retrieval"),
+    ),
+    Variant(
+        "random-plan",
+        "the query is turned by a random plan",
+        _always(retriever={"query_plan": "random", "keep": "always"}),
+        ("retrieval",),
+        Printed("retrieval", "Random-Plan Retrieval"),
+    ),
+    Variant(
+        "plan-driven",
+        "the query is turned by the plan, its correction kept whatever validation says",
+        _always(retriever={"query_plan": "plan", "keep": "always"}),
+        ("retrieval",),
+        Printed("retrieval", "Plan-Driven Retrieval"),
+    ),
+    Variant(
+        "concat-injection",
+        "plan and evidence side by side into every layer, through the same weights",
+        _concat,
+        ("injection",),
+        Printed("injection", "Concat-Injection"),
+        probed=True,
+    ),
+    Variant(
+        "reversed-injection",
+        "the plan into the shallow layers, evidence into the deep ones",
+        _reversed,
+        ("injection",),
+        Printed("injection", "Reversed-Injection"),
+    ),
+    Variant(
+        "single-stream",
+        "evidence into the shallow layers, the plan nowhere",
+        _always(executor={"deep_layers": []}),
+        ("injection",),
+        Printed("injection", "Single-Stream"),
+    ),
+    Variant(
+        "entangled",
+        "one network on X alone, no plan, evidence, anchor or u_X to go by, under all losses end to end",
+        _entangled,
+        ("injection",),
+        probed=True,
+    ),
+    *(Variant(f"top-k-{k}", f"K = {k} entries of evidence", _top_k(k), ("entries",)) for k in ENTRIES),
+    *(
+        Variant(
+            f"task-weight-{weight:g}",
+            f"lambda_task = {weight:g}",
+            _always(objective={"task": weight}),
+            ("task weight",),
+        )
+        for weight in TASK_WEIGHTS
+    ),
+)
+"""All of them, the method first."""
+
+SWAPS: tuple[Swap, ...] = (
+    Swap(f"no-planner{AT_INFERENCE}", "noise in place of c_S", {"condition": "noise"}, {}),
+    Swap(
+        f"no-rerank{AT_INFERENCE}",
+        "one drawn plan, unranked",
+        {"candidates": 1, "include_greedy": False},
+        {},
+    ),
+    Swap(
+        f"no-retriever{AT_INFERENCE}", "no evidence; its share of the anchor is zero", {}, {"source": "none"}
+    ),
+    Swap(f"mean-pooling{AT_INFERENCE}", "entries weigh the same", {}, {"aggregation": "mean"}),
+    *(Swap(f"top-k-{k}{AT_INFERENCE}", f"K = {k}", {}, {"top_k": k}) for k in ENTRIES),
+)
+"""What can be swapped in the trained method, to tell what it relies on from what it could do without."""
+
+
+def choose(names: Sequence[str]) -> tuple[list[Variant], list[Swap]]:
+    """The variants and swaps of these names, all where none is given; the default always, and first.
+
+    Raises:
+        ConfigError: if there is none of such a name.
+    """
+    known = [*(variant.name for variant in VARIANTS), *(swap.name for swap in SWAPS)]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--only: one of {', '.join(known)} was expected, {name!r} came")
+    wanted = set(names or known) | {DEFAULT}
+    return (
+        [variant for variant in VARIANTS if variant.name in wanted],
+        [swap for swap in SWAPS if swap.name in wanted],
+    )

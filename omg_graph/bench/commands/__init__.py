@@ -1,0 +1,1 @@
+"""Commands of ``omg`` that this package adds."""

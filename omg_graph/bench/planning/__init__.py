@@ -1,0 +1,1 @@
+"""What planners cost and how good their plans are: the planner report."""

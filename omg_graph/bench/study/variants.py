@@ -1,0 +1,162 @@
+"""What is trained in a world: the model, and the model without its plan, its evidence or both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omg_graph.bench.study.settings import StudySetting
+from omg_graph.bench.study.world import World
+from omg_graph.knowledge.building import EntrySource, build_knowledge_base
+from omg_graph.model.folder import load_model
+from omg_graph.model.model import Model, components_fingerprint, default_model_folder
+from omg_graph.planner.schema import Plan
+from omg_graph.simulator.saving import save_corpus
+from omg_graph.training.config import load_config
+from omg_graph.training.estimates import estimate_pairs
+from omg_graph.training.run import Progress
+from omg_graph.training.session import TrainingRequest, TrainingSession
+from omg_graph.training.workspace import Workspace
+
+NO_PLAN: dict[str, Any] = {"planner": {"condition": "none"}, "objective": {"plan": 0.0}}
+# without evidence L_evi would only draw every reconstruction to one and the same vector
+NO_EVIDENCE: dict[str, Any] = {"retriever": {"source": "none"}, "objective": {"evidence": 0.0}}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training: settings on top of the study's own, and where its plans come from."""
+
+    name: str
+    meaning: str
+    settings: Mapping[str, Any]
+    taught: bool = False
+    """Whether the executor trains on the teacher's plans instead of the student's out-of-fold ones."""
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether a plan can steer it."""
+        return "planner" not in self.settings
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether evidence can."""
+        return "retriever" not in self.settings
+
+
+MODEL = Variant("model", "plan and evidence, as omg train makes it", {})
+VARIANTS: tuple[Variant, ...] = (
+    MODEL,
+    Variant("without plan", "nothing in the place of c_S", NO_PLAN),
+    Variant("without evidence", "nothing is looked up", NO_EVIDENCE),
+    Variant(
+        "plain conditional diffusion",
+        "neither plan nor evidence; the same network, anchor and budget",
+        NO_PLAN | NO_EVIDENCE | {"objective": {"plan": 0.0, "evidence": 0.0}},
+    ),
+    Variant("taught by true plans", "trained on the plans of the truth, tested on its own", {}, taught=True),
+)
+
+
+def variants_of(setting: StudySetting) -> list[Variant]:
+    """Those that are trained in a setting, the model first."""
+    return [variant for variant in VARIANTS if setting.taught or not variant.taught]
+
+
+def train_variants(
+    world: World,
+    folder: Path,
+    training: Mapping[str, Any],
+    seed: int,
+    progress: Progress,
+    text_encoder: str | None = None,
+) -> Iterator[tuple[Variant, Model]]:
+    """Trains every variant on the same clips; what doesn't differ between them is made once.
+
+    Where the world has no training clips, the model is the embedded default.
+
+    Args:
+        world: the clips.
+        folder: for the data file and stages under way; the caller removes it.
+        training: changes to the defaults of the training configuration.
+        seed: of the training.
+        progress: told of every stage.
+        text_encoder: folder of the text encoder's weights.
+
+    Yields:
+        Each variant with its model, the knowledge base of unseen contents added where the world has one.
+    """
+    if world.train is None or world.valid is None:
+        yield MODEL, load_model(default_model_folder(), text_encoder)
+        return
+    data = folder / "clips.npz"
+    save_corpus(data, {"train": world.train, "valid": world.valid})
+    request = TrainingRequest(
+        data=str(data),
+        output=str(folder / "model"),
+        overrides=dict(training),
+        seed=seed,
+        device="cpu",
+        text_encoder=text_encoder,
+        synthetic=True,
+        source=f"{world.setting.name} study",
+        shared_stages=str(folder / "stages"),
+    )
+    read = TrainingSession(request, progress)
+    for stage in ("prepare", "autoencoders", "planner"):
+        read.stage(stage, getattr(read, stage))
+    read.estimates = estimate_pairs(read.run, read.space)
+    for variant in variants_of(world.setting):
+        yield variant, _finish(read, variant, world, folder, training)
+
+
+def _finish(
+    read: TrainingSession, variant: Variant, world: World, folder: Path, training: Mapping[str, Any]
+) -> Model:
+    """The stages from evidence on, under the variant's settings."""
+    session = copy.copy(read)
+    session.config = load_config(None, _merged(training, variant.settings))
+    shared = read.workspace.shared
+    workspace = Workspace(
+        folder / variant.name.replace(" ", "-"),
+        # taught, the executor trains on plans that settings don't tell
+        shared and shared.under(session.config.model_dump(mode="json"), ("pairs",) if variant.taught else ()),
+    )
+    workspace.create()
+    session.run = replace(read.run, config=session.config, workspace=workspace)
+    if variant.taught:
+        run, plans = session.run, read.read
+        session.read = replace(
+            plans,
+            training_plans=_told(run.choice.plans, run.train_pool.rows.tolist(), plans.training_plans),
+            validation_plans=_told(run.valid_plans, run.valid_pool.rows.tolist(), plans.validation_plans),
+        )
+    session.executor()
+    session.knowledge_base()
+    components = components_fingerprint(
+        session.space, session.read.encoder, session.config.encoder.text_encoder
+    )
+    model = replace(
+        session.model, manifest=session.model.manifest.model_copy(update={"components": components})
+    )
+    if world.later is None:
+        return model
+    later = build_knowledge_base(model, [EntrySource(world.later, "added after training")], name="later")
+    return model.with_knowledge_base(model.knowledge_base.extended(later))
+
+
+def _told(plans: tuple[Plan | None, ...], rows: list[int], otherwise: list[Plan]) -> list[Plan]:
+    """The teacher's plan of each pair's row; the student's where the teacher can't tell."""
+    return [plans[row] or own for row, own in zip(rows, otherwise, strict=True)]
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {**base.get(name, {}), **changes.get(name, {})}
+        if isinstance(base.get(name, changes.get(name)), Mapping)
+        else changes.get(name, base.get(name))
+        for name in {**base, **changes}
+    }

@@ -1,0 +1,57 @@
+"""Every variant trained for one epoch on the tiny clips, from stages that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omg_graph.bench.ablation.runs import AblationRequest, train_variant
+from omg_graph.bench.ablation.variants import VARIANTS
+from omg_graph.model.folder import load_model
+from omg_graph.model.model import Model
+
+
+def silent(_what: str, _done: int, _of: int) -> None:
+    return None
+
+
+@pytest.fixture(scope="session")
+def request_for(tiny_data_file: Path, tiny_settings: dict[str, Any]) -> Callable[..., AblationRequest]:
+    def build(output: Path, **settings: Any) -> AblationRequest:
+        shared = {name: block for name, block in tiny_settings.items() if name != "name"}
+        return AblationRequest(
+            **{
+                "data": tiny_data_file,
+                "output": output,
+                "epochs": 1,
+                "overrides": shared,
+                "split": "valid",
+                "mask_seeds": 1,
+            }
+            | settings
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_request(
+    request_for: Callable[..., AblationRequest], tmp_path_factory: pytest.TempPathFactory
+) -> AblationRequest:
+    return request_for(tmp_path_factory.mktemp("ablation") / "out")
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_request: AblationRequest) -> Callable[[str], Model]:
+    """The model of a variant, trained at its first use."""
+    by_name = {variant.name: variant for variant in VARIANTS}
+
+    @cache
+    def model(name: str) -> Model:
+        return load_model(train_variant(tiny_request, by_name[name], 0, silent))
+
+    return model
