@@ -19,10 +19,9 @@ from pydantic import Field
 from omg_graph import build_graph, fork_run, load_model, reconstruct
 from omg_graph.batches import load_observation, store_batch
 from omg_graph.checkpoints import checkpoint_serializer
-from omg_graph.data.images import image_bytes
+from omg_graph.data.media import image_bytes, wav_bytes
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
-from omg_graph.data.wav import wav_bytes
 from omg_graph.errors import DataError
 from omg_graph.files import DataFolder
 from omg_graph.model.model import Model

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,14 +14,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_fiel
 
 from omg_graph.data.arrays import printable
 from omg_graph.data.columns import Column, FillNonfinite
-from omg_graph.data.dataset import BoolArray, Labels, ModalityKind
+from omg_graph.data.dataset import BoolArray, Labels, ModalityKind, check_names
+from omg_graph.data.fields import RawSplit, find_layout
 from omg_graph.data.labels import choose_label
-from omg_graph.data.layout import Layout, find_layout
-from omg_graph.data.naming import check_names
-from omg_graph.data.raw import RawSplit
 from omg_graph.data.reader import file_digest, read_content, read_labels, read_raw_splits
-from omg_graph.data.recording_checks import recording_notes, recording_report
+from omg_graph.data.recordings import Extent, Recording
 from omg_graph.errors import DataError
+
+Level = Literal["error", "warning", "note"]
 
 
 class _Report(BaseModel):
@@ -29,7 +31,7 @@ class _Report(BaseModel):
 class Finding(_Report):
     """One thing to know; errors are what keeps the file from being used."""
 
-    level: Literal["error", "warning", "note"]
+    level: Level
     split: str | None
     message: Annotated[str, AfterValidator(printable)]
 
@@ -109,6 +111,21 @@ class DataReport(_Report):
         return not any(finding.level == "error" for finding in self.findings)
 
 
+class _Findings(list[Finding]):
+    """What was found so far."""
+
+    def add(self, level: Level, message: str, split: str | None = None) -> None:
+        self.append(Finding(level=level, split=split, message=message))
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Report a DataError instead of raising it."""
+        try:
+            yield
+        except DataError as error:
+            self.add("error", str(error))
+
+
 def check_data(
     path: Path,
     *,
@@ -151,47 +168,32 @@ def check_content(
     folder: Path | None = None,
 ) -> DataReport:
     """The same for what a file holds, or would hold: see ``read_mapping``."""
-    findings: list[Finding] = []
-    splits: list[SplitReport] = []
+    findings = _Findings()
+    reports: list[SplitReport] = []
     single = False
-    try:
+    with findings.errors():
         layout = find_layout(content)
         single = layout.single
-        target = _target(layout, label, findings)
-        raws = read_raw_splits(layout, modalities, target, folder or Path())
-        for raw in raws:
-            findings += [Finding(level="error", split=raw.name, message=str(error)) for error in raw.errors]
-        labels = _labels(layout, raws, target, findings)
-        splits = [_split_report(raw, labels.get(raw.name)) for raw in raws]
-        for raw, report in zip(raws, splits, strict=True):
-            findings += _split_findings(raw, report, fill_nonfinite)
-        findings += _across_splits(raws, splits)
-    except DataError as error:
-        findings.append(Finding(level="error", split=None, message=str(error)))
-    return DataReport(path=source, sha256=None, single=single, splits=tuple(splits), findings=tuple(findings))
-
-
-def _target(layout: Layout, label: str | None, findings: list[Finding]) -> str | None:
-    try:
-        target, note = choose_label(layout.splits, label)
-    except DataError as error:
-        findings.append(Finding(level="error", split=None, message=str(error)))
-        return None
-    if note:
-        findings.append(Finding(level="note", split=None, message=note))
-    return target
-
-
-def _labels(
-    layout: Layout, raws: Sequence[RawSplit], target: str | None, findings: list[Finding]
-) -> dict[str, Labels]:
-    if target is None:
-        return {}
-    try:
-        return read_labels(layout, raws, target)
-    except DataError as error:
-        findings.append(Finding(level="error", split=None, message=str(error)))
-        return {}
+        target: str | None = None
+        labels: dict[str, Labels] = {}
+        with findings.errors():
+            target, note = choose_label(layout.splits, label)
+            if note:
+                findings.add("note", note)
+        splits = read_raw_splits(layout, modalities, target, folder or Path())
+        for split in splits:
+            for error in split.errors:
+                findings.add("error", str(error), split.name)
+        if target is not None:
+            with findings.errors():
+                labels = read_labels(layout, splits, target)
+        reports = [_split_report(split, labels.get(split.name)) for split in splits]
+        for split, report in zip(splits, reports, strict=True):
+            _check_split(split, report, fill_nonfinite, findings)
+        _check_all(splits, reports, findings)
+    return DataReport(
+        path=source, sha256=None, single=single, splits=tuple(reports), findings=tuple(findings)
+    )
 
 
 def _split_report(raw: RawSplit, labels: Labels | None) -> SplitReport:
@@ -236,21 +238,21 @@ def _modality_report(column: Column, observed: BoolArray) -> ModalityReport:
     there = column.frames_given() & rows
     finite = there & np.isfinite(column.values)
     values = column.values[finite].astype(np.float64)
+    some = values.size > 0
     within = tuple(range(1, column.values.ndim))
     broken = np.where(observed, column.broken(), 0)
-    found = column.lost()
-    lost = np.zeros((len(observed), 1), bool) if found is None else found & observed[:, None]
+    frames = column.lost()
+    lost = np.zeros((len(observed), 1), bool) if frames is None else frames & observed[:, None]
     zero = observed & ~np.any(there & ~((column.values == 0) | np.isnan(column.values)), axis=within)
-    lengths = column.lengths[observed] if column.lengths is not None else None
-    padded = lengths is not None and len(lengths) > 0
+    lengths = np.zeros(0, int) if column.lengths is None else column.lengths[observed]
     return ModalityReport(
         name=column.name,
         kind=column.kind,
         shape=column.shape,
-        minimum=float(values.min()) if values.size else None,
-        maximum=float(values.max()) if values.size else None,
-        mean=float(values.mean()) if values.size else None,
-        deviation=float(values.std()) if values.size else None,
+        minimum=float(values.min()) if some else None,
+        maximum=float(values.max()) if some else None,
+        mean=float(values.mean()) if some else None,
+        deviation=float(values.std()) if some else None,
         missing_rows=int((~observed).sum()),
         zero_rows=int(zero.sum()),
         nonfinite_rows=int((broken > 0).sum()),
@@ -258,8 +260,8 @@ def _modality_report(column: Column, observed: BoolArray) -> ModalityReport:
         lost_frames=int(lost.sum()),
         lost_rows=int(lost.any(axis=1).sum()),
         constant_features=_constant(column, finite),
-        shortest=int(lengths.min()) if padded and lengths is not None else None,
-        longest=int(lengths.max()) if padded and lengths is not None else None,
+        shortest=int(lengths.min()) if lengths.size else None,
+        longest=int(lengths.max()) if lengths.size else None,
     )
 
 
@@ -273,94 +275,81 @@ def _constant(column: Column, finite: BoolArray) -> int:
 
 def _label_report(labels: Labels) -> LabelReport:
     known = labels.values[np.isfinite(labels.values)]
+    numbers = labels.kind == "regression" and len(known) > 0
     if labels.kind == "classes":
         tally = Counter(labels.class_names[int(value)] for value in known)
-        return LabelReport(
-            name=labels.name,
-            kind="classes",
-            labelled=len(known),
-            minimum=None,
-            median=None,
-            maximum=None,
-            counts={name: tally.get(name, 0) for name in labels.class_names},
-        )
+        counts = {name: tally.get(name, 0) for name in labels.class_names}
+    else:
+        counts = _rounded_counts(known)
     return LabelReport(
         name=labels.name,
-        kind="regression",
+        kind=labels.kind,
         labelled=len(known),
-        minimum=float(known.min()) if len(known) else None,
-        median=float(np.median(known)) if len(known) else None,
-        maximum=float(known.max()) if len(known) else None,
-        counts=_rounded_counts(known),
+        minimum=float(known.min()) if numbers else None,
+        median=float(np.median(known)) if numbers else None,
+        maximum=float(known.max()) if numbers else None,
+        counts=counts,
     )
 
 
 def _rounded_counts(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, int]:
     """Samples by rounded value, where these are few enough to be read."""
-    tally = (
-        Counter(int(value) for value in np.round(values))
-        if np.abs(values).max(initial=0) < 1e9
-        else Counter()
-    )
+    if np.abs(values).max(initial=0) >= 1e9:
+        return {}
+    tally = Counter(int(value) for value in np.round(values))
     return {str(value): tally[value] for value in sorted(tally)} if len(tally) <= 25 else {}
 
 
-def _split_findings(raw: RawSplit, report: SplitReport, fill: FillNonfinite | None) -> list[Finding]:
-    findings: list[Finding] = []
-
-    def add(level: Literal["error", "warning", "note"], message: str) -> None:
-        findings.append(Finding(level=level, split=raw.name, message=message))
-
+def _check_split(raw: RawSplit, report: SplitReport, fill: FillNonfinite | None, findings: _Findings) -> None:
     for modality in report.modalities:
-        name = modality.name
+        name, column = modality.name, raw.columns[modality.name]
         if modality.nonfinite_rows:
-            row = int(np.flatnonzero(raw.columns[name].broken() * raw.observed(name))[0])
+            row = int(np.flatnonzero(column.broken() * raw.observed(name))[0])
             remedy = (
                 f"filled with {fill}" if fill else "give --fill-nonfinite zero or mean, or make them None"
             )
-            add(
+            findings.add(
                 "warning" if fill else "error",
                 f"{name}: {modality.nonfinite_values} numbers in {modality.nonfinite_rows} rows are not "
                 f"finite, first in {raw.ids[row]!r}: {remedy}",
+                raw.name,
             )
         if modality.lost_frames:
-            add(
+            findings.add(
                 "note",
                 f"{name}: {modality.lost_frames} frames in {modality.lost_rows} rows are lost (wholly NaN): "
-                f"they are filled{_trailing(raw.columns[name])}",
+                f"they are filled{_trailing(column)}",
+                raw.name,
             )
         if modality.zero_rows:
-            add(
+            findings.add(
                 "warning",
                 f"{name}: {modality.zero_rows} rows hold nothing but zeros; they are taken as observed: "
                 "make them NaN or None if they are missing",
+                raw.name,
             )
         if modality.constant_features:
-            add("note", f"{name}: {modality.constant_features} features have the same value in every row")
+            message = f"{name}: {modality.constant_features} features have the same value in every row"
+            findings.add("note", message, raw.name)
     if not raw.rows:
-        add("warning", "the split is empty")
+        findings.add("warning", "the split is empty", raw.name)
     elif report.nothing_observed:
-        add("warning", f"nothing is observed in {report.nothing_observed} rows")
+        findings.add("warning", f"nothing is observed in {report.nothing_observed} rows", raw.name)
     if report.repeated_rows:
-        add("note", f"{report.repeated_rows} rows repeat the features of an earlier one")
+        findings.add("note", f"{report.repeated_rows} rows repeat the features of an earlier one", raw.name)
     if raw.empty:
-        add("note", f"no values in the field{'s' if len(raw.empty) > 1 else ''} {', '.join(raw.empty)}")
+        fields = f"field{'s' if len(raw.empty) > 1 else ''} {', '.join(raw.empty)}"
+        findings.add("note", f"no values in the {fields}", raw.name)
     if raw.ignored:
-        add("note", f"no modalities, left out: {', '.join(raw.ignored)}")
-    return findings + _recording_findings(raw)
-
-
-def _recording_findings(raw: RawSplit) -> list[Finding]:
-    findings: list[Finding] = []
+        findings.add("note", f"no modalities, left out: {', '.join(raw.ignored)}", raw.name)
     for name, recordings in raw.recordings.items():
-        told, wrong = recording_report(name, recordings)
-        findings += [Finding(level="error", split=raw.name, message=message) for message in wrong]
-        findings.append(Finding(level="note", split=raw.name, message=told))
-    return findings + [Finding(level="note", split=raw.name, message=note) for note in recording_notes(raw)]
+        _check_recordings(name, recordings, raw.name, findings)
+    for note in raw.recording_notes():
+        findings.add("note", note, raw.name)
 
 
 def _trailing(column: Column) -> str:
-    """A word on rows that end in lost frames where nothing tells lengths: that may well be padding."""
+    """What to say of rows that end in lost frames where nothing gives lengths: that may well be padding."""
     lost = column.lost()
     if lost is None or column.lengths is not None or not lost[:, -1].any():
         return ""
@@ -369,35 +358,47 @@ def _trailing(column: Column) -> str:
     )
 
 
-def _across_splits(raws: Sequence[RawSplit], splits: Sequence[SplitReport]) -> list[Finding]:
-    findings: list[Finding] = []
-    message = None
+def _check_recordings(
+    modality: str, recordings: Sequence[Recording | None], split: str, findings: _Findings
+) -> None:
+    """How much there is of one modality's recordings, by what files declare, and which can't be used."""
+    given = [one for one in recordings if one is not None]
+    extents: list[Extent] = []
+    for recording in given:
+        try:
+            extents.append(recording.extent)
+        except DataError as error:
+            findings.add("error", f"raw_{modality}: {error}", split)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in given).items())
+    seconds = sum(extent.seconds or 0.0 for extent in extents)
+    length = f", {seconds:.1f} s in all" if seconds else ""
+    findings.add("note", f"{modality}: {len(given)} recordings ({kinds}{length})", split)
+
+
+def _check_all(raws: Sequence[RawSplit], reports: Sequence[SplitReport], findings: _Findings) -> None:
+    """What only the splits together show."""
     if not any(raw.columns or raw.errors for raw in raws):
-        message = "no modality: an array of numbers with a row for each sample was expected"
-    elif (problem := _name_problem(raws)) is not None:
-        message = problem
-    elif all(split.nothing_observed == split.samples for split in splits):
-        message = "nothing is observed in any row"
-    if message:
-        findings.append(Finding(level="error", split=None, message=message))
-    for position, first in enumerate(raws):
-        for second in raws[position + 1 :]:
-            if not first.numbered and not second.numbered:
-                findings += _shared(first, second)
-            for name in first.columns.keys() & second.columns.keys():
-                one, other = first.columns[name], second.columns[name]
-                if not _agree(one, other):
-                    message = f"{name}: {one.shape} in {first.name!r}, but {other.shape} in {second.name!r}"
-                    findings.append(Finding(level="error", split=None, message=message))
-    return findings + _longer_than_trained(raws)
-
-
-def _name_problem(raws: Sequence[RawSplit]) -> str | None:
-    try:
-        check_names(list(dict.fromkeys(name for raw in raws for name in raw.columns)))
-    except DataError as error:
-        return str(error)
-    return None
+        findings.add("error", "no modality: an array of numbers with a row for each sample was expected")
+    else:
+        before = len(findings)
+        with findings.errors():
+            check_names(list(dict.fromkeys(name for raw in raws for name in raw.columns)))
+        if len(findings) == before and all(one.nothing_observed == one.samples for one in reports):
+            findings.add("error", "nothing is observed in any row")
+    for first, second in combinations(raws, 2):
+        if not first.numbered and not second.numbered:
+            ids, groups = set(first.ids) & set(second.ids), set(first.groups) & set(second.groups)
+            shared = f"{len(ids)} ids" if ids else f"{len(groups)} groups"
+            if ids or groups:
+                findings.add("warning", f"{shared} are in both {first.name!r} and {second.name!r}")
+        for name in first.columns.keys() & second.columns.keys():
+            one, other = first.columns[name], second.columns[name]
+            if not _agree(one, other):
+                message = f"{name}: {one.shape} in {first.name!r}, but {other.shape} in {second.name!r}"
+                findings.add("error", message)
+    for train in (raw for raw in raws if raw.name == "train"):
+        for raw in raws:
+            _check_length(raw, train, findings)
 
 
 def _agree(one: Column, other: Column) -> bool:
@@ -407,35 +408,13 @@ def _agree(one: Column, other: Column) -> bool:
     return [size for size in one.shape if size != 1] == [size for size in other.shape if size != 1]
 
 
-def _longer_than_trained(raws: Sequence[RawSplit]) -> list[Finding]:
-    """Sequences with more frames than those of ``train``, which a model made of it would refuse."""
-    train = next((raw for raw in raws if raw.name == "train"), None)
-    findings: list[Finding] = []
-    for raw in raws:
-        for name, column in raw.columns.items():
-            known = None if train is None else train.columns.get(name)
-            if known is None or not column.kind == known.kind == "sequence":
-                continue
-            frames = column.shape[0] if column.lengths is None else int(column.lengths.max(initial=0))
-            if frames > known.shape[0]:
-                message = f"{name}: {frames} frames, but {known.shape[0]} in 'train': cut these, or pad those"
-                level: Literal["error", "warning"] = "error" if raw.name == "valid" else "warning"
-                findings.append(Finding(level=level, split=raw.name, message=message))
-    return findings
-
-
-def _shared(first: RawSplit, second: RawSplit) -> list[Finding]:
-    ids = set(first.ids) & set(second.ids)
-    groups = set(first.groups) & set(second.groups)
-    between = f"in both {first.name!r} and {second.name!r}"
-    if ids:
-        return [Finding(level="warning", split=None, message=f"{len(ids)} ids are {between}")]
-    if groups:
-        return [
-            Finding(
-                level="warning",
-                split=None,
-                message=f"{len(groups)} groups are {between}",
-            )
-        ]
-    return []
+def _check_length(raw: RawSplit, train: RawSplit, findings: _Findings) -> None:
+    """Whether sequences have more frames than those of ``train``: a model made of it would refuse them."""
+    for name, column in raw.columns.items():
+        known = train.columns.get(name)
+        if known is None or not column.kind == known.kind == "sequence":
+            continue
+        frames = column.shape[0] if column.lengths is None else int(column.lengths.max(initial=0))
+        if frames > known.shape[0]:
+            message = f"{name}: {frames} frames, but {known.shape[0]} in 'train': cut these, or pad those"
+            findings.add("error" if raw.name == "valid" else "warning", message, raw.name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
@@ -89,20 +90,32 @@ class Split:
     def take(self, rows: Sequence[int] | npt.NDArray[np.integer]) -> Split:
         """The given rows, in the given order."""
         index = np.asarray(rows, dtype=np.int64)
+
+        def chosen(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in index)
+
         labels = self.labels
         return replace(
             self,
-            ids=tuple(self.ids[i] for i in index),
-            groups=tuple(self.groups[i] for i in index),
+            ids=chosen(self.ids),
+            groups=chosen(self.groups),
             arrays={name: array[index] for name, array in self.arrays.items()},
-            observed={name: rows_[index] for name, rows_ in self.observed.items()},
-            lengths={name: rows_[index] for name, rows_ in self.lengths.items()},
-            lost={name: rows_[index] for name, rows_ in self.lost.items()},
-            raw_text=None if self.raw_text is None else tuple(self.raw_text[i] for i in index),
-            recordings={name: tuple(rows_[i] for i in index) for name, rows_ in self.recordings.items()},
+            observed={name: flags[index] for name, flags in self.observed.items()},
+            lengths={name: lengths[index] for name, lengths in self.lengths.items()},
+            lost={name: frames[index] for name, frames in self.lost.items()},
+            raw_text=None if self.raw_text is None else chosen(self.raw_text),
+            recordings={name: chosen(recordings) for name, recordings in self.recordings.items()},
             labels=None if labels is None else replace(labels, values=labels.values[index]),
             unimodal={name: values[index] for name, values in self.unimodal.items()},
         )
+
+    def only(self, names: Collection[str]) -> Split:
+        """The same samples without their other modalities."""
+        kept: dict[str, Any] = {
+            part: {name: values for name, values in getattr(self, part).items() if name in names}
+            for part in ("arrays", "observed", "lengths", "lost", "recordings", "unimodal")
+        }
+        return replace(self, modalities=tuple(spec for spec in self.modalities if spec.name in names), **kept)
 
     def gaps(self, name: str) -> BoolArray | None:
         """(samples, frames): the lost frames of rows that are observed otherwise; None where none is."""
@@ -127,25 +140,51 @@ class Split:
         expected = (len(self), len(self.modalities))
         if missing.shape != expected:
             raise DataError(f"a mask of shape {expected} was expected, {missing.shape} came")
-        arrays, observed = dict(self.arrays), dict(self.observed)
-        raw_text, recordings = self.raw_text, dict(self.recordings)
+        arrays, observed, recordings = dict(self.arrays), dict(self.observed), dict(self.recordings)
+        raw_text = self.raw_text
         for column, name in enumerate(self.names):
             hidden = missing[:, column]
             if not hidden.any():
                 continue
             observed[name] = self.observed[name] & ~hidden
-            array = self.arrays[name].copy()
-            array[hidden] = 0.0
-            arrays[name] = array
+            arrays[name] = self.arrays[name].copy()
+            arrays[name][hidden] = 0.0
             if name == TEXT_MODALITY and raw_text is not None:
                 raw_text = tuple(None if gone else text for gone, text in zip(hidden, raw_text, strict=True))
             if name in recordings:
-                recordings[name] = tuple(
-                    None if gone else one for gone, one in zip(hidden, recordings[name], strict=True)
-                )
+                rows = zip(hidden, recordings[name], strict=True)
+                recordings[name] = tuple(None if gone else recording for gone, recording in rows)
         return replace(self, arrays=arrays, observed=observed, raw_text=raw_text, recordings=recordings)
 
 
 def group_of(sample_id: str) -> str:
     """The part of an id before ``$_$`` (a video of MMSA's files), else the id itself."""
     return sample_id.split("$_$", 1)[0]
+
+
+RESULT_SUFFIXES = ("_reconstructed", "_filled", "_draws", "_std", "_lengths")
+"""What follows a modality's name in the names of the other arrays of ``reconstruction.npz``."""
+
+
+def check_names(names: Collection[str]) -> None:
+    """Refuse names that results have no place for.
+
+    Raises:
+        DataError: if a name is blank, holds a control character, or is that of another array of the results.
+    """
+    taken = {f"{name}{suffix}": name for name in names for suffix in RESULT_SUFFIXES}
+    for name in names:
+        if not name.strip():
+            raise DataError(f"a name for each modality was expected, {name[:40]!r} came: rename the field")
+        if any(category(letter) == "Cc" for letter in name):
+            raise DataError(
+                f"modality {name[:40]!r}: a name with no control character in it was expected: "
+                "rename the field"
+            )
+        if name == "ids":
+            raise DataError(f"modality {name!r}: that name is for the ids in the results: rename the field")
+        if name in taken:
+            raise DataError(
+                f"modality {name[:40]!r}: that name is for an array of modality {taken[name][:40]!r} in the "
+                "results: rename the field, or leave it out with --modalities"
+            )

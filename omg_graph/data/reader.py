@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from omg_graph.data.arrays import printable
+from omg_graph.data.arrays import printable, read_npz
 from omg_graph.data.columns import FillNonfinite, SettledColumn, is_reserved, settle
 from omg_graph.data.dataset import TEXT_MODALITY, FloatArray, Labels, ModalitySpec, Split
+from omg_graph.data.fields import Layout, RawSplit, find_layout, modality_candidates, nested, read_raw_split
 from omg_graph.data.labels import choose_label, label_values, make_labels, regression, unimodal_fields
-from omg_graph.data.layout import Layout, find_layout, nested
-from omg_graph.data.npz import read_npz
-from omg_graph.data.raw import RawSplit, modality_candidates, read_raw_split
-from omg_graph.data.recording_checks import recording_notes
+from omg_graph.data.pickles import read_pickle
 from omg_graph.data.recordings import Recording
-from omg_graph.data.unpickling import read_pickle
 from omg_graph.errors import DataError
 
 UnimodalLabels = dict[str, npt.NDArray[np.float64]]
@@ -362,7 +359,7 @@ def _notes(raws: Sequence[RawSplit], known: Sequence[str]) -> list[str]:
     )
     if empty:
         notes.append(f"no values in the field{'s' if len(empty) > 1 else ''} {', '.join(empty)}")
-    notes += [note for raw in raws for note in recording_notes(raw)]
+    notes += [note for raw in raws for note in raw.recording_notes()]
     return list(dict.fromkeys(notes))
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 import numpy as np
 
-from omg_graph.data.arrays import PlainArray
-from omg_graph.data.images import Pixels, image_bytes, image_size, read_image
-from omg_graph.data.wav import (
+from omg_graph.data.arrays import PlainArray, is_nothing, whole_text
+from omg_graph.data.media import (
     HIGHEST_RATE,
     LOWEST_RATE,
     MOST_SAMPLES,
     FloatArray,
+    Pixels,
+    image_bytes,
+    image_size,
+    read_image,
     read_wav,
     resampled,
     wav_bytes,
     wav_seconds,
 )
 from omg_graph.errors import DataError
+from omg_graph.files import DataFolder
 
 RecordingKind = Literal["audio", "image", "video"]
 
@@ -33,6 +38,8 @@ MOST_BYTES: dict[RecordingKind, int] = {"audio": 512 * 2**20, "image": 64 * 2**2
 
 MOST_FRAMES = 20_000
 """Of one video."""
+
+MOST_FRAMES_A_SECOND = 1_000
 
 _INTEGERS = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 """Whole numbers that sound is kept in, and what stands for 1."""
@@ -223,3 +230,130 @@ def _file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: a recording was expected, it can't be read: {error.strerror}") from None
+
+
+def read_recordings(
+    fields: Mapping[str, object], modality: str, rows: int, folder: Path, *, single: bool, where: str
+) -> tuple[Recording | None, ...]:
+    """The recordings of a modality, one for each sample, None where there is none; no file is opened.
+
+    Args:
+        fields: of the split.
+        modality: whose field ``raw_<modality>`` is read, with ``raw_<modality>_rate`` where it is there.
+        rows: samples of the split.
+        folder: that the data lie in; no path may lead out of it.
+        single: whether the split is one sample, whose fields have no axis of samples.
+        where: the split, for messages.
+
+    Raises:
+        DataError: if a path leaves the folder, names no file, one of another kind or one that is too large,
+            or an array is neither sound nor images.
+    """
+    label = f"{where}: raw_{modality}"
+    value = fields[f"raw_{modality}"]
+    values = [value] if single else list(value) if isinstance(value, np.ndarray) and value.ndim else value
+    if not isinstance(values, (list, tuple)) or len(values) != rows:
+        raise DataError(f"{label}: a list of {rows} recordings was expected, something else came")
+    rates = _rates(fields.get(f"raw_{modality}_rate"), rows, f"{label}_rate")
+    place = DataFolder(folder)
+    return tuple(
+        _recording(value, rate, place, f"{label}, row {row}")
+        for row, (value, rate) in enumerate(zip(values, rates, strict=True))
+    )
+
+
+def _rates(value: object, rows: int, label: str) -> list[float | None]:
+    items = np.asarray(value).tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    listed = list(items) if isinstance(items, (list, tuple)) else [items] * rows
+    if len(listed) != rows:
+        raise DataError(f"{label}: one rate, or one for each of {rows} samples was expected")
+    rates: list[float | None] = []
+    for item in listed:
+        if item == "" or is_nothing(item):
+            rates.append(None)
+        elif isinstance(item, (int, float)) and not isinstance(item, bool) and 0 < item < float("inf"):
+            rates.append(float(item))
+        else:
+            raise DataError(f"{label}: a number above 0 was expected, {item!r:.40} came")
+    return rates
+
+
+def _recording(value: object, rate: float | None, folder: DataFolder, label: str) -> Recording | None:
+    """One value of a field: a path, the paths of a video's frames, or an array."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "US":
+        value = value.tolist()
+    if isinstance(value, (str, bytes)) and value:
+        path, kind = _path(value, folder, label)
+        return Recording(kind, path)  # a file knows its own rate
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, bytes)):
+        # an array of strings has blanks where a video is shorter than the longest
+        names = [name for name in value if name]
+        return _video(names, rate, folder, label) if names else None
+    if not value.size if isinstance(value, np.ndarray) else is_nothing(value) or value in ("", b""):
+        return None
+    return _from_array(value, rate, label)
+
+
+def _video(names: Sequence[object], rate: float | None, folder: DataFolder, label: str) -> Recording:
+    _check_video(len(names), None, label)
+    found = [_path(name, folder, label) for name in names]
+    if any(kind != "image" for _, kind in found):
+        raise DataError(f"{label}: PNG or JPEG files were expected as the frames of a video, others came")
+    _check_video(len(names), rate, label)
+    return Recording("video", tuple(path for path, _ in found), rate)
+
+
+def _path(name: object, folder: DataFolder, label: str) -> tuple[Path, RecordingKind]:
+    if not isinstance(name, (str, bytes)):
+        raise DataError(f"{label}: a path was expected, {type(name).__name__} came")
+    text = whole_text(name)
+    shown = repr(text[:100])
+    if Path(text).is_absolute() or PureWindowsPath(text).is_absolute():
+        raise DataError(
+            f"{label}: a path relative to the data file was expected, {shown} came: put the files beside it"
+        )
+    try:
+        path = folder.find(text, label)
+    except DataError:
+        raise DataError(
+            f"{label}: a file in the data file's folder was expected, {shown} leads out of it: put it there"
+        ) from None
+    kind = SUFFIXES.get(Path(text).suffix.lower())
+    if kind is None or path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{label}: a file with one of {', '.join(SUFFIXES)} was expected, {shown} came")
+    if not path.is_file():
+        raise DataError(f"{label}: a file was expected, there is none at {shown}")
+    size = path.stat().st_size
+    if size > MOST_BYTES[kind]:
+        raise DataError(f"{label}: at most {MOST_BYTES[kind]} bytes were expected, {shown} has {size}")
+    return path, kind
+
+
+def _from_array(value: object, rate: float | None, label: str) -> Recording:
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        raise DataError(f"{label}: a path or an array was expected, {type(value).__name__} came")
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{label}: a path or an array of numbers was expected, something else came")
+    if array.ndim == 1:
+        sound_of(array, label)
+        return Recording("audio", array, sound_rate(rate, f"{label}_rate"))
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or not array.size:
+        raise DataError(
+            f"{label}: sound (samples,), or uint8 of an image (height, width, 3) or a video (frames, height, "
+            f"width, 3) was expected, an array of {array.dtype} and shape {array.shape} came"
+        )
+    if array.ndim == 3:
+        return Recording("image", array)
+    _check_video(len(array), rate, label)
+    return Recording("video", array, rate)
+
+
+def _check_video(frames: int, rate: float | None, label: str) -> None:
+    if frames > MOST_FRAMES:
+        raise DataError(f"{label}: at most {MOST_FRAMES} frames were expected, {frames} came")
+    if rate is not None and rate > MOST_FRAMES_A_SECOND:
+        raise DataError(f"{label}_rate: frames a second were expected, {rate:g} came")

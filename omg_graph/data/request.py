@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.conforming import conform, hide_modalities
 from omg_graph.data.dataset import BoolArray, FloatArray, ModalitySpec, Split
 from omg_graph.data.reader import DataFile, read_data_file, read_mapping
-from omg_graph.data.splitting import choose_split
+from omg_graph.data.splits import choose_split, conform, hide_modalities
 from omg_graph.errors import DataError
 from omg_graph.files import DataFolder
 

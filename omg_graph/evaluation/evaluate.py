@@ -18,10 +18,9 @@ from omg_graph.bench.paper.page import section
 from omg_graph.bench.paper.tables import Dataset
 from omg_graph.bench.plots import HOW_TO_GET, draw_plots, plots_available
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.data.reader import DataFile, read_data_file
-from omg_graph.data.splitting import choose_split
+from omg_graph.data.splits import choose_split, conform
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_of_split
 from omg_graph.evaluation.floor_runs import run_floor

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import DataFile, read_data_file
+from omg_graph.data.splits import conform
 from omg_graph.errors import DataError, KnowledgeBaseError
 from omg_graph.knowledge.entries import make_entries
 from omg_graph.model.model import Model

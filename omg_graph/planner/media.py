@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 
-from omg_graph.data.images import Pixels, image_bytes
+from omg_graph.data.media import Pixels, image_bytes, wav_bytes
 from omg_graph.data.recordings import Recording, shortened
-from omg_graph.data.wav import wav_bytes
 from omg_graph.planner.interface import PlannerInput
 from omg_graph.planner.prompting import MediaSetting
 from omg_graph.record.trajectory import SeenRecording

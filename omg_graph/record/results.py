@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from omg_graph.data.dataset import FloatArray, ModalitySpec
-from omg_graph.data.naming import check_names
+from omg_graph.data.dataset import FloatArray, ModalitySpec, check_names
 from omg_graph.errors import DataError, OmgError
 from omg_graph.files import whole_folder
 from omg_graph.record.artifacts import Array, ArrayRef, ArtifactStore

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import read_data_file
-from omg_graph.data.splitting import training_splits
+from omg_graph.data.splits import conform, training_splits
 from omg_graph.errors import DataError
 from omg_graph.model.model import Model
 from omg_graph.training.folds import fold_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from omg_graph.data.dataset import IntArray, Split
-from omg_graph.data.pooling import pooled
 from omg_graph.data.reader import DataFile
+from omg_graph.data.splits import pooled
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.training.patterns import group_folds
 

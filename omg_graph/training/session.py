@@ -16,7 +16,7 @@ from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import DataFile, read_data_file
-from omg_graph.data.splitting import training_splits
+from omg_graph.data.splits import training_splits
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import ConfigError, DataError, ModelError, OmgError
 from omg_graph.files import whole_folder, write_atomically

@@ -70,7 +70,7 @@ def test_a_bad_file_ends_with_2(tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, omg_graph.cli.data, omg_graph.data.checking, omg_graph.data.splitting,"
+        "import sys, omg_graph.cli.data, omg_graph.data.checking, omg_graph.data.splits,"
         "omg_graph.data.masks, omg_graph.data.writing;"
         "print([m for m in ('torch', 'langgraph', 'transformers', 'chromadb', 'scipy') if m in sys.modules])"
     )

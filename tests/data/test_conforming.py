@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omg_graph.data.conforming import conform, hide_modalities
 from omg_graph.data.dataset import ModalityKind, ModalitySpec, Split
 from omg_graph.data.reader import read_mapping
+from omg_graph.data.splits import conform, hide_modalities
 from omg_graph.errors import DataError
 
 

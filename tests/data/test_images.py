@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omg_graph.data.images import image_bytes, image_size, read_image
+from omg_graph.data.media import image_bytes, image_size, read_image
 from omg_graph.errors import DataError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omg_graph.data.naming import check_names
+from omg_graph.data.dataset import check_names
 from omg_graph.errors import DataError
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omg_graph.data.npz import read_npz
+from omg_graph.data.arrays import read_npz
 from omg_graph.errors import DataError, UnsafeFileError
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omg_graph.data.checking import check_content
 from omg_graph.data.reader import read_mapping
-from omg_graph.data.splitting import choose_split, training_splits
+from omg_graph.data.splits import choose_split, training_splits
 from omg_graph.errors import DataError
 
 NAMES = [

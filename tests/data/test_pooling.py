@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from omg_graph.data.dataset import Split
-from omg_graph.data.pooling import pooled
 from omg_graph.data.reader import read_data_file
-from omg_graph.data.splitting import choose_split
+from omg_graph.data.splits import choose_split, pooled
 from omg_graph.errors import DataError
 
 

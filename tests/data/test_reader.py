@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import ModalitySpec
 from omg_graph.data.reader import DataFile, read_data_file, read_mapping
+from omg_graph.data.splits import conform
 from omg_graph.errors import DataError, UnsafeFileError
 
 

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from omg_graph.data.checking import check_data
-from omg_graph.data.conforming import conform, hide_modalities
 from omg_graph.data.dataset import Split
-from omg_graph.data.images import image_bytes
-from omg_graph.data.pooling import pooled
+from omg_graph.data.media import image_bytes, wav_bytes
 from omg_graph.data.reader import read_data_file, read_mapping
 from omg_graph.data.recordings import MOST_BYTES, Recording
-from omg_graph.data.wav import wav_bytes
+from omg_graph.data.splits import conform, hide_modalities, pooled
 from omg_graph.errors import DataError
 
 TONE = np.sin(np.arange(800) / 4).astype(np.float32)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omg_graph.data.images import image_bytes
+from omg_graph.data.media import image_bytes, wav_bytes
 from omg_graph.data.recordings import Extent, Recording
-from omg_graph.data.wav import wav_bytes
 from omg_graph.errors import DataError
 
 FRAMES = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 4, 3), np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from omg_graph.data.reader import DataFile, read_mapping
-from omg_graph.data.splitting import choose_split, training_splits
+from omg_graph.data.splits import choose_split, training_splits
 from omg_graph.errors import DataError
 
 

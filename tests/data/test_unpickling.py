@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omg_graph.data.unpickling import load_plain, read_pickle
+from omg_graph.data.pickles import load_plain, read_pickle
 from omg_graph.errors import DataError, UnsafeFileError
 
 PROTOCOLS = [2, 3, 4, 5]

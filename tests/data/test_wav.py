@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omg_graph.data.wav import read_wav, resampled, wav_bytes, wav_seconds
+from omg_graph.data.media import read_wav, resampled, wav_bytes, wav_seconds
 from omg_graph.errors import ConfigError, DataError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omg_graph.data.conforming import conform
+from omg_graph.data.media import wav_bytes
 from omg_graph.data.reader import read_data_file, read_mapping
-from omg_graph.data.wav import wav_bytes
+from omg_graph.data.splits import conform
 from omg_graph.data.writing import save_sample
 from omg_graph.errors import DataError
 

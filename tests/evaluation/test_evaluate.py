@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import Split
 from omg_graph.data.masks import MaskFile
 from omg_graph.data.reader import read_data_file
+from omg_graph.data.splits import conform
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation import evaluate as module
 from omg_graph.evaluation import runner

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from omg_graph.api import reconstruct
-from omg_graph.data.conforming import conform
 from omg_graph.data.dataset import Labels, Split
 from omg_graph.data.reader import read_data_file
+from omg_graph.data.splits import conform
 from omg_graph.evaluation.outcomes import Pairs
 from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.runner import ModelRunner

@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from PIL import Image
 
+from omg_graph.data.media import wav_bytes
 from omg_graph.data.recordings import Recording
-from omg_graph.data.wav import wav_bytes
 from omg_graph.errors import DataError
 from omg_graph.planner import calling
 from omg_graph.planner.chat import ChatPlanner

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omg_graph.data.pickles import read_pickle
 from omg_graph.data.reader import read_data_file
-from omg_graph.data.unpickling import read_pickle
 from omg_graph.errors import ConfigError, DataError, PlanError, SchemaError
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest
 from omg_graph.model.model import Model

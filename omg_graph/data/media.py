@@ -1,11 +1,15 @@
-"""Sound in WAV files, and at another rate."""
+"""Sound and images in files: WAV by the standard library, PNG and JPEG by Pillow."""
 
 from __future__ import annotations
 
 import io
+import struct
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import gcd
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +17,81 @@ import numpy.typing as npt
 from omg_graph.errors import ConfigError, DataError
 
 FloatArray = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+"""(height, width, 3), red, green and blue."""
+
+ImageFormat = Literal["PNG", "JPEG"]
+
+MOST_PIXELS = 50_000_000
+"""Of one image: a small file can declare many more, and they are allocated before any is read."""
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 384_000
-"""Hz: beyond them a rate is a slip of the pen."""
-
-SHORTEST_HEADER = 44
-"""Bytes before the sound, at least."""
+"""Hz: a rate beyond them is a mistake."""
 
 MOST_SAMPLES = 2 * 60 * 60 * 48_000
 """Of one sound, its channels counted together: an hour of stereo at 48 kHz."""
 
-_DAMAGES = (EOFError, OSError, RuntimeError)
-"""What the standard library raises over damaged files; RuntimeError where a chunk leads out of one."""
+
+def read_image(path: Path) -> Pixels:
+    """An image as it is meant to be seen, transparency dropped.
+
+    Raises:
+        DataError: if it isn't a PNG or JPEG file, is damaged, or has too many pixels.
+    """
+    from PIL import Image, ImageOps
+
+    image_size(path)
+    with _image_errors(path), Image.open(path, formats=("PNG", "JPEG")) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height that a file declares; no pixel is read.
+
+    Raises:
+        DataError: as ``read_image``.
+    """
+    from PIL import Image
+
+    with _image_errors(path), Image.open(path, formats=("PNG", "JPEG")) as image:
+        width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise DataError(
+            f"{path}: at most {MOST_PIXELS} pixels were expected, {width} x {height} came: scale it down"
+        )
+    return width, height
+
+
+def image_bytes(pixels: Pixels, kind: ImageFormat = "PNG", *, longest_side: int | None = None) -> bytes:
+    """A file of an image.
+
+    Args:
+        pixels: the image.
+        kind: PNG keeps every pixel; JPEG is smaller.
+        longest_side: an image that is longer is scaled down to it.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if longest_side is not None:
+        image.thumbnail((longest_side, longest_side))
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+@contextmanager
+def _image_errors(path: Path) -> Iterator[None]:
+    """What Pillow raises over files that aren't whole, or whose metadata isn't, as a DataError."""
+    from PIL import Image
+
+    damages = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+    try:
+        yield
+    except damages as error:
+        raise DataError(
+            f"{path}: a PNG or JPEG file was expected, this one can't be read: {type(error).__name__}"
+        ) from None
 
 
 def read_wav(path: Path) -> tuple[FloatArray, int]:
@@ -42,10 +109,10 @@ def read_wav(path: Path) -> tuple[FloatArray, int]:
             content = file.readframes(frames)
     except wave.Error as error:
         return _read_otherwise(path, str(error))
-    except _DAMAGES as error:
-        raise _damaged(path, str(error) or type(error).__name__) from None
+    except (EOFError, OSError, RuntimeError) as error:
+        raise _unusable(path, str(error) or type(error).__name__) from None
     if len(content) != frames * width * channels:
-        raise _damaged(path, "it ends before the sound that it declares")
+        raise _unusable(path, "it ends before the sound that it declares")
     return _numbers(content, width).reshape(frames, channels).mean(axis=1, dtype=np.float32), rate
 
 
@@ -61,10 +128,10 @@ def wav_seconds(path: Path) -> float:
     except wave.Error as error:
         sound, rate = _read_otherwise(path, str(error))
         return len(sound) / rate
-    except _DAMAGES as error:
-        raise _damaged(path, str(error) or type(error).__name__) from None
-    if frames * width * channels > path.stat().st_size - SHORTEST_HEADER:
-        raise _damaged(path, "it ends before the sound that it declares")
+    except (EOFError, OSError, RuntimeError) as error:
+        raise _unusable(path, str(error) or type(error).__name__) from None
+    if frames * width * channels > path.stat().st_size - 44:
+        raise _unusable(path, "it ends before the sound that it declares")
     return frames / rate
 
 
@@ -113,11 +180,11 @@ def _declared(file: wave.Wave_read, path: Path) -> tuple[int, int, int, int]:
     rate, width = file.getframerate(), file.getsampwidth()
     channels, frames = file.getnchannels(), file.getnframes()
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise _damaged(path, f"{LOWEST_RATE} to {HIGHEST_RATE} Hz were expected, {rate} came")
+        raise _unusable(path, f"{LOWEST_RATE} to {HIGHEST_RATE} Hz were expected, {rate} came")
     if width not in (1, 2, 3, 4):
-        raise _damaged(path, f"8, 16, 24 or 32 bits a sample were expected, {8 * width} came")
+        raise _unusable(path, f"8, 16, 24 or 32 bits a sample were expected, {8 * width} came")
     if not frames:
-        raise _damaged(path, "it holds no sound")
+        raise _unusable(path, "it holds no sound")
     _check_length(path, frames * channels)
     return rate, width, channels, frames
 
@@ -146,21 +213,21 @@ def _read_otherwise(path: Path, why: str) -> tuple[FloatArray, int]:
     try:
         import soundfile
     except ImportError:
-        raise _damaged(
+        raise _unusable(
             path, f"{why}; a WAV file of PCM was expected: save it so, or pip install soundfile"
         ) from None
     try:
         about = soundfile.info(str(path))
         if about.format not in ("WAV", "WAVEX", "RF64"):
-            raise _damaged(path, f"a WAV file was expected, {about.format} came")
+            raise _unusable(path, f"a WAV file was expected, {about.format} came")
         _check_length(path, about.frames * about.channels)
         sound, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise _damaged(path, str(error)) from None
+        raise _unusable(path, str(error)) from None
     if not len(sound) or not LOWEST_RATE <= rate <= HIGHEST_RATE or not np.isfinite(sound).all():
-        raise _damaged(path, "finite numbers at a rate in reach were expected")
+        raise _unusable(path, "finite numbers at a rate in reach were expected")
     return np.asarray(sound.mean(axis=1), np.float32), int(rate)
 
 
-def _damaged(path: Path, why: str) -> DataError:
+def _unusable(path: Path, why: str) -> DataError:
     return DataError(f"{path}: a WAV file was expected, this one can't be used: {why[:200]}")

@@ -1,4 +1,4 @@
-"""One split as the file gives it: its fields read one by one, and what is wrong with each."""
+"""What a file holds: its splits, and the fields of each, read one by one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,141 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from omg_graph.data.arrays import whole_text
 from omg_graph.data.columns import Column, axes_of, is_reserved, read_column, with_lengths
-from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, group_of
-from omg_graph.data.layout import Fields, is_scalar
-from omg_graph.data.recording_fields import read_recordings
-from omg_graph.data.recordings import Recording
+from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, ModalitySpec, group_of
+from omg_graph.data.recordings import Recording, read_recordings
 from omg_graph.errors import DataError
+
+DEFAULT_SPLIT = "data"
+"""The name of the only split of a file that names none."""
+
+Fields = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The fields of each split."""
+
+    splits: dict[str, Fields]
+    single: bool
+    """Whether the file holds one sample, whose fields have no axis of samples."""
+    flat: bool
+    """Whether the file names no splits."""
+
+
+def find_layout(content: object, specs: Sequence[ModalitySpec] = ()) -> Layout:
+    """Tell splits, rows and a single sample apart.
+
+    A mapping of mappings has splits. An id or a transcript that is one value, not a list, makes a single
+    sample; without either, the model's shapes decide where they are given, else a modality with one axis.
+
+    Args:
+        content: of a file: a mapping, or a list of samples that are mappings.
+        specs: modalities of the model that will read it.
+
+    Raises:
+        DataError: if the content is neither.
+    """
+    if isinstance(content, (list, tuple)) and content and all(isinstance(item, dict) for item in content):
+        return Layout({DEFAULT_SPLIT: _columns([_named(item) for item in content])}, single=False, flat=True)
+    if not isinstance(content, Mapping) or not content:
+        raise DataError(
+            "a mapping of splits, or of the fields of samples (id, raw_text, modalities), was expected, "
+            f"{'an empty one' if isinstance(content, Mapping) else type(content).__name__} came"
+        )
+    fields = _named(content)
+    inner = {
+        name: value for name, value in fields.items() if isinstance(value, Mapping) and name != "observed"
+    }
+    beside = [name for name, value in fields.items() if name not in inner and value is not None]
+    if inner and not any(name in ("id", "raw_text", "observed") or axes_of(fields[name]) for name in beside):
+        return Layout({name: _named(value) for name, value in inner.items()}, single=False, flat=False)
+    return Layout({DEFAULT_SPLIT: fields}, single=_is_single(fields, specs), flat=True)
+
+
+def nested(arrays: Mapping[str, object]) -> Fields:
+    """The fields of an ``.npz`` file, whose names are paths like ``text`` or ``train/observed/text``."""
+    result: Fields = {}
+    for path, value in arrays.items():
+        *folders, name = path.split("/")
+        place = result
+        for folder in folders:
+            inner = place.setdefault(folder, {})
+            if not isinstance(inner, dict):
+                raise DataError(f"{folder!r} is both a field and a split of the file")
+            place = cast("Fields", inner)
+        if name in place:
+            raise DataError(f"{name!r} is both a field and a split of the file")
+        place[name] = value
+    return result
+
+
+def _named(mapping: Mapping[object, object]) -> Fields:
+    fields: Fields = {}
+    for key, value in mapping.items():
+        if not isinstance(key, (str, bytes)):
+            raise DataError(f"names of splits or fields were expected, the key {key!r:.40} came")
+        fields[whole_text(key)] = value
+    return fields
+
+
+def _columns(samples: list[Fields]) -> Fields:
+    """Samples that came one by one, as the columns of a split."""
+    names = dict.fromkeys(name for sample in samples for name in sample)
+    columns: Fields = {name: [sample.get(name) for sample in samples] for name in names if name != "observed"}
+    if "observed" in names:
+        flags = [{} if sample.get("observed") is None else sample["observed"] for sample in samples]
+        if not all(isinstance(item, Mapping) for item in flags):
+            raise DataError("observed: a mapping from modality to true or false was expected")
+        said = cast("list[Mapping[str, object]]", flags)
+        known = dict.fromkeys(name for item in said for name in item)
+        columns["observed"] = {name: [item.get(name, True) for item in said] for name in known}
+    return columns
+
+
+def is_scalar(value: object) -> bool:
+    """Whether a value is one text or number, and not a list of them."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0
+    return isinstance(value, (str, bytes, int, float, np.generic))
+
+
+def _is_single(fields: Fields, specs: Sequence[ModalitySpec]) -> bool:
+    for name in ("id", "raw_text"):
+        if fields.get(name) is not None:
+            return is_scalar(fields[name])
+    for spec in specs:
+        shape = _shape(fields.get(spec.name))
+        if shape is None:
+            continue
+        if _squeezed(shape) == _squeezed(spec.shape):
+            return True
+        if _squeezed(shape[1:]) == _squeezed(spec.shape):
+            return False
+    labels = [value for name, value in fields.items() if "label" in name.lower() and value is not None]
+    if labels:
+        return is_scalar(labels[0])
+    return any(axes_of(value) == 1 for name, value in fields.items() if not is_reserved(name, fields))
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    axes = axes_of(value)
+    if axes is None or axes == 0:
+        return None
+    if isinstance(value, np.ndarray):
+        return tuple(value.shape)
+    items = cast("Sequence[object]", value)
+    inner = next((item for item in items if item is not None), None)
+    return (len(items), *(_shape(inner) or ()))
+
+
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 @dataclass
@@ -47,6 +172,23 @@ class RawSplit:
         there: BoolArray = ~self.columns[name].absent()
         flags = self.flags.get(name)
         return there if flags is None else there & flags
+
+    def recording_notes(self) -> list[str]:
+        """What a user may not expect of recordings, or of fields that are named like some."""
+        notes = []
+        for name in (*self.columns, *self.ignored):
+            modality = name.removeprefix("raw_")
+            if modality != name:
+                use = "taken for a modality of its own" if name in self.columns else "left out"
+                notes.append(
+                    f"{name} is {use}: no modality {modality!r} is beside it whose recordings it held"
+                )
+        for name, recordings in self.recordings.items():
+            missing = ~self.observed(name)
+            hidden = sum(one is not None and gone for one, gone in zip(recordings, missing, strict=True))
+            if hidden:
+                notes.append(f"{hidden} recordings in raw_{name} are left out: {name} is missing there")
+        return notes
 
 
 def read_raw_split(
