@@ -104,7 +104,7 @@ class Nodes:
         rows = [row for row, trajectory in enumerate(state.trajectories) if trajectory.plan is None]
         waiting = [state.trajectories[row] for row in rows]
         embedding = self.store.get(state.embeddings["observation"])[rows]
-        ranked = pipeline.rerank(self.model, [records.drawn_plans(one) for one in waiting], embedding)
+        ranked = pipeline.rerank(self.model, [one.candidates for one in waiting], embedding)
         trajectories = list(state.trajectories)
         for row, trajectory in zip(rows, records.planned(model, waiting, ranked), strict=True):
             trajectories[row] = trajectory

@@ -18,16 +18,12 @@ from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
-from omg_graph.planner.interface import (
-    CandidatePlan,
-    HotterPlanner,
-    PlannerInput,
-    RescoringPlanner,
-    drawing_without_effect,
-)
-from omg_graph.planner.rerank import Reranking, score_candidates, semantic_cost
+from omg_graph.planner.interface import HotterPlanner, PlannerInput, RescoringPlanner, drawing_without_effect
+from omg_graph.planner.rerank import Reranking, semantic_cost
+from omg_graph.planner.rerank import rerank as rerank_all
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
+from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.retriever.keys import build_keys
 from omg_graph.telemetry import step
@@ -136,26 +132,14 @@ def rerank(
 ) -> list[Reranking]:
     """S* for every sample (Eqs. 5 and 6)."""
     settings = model.config.planning
-    flat = [plan for plans in candidates for plan in plans]
-    valid = [not model.schema.violations(plan.constraints) for plan in flat]
-    texts = [model.schema.text(plan.constraints) if ok else "" for plan, ok in zip(flat, valid, strict=True)]
-    embedded = model.text_encoder.embed([text for text in texts if text])
-    rows = np.zeros((len(flat), model.config.shared_width), dtype=np.float32)
-    rows[np.array(valid, dtype=np.bool_)] = embedded
-    chosen, start = [], 0
-    for plans, observation in zip(candidates, embedding, strict=True):
-        chosen.append(
-            score_candidates(
-                model.schema,
-                plans,
-                rows[start : start + len(plans)],
-                observation,
-                semantic_weight=settings.semantic_weight,
-                schema_weight=settings.schema_penalty,
-            )
-        )
-        start += len(plans)
-    return chosen
+    return rerank_all(
+        model.schema,
+        model.text_encoder,
+        candidates,
+        embedding,
+        semantic_weight=settings.semantic_weight,
+        schema_weight=settings.schema_penalty,
+    )
 
 
 def embed_plans(model: Model, plans: Sequence[Plan], ids: Sequence[str]) -> FloatArray:
@@ -428,35 +412,36 @@ def _outputs(model: Model, batch: ExecutorInput, estimates: Mapping[str, Tensor]
     return outputs
 
 
-@dataclass(frozen=True)
-class WrittenPlan:
-    """A plan with what can be said of it."""
-
-    plan: Plan
-    semantic_cost: float
-    """C_sem (Eq. 6)."""
-    candidate: CandidatePlan | None
-    """With the planner's log-probabilities; None where it can't tell those of a plan that it didn't draw."""
-
-
 def score_written(
-    model: Model, split: Split, embedding: FloatArray, plan: Plan, *, rescore: bool = True
-) -> WrittenPlan:
-    """Eq. 5's terms for a plan of one sample that the planner didn't draw.
+    model: Model,
+    split: Split,
+    embedding: FloatArray,
+    plan: Plan,
+    *,
+    semantic_weight: float,
+    rescore: bool = True,
+) -> CandidatePlan:
+    """A plan of one sample that a person wrote, with Eq. 5's terms.
 
     Args:
         model: Whose planner and text encoder score it.
         split: The one sample.
         embedding: u_X, (1, shared).
         plan: Which obeys the model's schema.
-        rescore: Whether the planner is to be asked for log-probabilities.
+        semantic_weight: lambda_s.
+        rescore: Whether the planner is to be asked for log-probabilities; without them there is no score.
 
     Raises:
-        PlanError: if it doesn't.
+        PlanError: if the plan breaks the schema.
     """
     planner = model.planner
-    rescored: list[CandidatePlan | None] = [None]
+    rescored: CandidatePlan | None = None
     if rescore and isinstance(planner, RescoringPlanner):
-        rescored = planner.rescore(planner_input(model, split, embedding), [plan])
-    cost = semantic_cost(model.text_encoder.embed([model.schema.text(plan)]), embedding)
-    return WrittenPlan(plan, float(cost[0]), rescored[0])
+        (rescored,) = planner.rescore(planner_input(model, split, embedding), [plan])
+    candidate = rescored or model.schema.candidate(plan)
+    cost = float(semantic_cost(model.text_encoder.embed([model.schema.text(plan)]), embedding)[0])
+    total = candidate.log_probability
+    score = None if total is None else total - semantic_weight * cost
+    return candidate.model_copy(
+        update={"semantic_cost": cost, "score": score, "edited": True, "origin": None}
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +10,12 @@ import torch
 from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.errors import PlanError
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan as PlanValues
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import (
-    Constraint,
+    CandidatePlan,
     Plan,
-    PlanCandidate,
     PlanOrigin,
     Trajectory,
 )
@@ -50,7 +47,7 @@ def opened(
             missing=tuple(name for name, there in zip(names, mask[row], strict=True) if not there),
             hidden=tuple(name for name, rows in batch.hidden.items() if rows[row]),
             raw_text=None if split.raw_text is None else split.raw_text[row],
-            candidates=drawn_candidates(model, plans),
+            candidates=counted(plans),
             plan_origin=origins[row],
             seed=seed,
             model=model.manifest.fingerprint,
@@ -60,74 +57,25 @@ def opened(
     ]
 
 
-def drawn_candidates(model: Model, plans: Sequence[CandidatePlan]) -> tuple[PlanCandidate, ...]:
-    """The different plans that the planner drew, before re-ranking, with how often each came."""
-    alike: dict[tuple[str, ...], list[CandidatePlan]] = {}
+def counted(plans: Sequence[CandidatePlan]) -> tuple[CandidatePlan, ...]:
+    """The different plans among those that the planner drew, with how often each came."""
+    equal: dict[PlanValues, list[CandidatePlan]] = {}
     for plan in plans:
-        alike.setdefault(plan.constraints, []).append(plan)
+        equal.setdefault(plan.values, []).append(plan)
     # a service may give one plan several log-probabilities: the highest is what would have won
     return tuple(
-        _drawn_candidate(model, max(same, key=lambda plan: sum(plan.log_probabilities)), same)
-        for same in alike.values()
-    )
-
-
-def _drawn_candidate(model: Model, plan: CandidatePlan, same: Sequence[CandidatePlan]) -> PlanCandidate:
-    fields = model.schema.field_names
-    total = sum(plan.log_probabilities)
-    violations = model.schema.violations(plan.constraints)
-    return PlanCandidate(
-        text="; ".join(plan.constraints) if violations else model.schema.text(plan.constraints),
-        constraints=tuple(
-            Constraint(
-                field=fields[place] if place < len(fields) else f"field {place + 1}",
-                value=value,
-                log_probability=log_probability,
-                tokens=tokens,
-            )
-            for place, (value, log_probability, tokens) in enumerate(
-                zip(plan.constraints, plan.log_probabilities, plan.token_counts, strict=True)
-            )
-        ),
-        log_probability=total,
-        log_probability_per_token=total / max(1, sum(plan.token_counts)),
-        greedy=any(each.greedy for each in same),
-        violations=violations,
-        times=len(same),
-    )
-
-
-def drawn_plans(trajectory: Trajectory) -> list[CandidatePlan]:
-    """The candidates that wait for re-ranking, as the planner drew them."""
-    return [
-        CandidatePlan(
-            tuple(link.value for link in candidate.constraints),
-            tuple(
-                math.nan if link.log_probability is None else link.log_probability
-                for link in candidate.constraints
-            ),
-            tuple(link.tokens for link in candidate.constraints),
-            candidate.greedy,
+        max(same, key=lambda plan: sum(plan.log_probabilities)).model_copy(
+            update={"greedy": any(plan.greedy for plan in same), "times": len(same), "origin": None}
         )
-        for candidate in trajectory.candidates
-    ]
+        for same in equal.values()
+    )
 
 
 def planned(model: Model, trajectories: Trajectories, ranked: Sequence[Reranking]) -> Trajectories:
     """The chosen plan, and every term of every candidate's score."""
     out = []
     for trajectory, ranking in zip(trajectories, ranked, strict=True):
-        scored = tuple(
-            candidate.model_copy(
-                update={
-                    "semantic_cost": term.semantic_cost if term.valid else None,
-                    "violations": term.violations,
-                    "score": term.score if term.valid else None,
-                }
-            )
-            for candidate, term in zip(trajectory.candidates, ranking.candidates, strict=True)
-        )
-        winner = scored[ranking.chosen]
+        winner = ranking.best
         origin = trajectory.plan_origin or PlanOrigin(planner=model.planner.name)
         plan = Plan(
             schema_name=model.schema.name,
@@ -135,8 +83,8 @@ def planned(model: Model, trajectories: Trajectories, ranked: Sequence[Reranking
             text=winner.text,
             constraints=winner.constraints,
             chosen=ranking.chosen,
-            semantic_weight=ranking.semantic_weight,
-            candidates=scored,
+            semantic_weight=model.config.planning.semantic_weight,
+            candidates=ranking.candidates,
             prompt_version=origin.prompt_version,
             prompt_sha256=origin.prompt_sha256,
             confidence=origin.confidence,

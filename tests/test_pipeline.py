@@ -17,7 +17,7 @@ def test_without_trust_the_label_is_the_anchor_s(tiny_model_folder: Path, tiny_d
     clips = split.hide(np.tile([False, True, True], (len(split), 1)) & split.mask())
     seen = pipeline.observe(model, clips)
     plans = [pipeline.rerank(model, pipeline.propose(model, clips, seen.embedding, 2, 0), seen.embedding)]
-    chosen = [ranking.best.candidate.constraints for ranking in plans[0]]
+    chosen = [ranking.best.values for ranking in plans[0]]
     embedded = pipeline.embed_plans(model, chosen, clips.ids)
     found = pipeline.retrieve(model, clips, seen, chosen, embedded, top_k=3)
     vectors = {name: rows.aggregated for name, rows in found.items()}

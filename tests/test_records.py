@@ -8,9 +8,8 @@ import pytest
 
 from omg_graph.errors import PlanError
 from omg_graph.model.folder import load_model
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.record.trajectory import Plan
-from omg_graph.records import drawn_candidates
+from omg_graph.records import counted
 
 GOOD, BAD = ("story", "praises", "positive"), ("story", "lets down", "negative")
 
@@ -18,11 +17,11 @@ GOOD, BAD = ("story", "praises", "positive"), ("story", "lets down", "negative")
 def test_a_plan_that_came_twice_is_listed_once(tiny_model_folder: Path) -> None:
     model = load_model(tiny_model_folder)
     drawn = [
-        CandidatePlan(GOOD, (-1.0, -1.0, -1.0), (2, 2, 2), greedy=True),
-        CandidatePlan(BAD, (-0.5, -0.5, -0.5), (2, 2, 2)),
-        CandidatePlan(GOOD, (-1.0, -1.0, -0.5), (2, 2, 2)),
+        model.schema.candidate(GOOD, (-1.0, -1.0, -1.0), (2, 2, 2), greedy=True),
+        model.schema.candidate(BAD, (-0.5, -0.5, -0.5), (2, 2, 2)),
+        model.schema.candidate(GOOD, (-1.0, -1.0, -0.5), (2, 2, 2)),
     ]
-    good, bad = drawn_candidates(model, drawn)
+    good, bad = counted(drawn)
     assert (good.times, good.greedy, good.log_probability) == (2, True, -2.5)
     assert (bad.times, bad.greedy, bad.log_probability) == (1, False, -1.5)
     assert "times" not in bad.model_dump()

@@ -19,9 +19,9 @@ from omg_graph.data.reader import read_data_file
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import CandidatePlan, PlannerInput
+from omg_graph.planner.interface import PlannerInput
 from omg_graph.record.artifacts import MemoryArtifactStore
-from omg_graph.record.trajectory import Trajectory
+from omg_graph.record.trajectory import CandidatePlan, Trajectory
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.retriever import ChromaRetriever
 from omg_graph.state import Settings
@@ -104,7 +104,7 @@ def cold(folder: Path | None) -> Model:
 @pytest.mark.parametrize("embedded", [False, True], ids=["scored one by one", "through Chroma"])
 def test_as_one_after_another(embedded: bool, tiny_model_folder: Path, samples: list[dict[str, Any]]) -> None:
     if embedded:
-        (clip,) = read_data_file(Path(__file__).parents[2] / "examples" / "sample.pkl").splits.values()
+        (clip,) = read_data_file(Path(__file__).parents[1] / "examples" / "sample.pkl").splits.values()
         views = {name: array[0].tolist() for name, array in clip.arrays.items()}
         given = [{"id": f"new-{row}", **views, ("vision", "text")[row % 2]: None} for row in range(THREADS)]
     else:

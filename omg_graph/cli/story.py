@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from omg_graph.record.artifacts import Array
     from omg_graph.record.results import ResultWriter, RunFacts, SavedRun
-    from omg_graph.record.trajectory import EvidenceEntry, Plan, PlanCandidate, Prediction, Trajectory
+    from omg_graph.record.trajectory import CandidatePlan, EvidenceEntry, Plan, Prediction, Trajectory
 
 EVIDENCE_SHOWN = 5
 SAMPLES_LISTED = 10
@@ -254,7 +254,7 @@ def _plans(plan: Plan) -> Table:
     return table
 
 
-def candidate_text(candidate: PlanCandidate) -> str:
+def candidate_text(candidate: CandidatePlan) -> str:
     """A plan, how it came about, and what of the schema it breaks."""
     told = ["greedy"] if candidate.greedy else []
     told += [f"×{candidate.times}"] if candidate.times > 1 else []

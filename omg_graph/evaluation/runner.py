@@ -69,7 +69,7 @@ class ModelRunner:
             model, shown, seen.embedding, model.config.planning.candidates, self.seed
         )
         ranked = pipeline.rerank(model, candidates, seen.embedding)
-        plans = [ranking.best.candidate.constraints for ranking in ranked]
+        plans = [ranking.best.values for ranking in ranked]
         embedded = pipeline.embed_plans(model, plans, shown.ids)
         evidence = pipeline.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
         vectors = {name: rows.aggregated for name, rows in evidence.items()}
@@ -80,7 +80,9 @@ class ModelRunner:
             )
         else:
             execution = pipeline.point_estimates(model, shown, seen, embedded, vectors)
-        collected.semantic.append(np.array([ranking.best.semantic_cost for ranking in ranked]))
+        collected.semantic.append(
+            np.array([ranking.best.semantic_cost for ranking in ranked], dtype=np.float64)
+        )
         collected.changed.append(np.array([float(_changed(ranking)) for ranking in ranked]))
         collected.add_evidence(evidence, len(shown))
         collected.polarity.append(self._polarity(evidence, pairs, part))
@@ -133,8 +135,7 @@ class ModelRunner:
 
 def _changed(ranking: Reranking) -> bool:
     """Whether the semantic cost made another plan win than the most probable valid one."""
-    valid = [candidate for candidate in ranking.candidates if candidate.valid]
-    return ranking.best.log_probability < max(candidate.log_probability for candidate in valid)
+    return sum(ranking.best.log_probabilities) < sum(ranking.likeliest.log_probabilities)
 
 
 class _Collected:

@@ -96,7 +96,7 @@ def choose_plans(model: Model, split: Split, seed: int) -> list[Plan]:
     """S* of each sample of a micro-batch, by the model's planner and re-ranking."""
     observation = observe(model, split)
     candidates = propose(model, split, observation.embedding, model.config.planning.candidates, seed)
-    return [chosen.best.candidate.constraints for chosen in rerank(model, candidates, observation.embedding)]
+    return [chosen.best.values for chosen in rerank(model, candidates, observation.embedding)]
 
 
 def read_sources(

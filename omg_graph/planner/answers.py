@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.record.trajectory import PlanOrigin
+from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
 
 FROM_MODEL = "model log-probabilities"
 FROM_AGREEMENT = "agreement among candidates"
@@ -160,7 +159,7 @@ def _spelling(token: Mapping[str, Any]) -> bytes | None:
     return text.encode() if isinstance(text, str) else None
 
 
-def candidates_of(answers: Sequence[Answer], origin: PlanOrigin) -> list[CandidatePlan]:
+def candidates_of(schema: Schema, answers: Sequence[Answer], origin: PlanOrigin) -> list[CandidatePlan]:
     """The answers of one sample as candidates: by the model's log-probabilities if all have them.
 
     Else the confidence in c_l is how many of the candidates with the same values before it agree on it:
@@ -170,7 +169,7 @@ def candidates_of(answers: Sequence[Answer], origin: PlanOrigin) -> list[Candida
     origin = origin.model_copy(update={"confidence": FROM_MODEL if told else FROM_AGREEMENT})
     plans = [answer.plan for answer in answers]
     return [
-        CandidatePlan(
+        schema.candidate(
             answer.plan,
             (answer.log_probabilities or ()) if told else agreement(answer.plan, plans),
             (answer.token_counts or ()) if told else (0,) * len(answer.plan),

@@ -21,7 +21,7 @@ from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner.answer_cache import AnswerCache
 from omg_graph.planner.answers import Answer, MalformedAnswerError, candidates_of, read_arguments, read_text
 from omg_graph.planner.calling import Caller, Failure, NotTakenError
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput, required
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, required
 from omg_graph.planner.media import (
     BOUNDS,
     Attachment,
@@ -33,7 +33,7 @@ from omg_graph.planner.media import (
 )
 from omg_graph.planner.prompting import Language, MediaSetting, json_schema, load_prompt, sample_message
 from omg_graph.planner.schema import Schema
-from omg_graph.record.trajectory import PlanOrigin
+from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
 from omg_graph.seeding import derived_seed
 
 MALFORMED_ANSWERS = 5
@@ -220,7 +220,7 @@ class ChatPlanner:
             wrong = [self.schema.violations(answer.plan) for answer in whole]
             if not all(wrong):
                 sent = [one for one in shown.attached if all(told and one in told.sent for told in answers)]
-                return candidates_of(whole, self._origin(shown, sent))
+                return candidates_of(self.schema, whole, self._origin(shown, sent))
             why = f"none of its {len(whole)} plans obeys schema {self.schema.name!r}"
         elif tally.declined:
             why = "it declined to answer"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from omg_graph.planner.interface import (
-    CandidatePlan,
     DrawingPlanner,
     HotterPlanner,
     NoValidPlanError,
@@ -15,7 +13,7 @@ from omg_graph.planner.interface import (
     RescoringPlanner,
 )
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.record.trajectory import PlanOrigin
+from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
 
 Propose = Callable[[PlannerInput, int, int], list[list[CandidatePlan]]]
 
@@ -111,4 +109,4 @@ class FallbackPlanner:
                 "planned instead"
             ),
         )
-        return [replace(plan, origin=origin) for plan in plans]
+        return [plan.model_copy(update={"origin": origin}) for plan in plans]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from omg_graph.data.recordings import Recording
 from omg_graph.errors import PlanError
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.record.trajectory import PlanOrigin
+from omg_graph.record.trajectory import CandidatePlan
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,6 @@ class PlannerInput:
             {name: tuple(found[row] for row in rows) for name, found in self.recordings.items()},
             None if self.label_estimates is None else self.label_estimates[list(rows)],
         )
-
-
-@dataclass(frozen=True)
-class CandidatePlan:
-    """One plan: a value for each field of the schema, with the policy's log-probabilities."""
-
-    constraints: tuple[str, ...]
-    log_probabilities: tuple[float, ...]
-    """log pi(c_l | X, c_<l) of each value's tokens and its terminator, in nats (Eq. 5's first term)."""
-    token_counts: tuple[int, ...]
-    """How many tokens each of them sums over."""
-    greedy: bool = False
-    origin: PlanOrigin | None = None
-    """Where it comes from, if there is more to say than the planner's name; the same for a sample's plans."""
 
 
 class NoValidPlanError(PlanError):

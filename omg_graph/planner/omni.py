@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from omg_graph.omni.messages import Message, Part
 from omg_graph.omni.running import Continuation, Prefix, followed, read
 from omg_graph.omni.thinker import Thinker
 from omg_graph.planner.answers import FROM_MODEL
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput, required
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, required
 from omg_graph.planner.media import recordings_of, seen
 from omg_graph.planner.prompting import Language, MediaSetting, load_prompt, sample_message
 from omg_graph.planner.schema import Plan, Schema
@@ -31,7 +31,7 @@ from omg_graph.planner.writing import (
     WriterSource,
     writable_tokens,
 )
-from omg_graph.record.trajectory import PlanOrigin
+from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
 from omg_graph.seeding import generator
 
 UNCONSTRAINED_NOTE = (
@@ -210,7 +210,7 @@ class OmniPlanner:
         scored = self._scored(prefix, plans)
         origin = self._origin_of(observations, row)
         return [
-            replace(scored[plan], greedy=greedy and number == 0, origin=origin)
+            scored[plan].model_copy(update={"greedy": greedy and number == 0, "origin": origin})
             for number, plan in enumerate(plans)
         ]
 
@@ -303,7 +303,7 @@ class OmniPlanner:
             levels = torch.tensor(one.levels, device=values.device)
             sums = [float(values[levels == level].sum()) for level in range(len(plan))]
             counts = [one.levels.count(level) for level in range(len(plan))]
-            scored[plan] = CandidatePlan(plan, tuple(sums), tuple(counts), origin=self._origin)
+            scored[plan] = self.schema.candidate(plan, sums, counts, origin=self._origin)
         return scored
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.encoders.text import TextEncoder
 from omg_graph.errors import ConfigError, EncoderError, PlanError
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.schema import Schema
+from omg_graph.record.trajectory import CandidatePlan
 
 SEMANTIC_WEIGHT = 0.3
 """lambda_s of Eq. 5 (section 4.1 of the paper)."""
@@ -21,40 +22,22 @@ SCHEMA_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
-class ScoredCandidate:
-    """One candidate with every term of its score."""
-
-    candidate: CandidatePlan
-    log_probability: float
-    """Sum over the constraints of log pi(c_l | X, c_<l), in nats: Eq. 5's first term."""
-    mean_log_probability: float
-    """The same per token, for comparing plans of different lengths; it takes no part in the choice."""
-    semantic_cost: float
-    """C_sem, 0 to 2 (Eq. 6)."""
-    violations: tuple[str, ...]
-    """What breaks the schema; empty for a valid plan."""
-    score: float
-    """Eq. 5; minus infinity for a plan that breaks the schema."""
-
-    @property
-    def valid(self) -> bool:
-        """Whether it obeys the schema, and so may win."""
-        return not self.violations
-
-
-@dataclass(frozen=True)
 class Reranking:
-    """All candidates of one sample, scored, and which of them is S*."""
+    """All candidates of one sample with their costs and scores, and which of them is S*."""
 
-    candidates: tuple[ScoredCandidate, ...]
+    candidates: tuple[CandidatePlan, ...]
     chosen: int
-    semantic_weight: float
-    schema_weight: float
 
     @property
-    def best(self) -> ScoredCandidate:
+    def best(self) -> CandidatePlan:
         """S*, with the terms of its score."""
         return self.candidates[self.chosen]
+
+    @property
+    def likeliest(self) -> CandidatePlan:
+        """The valid candidate with the highest log-probability, the first of equals."""
+        valid = [candidate for candidate in self.candidates if candidate.valid]
+        return max(valid, key=lambda candidate: sum(candidate.log_probabilities))
 
 
 def semantic_cost(
@@ -115,46 +98,78 @@ def score_candidates(
             raise ConfigError(f"{name} is a number of 0 or more, {weight} came")
     if not candidates:
         raise PlanError("no candidate plan came from the planner: ask for at least one (--candidates)")
-    embeddings = np.asarray(plan_embeddings, dtype=np.float64)
-    found = [_violations(schema, candidate) for candidate in candidates]
-    costs = semantic_cost(embeddings, observation_embedding)
+    costs = semantic_cost(np.asarray(plan_embeddings, dtype=np.float64), observation_embedding)
     scored = tuple(
-        _scored(candidate, wrong, float(cost), semantic_weight)
-        for candidate, wrong, cost in zip(candidates, found, costs, strict=True)
+        _scored(schema, candidate, float(cost), semantic_weight)
+        for candidate, cost in zip(candidates, costs, strict=True)
     )
-    valid = [index for index, entry in enumerate(scored) if entry.valid]
-    if not valid:
+    scores = {index: one.score for index, one in enumerate(scored) if one.score is not None}
+    if not scores:
         first = "; ".join(scored[0].violations)
         raise PlanError(
             f"none of {len(scored)} candidate plans obeys schema {schema.name!r} (the first: {first}): "
             "ask for more candidates (--candidates) or use another planner"
         )
-    broken = [index for index in valid if not math.isfinite(scored[index].score)]
+    broken = [index for index, score in scores.items() if not math.isfinite(score)]
     if broken:
         raise EncoderError(
-            f"the embeddings of plan {scored[broken[0]].candidate.constraints!r} and of the observation are "
+            f"the embeddings of plan {scored[broken[0]].values!r} and of the observation are "
             "expected to be finite numbers, and are not: check the input and the encoder"
         )
-    chosen = max(valid, key=lambda index: (scored[index].score, -index))
-    return Reranking(scored, chosen, semantic_weight, schema_weight)
+    return Reranking(scored, max(scores, key=lambda index: (scores[index], -index)))
 
 
-def _violations(schema: Schema, candidate: CandidatePlan) -> tuple[str, ...]:
-    wrong = schema.violations(candidate.constraints)
+def rerank(
+    schema: Schema,
+    text_encoder: TextEncoder,
+    candidates: Sequence[Sequence[CandidatePlan]],
+    observations: npt.NDArray[np.float32],
+    *,
+    semantic_weight: float = SEMANTIC_WEIGHT,
+    schema_weight: float = SCHEMA_WEIGHT,
+) -> list[Reranking]:
+    """S* for every sample (Eqs. 5 and 6); the texts of all valid candidates are embedded together.
+
+    Args:
+        schema: What the plans must obey.
+        text_encoder: g.
+        candidates: Omega(X) of each sample.
+        observations: u_X, (samples, shared).
+        semantic_weight: lambda_s.
+        schema_weight: gamma.
+
+    Raises:
+        PlanError: if a sample has no valid candidate.
+        EncoderError: as ``score_candidates`` does.
+    """
+    flat = [candidate for plans in candidates for candidate in plans]
+    valid = np.array([candidate.valid for candidate in flat], dtype=np.bool_)
+    embeddings = np.zeros((len(flat), observations.shape[1]), dtype=np.float32)
+    embeddings[valid] = text_encoder.embed([candidate.text for candidate in flat if candidate.valid])
+    ends = np.cumsum([len(plans) for plans in candidates])
+    return [
+        score_candidates(
+            schema,
+            plans,
+            embeddings[end - len(plans) : end],
+            observation,
+            semantic_weight=semantic_weight,
+            schema_weight=schema_weight,
+        )
+        for plans, observation, end in zip(candidates, observations, ends, strict=True)
+    ]
+
+
+def _scored(schema: Schema, candidate: CandidatePlan, cost: float, semantic_weight: float) -> CandidatePlan:
+    # asked again, since a planner of one's own may put a candidate together by hand
+    violations = schema.violations(candidate.values)
+    log_probability = sum(candidate.log_probabilities)
     if not all(math.isfinite(value) for value in candidate.log_probabilities):
-        wrong = (*wrong, "its log-probability is not a finite number")
-    return wrong
-
-
-def _scored(
-    candidate: CandidatePlan, wrong: tuple[str, ...], cost: float, semantic_weight: float
-) -> ScoredCandidate:
-    log_probability = float(sum(candidate.log_probabilities))
-    return ScoredCandidate(
-        candidate=candidate,
-        log_probability=log_probability,
-        mean_log_probability=log_probability / max(1, sum(candidate.token_counts)),
-        semantic_cost=cost,
-        violations=wrong,
-        score=-math.inf if wrong else log_probability - semantic_weight * cost,
+        violations = (*violations, "its log-probability is not a finite number")
+    return candidate.model_copy(
+        update={
+            "semantic_cost": None if violations else cost,
+            "violations": violations,
+            "score": None if violations else log_probability - semantic_weight * cost,
+        }
     )

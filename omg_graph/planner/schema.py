@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from omg_graph.errors import PlanError, SchemaError
+from omg_graph.record.trajectory import CandidatePlan, Constraint, PlanOrigin
 
 Plan = tuple[str, ...]
 """One value for each field of a schema, in its order."""
@@ -129,6 +130,58 @@ class Schema(BaseModel):
         """
         self._check_count(constraints)
         return tuple(f"{name}: {value}" for name, value in zip(self.field_names, constraints, strict=True))
+
+    def candidate(
+        self,
+        values: Sequence[str],
+        log_probabilities: Sequence[float] | None = None,
+        token_counts: Sequence[int] | None = None,
+        *,
+        greedy: bool = False,
+        origin: PlanOrigin | None = None,
+    ) -> CandidatePlan:
+        """A plan as planners propose it; it may break the schema, and then says how.
+
+        Args:
+            values: One for each field, in order.
+            log_probabilities: log pi(c_l | X, c_<l) of each value's tokens and its terminator, in nats (the
+                first term of Eq. 5); None where nobody can tell.
+            token_counts: How many tokens each of them sums over.
+            greedy: Whether it is the likeliest plan, token by token.
+            origin: Where it comes from, if there is more to say than the planner's name.
+
+        Raises:
+            PlanError: if there isn't one log-probability and one count for each value.
+        """
+        logs = (None,) * len(values) if log_probabilities is None else log_probabilities
+        counts = (0,) * len(values) if token_counts is None else token_counts
+        if not len(values) == len(logs) == len(counts):
+            raise PlanError(
+                f"expected a log-probability and a token count for each of {len(values)} values, got "
+                f"{len(logs)} and {len(counts)}: give one of each"
+            )
+        names = self.field_names
+        violations = self.violations(values)
+        total = None if log_probabilities is None else float(sum(log_probabilities))
+        return CandidatePlan(
+            text="; ".join(values) if violations else self.text(values),
+            constraints=tuple(
+                Constraint(
+                    field=names[place] if place < len(names) else f"field {place + 1}",
+                    value=value,
+                    log_probability=log_probability,
+                    tokens=tokens,
+                )
+                for place, (value, log_probability, tokens) in enumerate(
+                    zip(values, logs, counts, strict=True)
+                )
+            ),
+            log_probability=total,
+            log_probability_per_token=None if total is None else total / max(1, sum(counts)),
+            greedy=greedy,
+            violations=violations,
+            origin=origin,
+        )
 
     def nearest_value(self, number: float) -> str:
         """The target's value whose degree is nearest to ``number``.

@@ -19,9 +19,10 @@ from transformers.utils import logging as transformers_logging
 
 from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
 from omg_graph.planner.decoding import DecodedPlan, Decoder, Sampling, candidate_noise
-from omg_graph.planner.interface import CandidatePlan, PlannerInput
+from omg_graph.planner.interface import PlannerInput
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.vocabulary import EncodedPlan, Grammar, Vocabulary
+from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.seeding import derived_seed
 
 SCHEMA_FILE = "schema.json"
@@ -294,7 +295,7 @@ class StudentPlanner(nn.Module):
                 plans += self._decode(*self._read(observations, rows), shape, candidates)
         return [
             [
-                CandidatePlan(*plan, greedy=include_greedy and number == 0)
+                self.schema.candidate(*plan, greedy=include_greedy and number == 0)
                 for number, plan in enumerate(plans[row : row + candidates])
             ]
             for row in range(0, len(plans), candidates)
@@ -319,7 +320,7 @@ class StudentPlanner(nn.Module):
         for row, values in zip(known, log_probabilities, strict=True):
             levels = self.vocabulary.encode(plans[row]).levels
             tokens = tuple(levels.count(level) for level in range(len(self.schema.fields)))
-            scored[row] = CandidatePlan(plans[row], tuple(values), tokens)
+            scored[row] = self.schema.candidate(plans[row], values, tokens)
         return scored
 
     def _read(self, observations: PlannerInput, rows: slice | list[int]) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from omg_graph.data.arrays import printable
 from omg_graph.record.artifacts import ArrayRef
-from omg_graph.record.trajectory import PlanCandidate, Prediction, Trajectory
+from omg_graph.record.trajectory import CandidatePlan, Prediction, Trajectory
 
 SAMPLES_SHOWN = 3
 """Of a batch: a person looks at the first few, and a checkpoint is to stay small."""
@@ -127,7 +127,7 @@ def _predicted(prediction: Prediction) -> str:
     return " ".join([*words, *([] if share is None else [f"({share:.0%})"])])
 
 
-def _score(candidate: PlanCandidate) -> str:
+def _score(candidate: CandidatePlan) -> str:
     return candidate.violations[0] if candidate.violations else _number(candidate.score)
 
 

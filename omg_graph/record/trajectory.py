@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,28 +44,6 @@ class Constraint(Record):
     tokens: int = Field(description="How many tokens the sum runs over; 0 where nobody can tell.")
 
 
-class PlanCandidate(Record):
-    """A plan that was drawn, with every term of its score (Eq. 5)."""
-
-    text: str
-    constraints: tuple[Constraint, ...]
-    log_probability: float | None = Field(
-        description="Sum over the constraints: the first term of Eq. 5; null for a plan that a person wrote "
-        "and the planner can't score."
-    )
-    log_probability_per_token: float | None
-    greedy: bool = False
-    semantic_cost: float | None = Field(default=None, description="C_sem (Eq. 6); null before re-ranking.")
-    violations: tuple[str, ...] = Field(default=(), description="What of the schema it breaks.")
-    score: float | None = Field(
-        default=None,
-        description="log-probability less lambda_s C_sem; null if the schema is broken or it has no "
-        "log-probability.",
-    )
-    edited: bool = Field(default=False, exclude_if=_no, description="Whether a person wrote it.")
-    times: int = Field(default=1, ge=1, exclude_if=_once, description="How often the planner drew it.")
-
-
 class SeenRecording(Record):
     """A recording that a planner was given, without what it holds."""
 
@@ -96,6 +75,56 @@ class PlanOrigin(Record):
     note: str | None = Field(default=None, description="What the user must be told, such as a fall-back.")
 
 
+class CandidatePlan(Record):
+    """A plan that a planner proposed, with every term of its score (Eq. 5); see ``Schema.candidate``."""
+
+    text: str
+    constraints: tuple[Constraint, ...]
+    log_probability: float | None = Field(
+        description="Sum over the constraints: the first term of Eq. 5; null for a plan that a person wrote "
+        "and the planner can't score."
+    )
+    log_probability_per_token: float | None
+    greedy: bool = False
+    semantic_cost: float | None = Field(default=None, description="C_sem (Eq. 6); null before re-ranking.")
+    violations: tuple[str, ...] = Field(default=(), description="What of the schema it breaks.")
+    score: float | None = Field(
+        default=None,
+        description="log-probability less lambda_s C_sem; null if the schema is broken or it has no "
+        "log-probability.",
+    )
+    edited: bool = Field(default=False, exclude_if=_no, description="Whether a person wrote it.")
+    times: int = Field(default=1, ge=1, exclude_if=_once, description="How often the planner drew it.")
+    origin: PlanOrigin | None = Field(
+        default=None,
+        exclude=True,
+        description="Where it comes from, if there is more to say than the planner's name; the same for all "
+        "plans of a sample, so the trajectory keeps it once.",
+    )
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """One value for each field of the schema."""
+        return tuple(link.value for link in self.constraints)
+
+    @property
+    def log_probabilities(self) -> tuple[float, ...]:
+        """Log pi(c_l | X, c_<l) of each value, nats; NaN where nobody can tell."""
+        return tuple(
+            math.nan if link.log_probability is None else link.log_probability for link in self.constraints
+        )
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """How many tokens each of them sums over."""
+        return tuple(link.tokens for link in self.constraints)
+
+    @property
+    def valid(self) -> bool:
+        """Whether it obeys the schema, and so may win."""
+        return not self.violations
+
+
 class Plan(Record):
     """S*: the candidate that won, beside those that didn't."""
 
@@ -111,7 +140,7 @@ class Plan(Record):
     )
     reviewed: bool = Field(default=False, exclude_if=_no, description="Whether a person saw the candidates.")
     semantic_weight: float = Field(description="lambda_s of Eq. 5.")
-    candidates: tuple[PlanCandidate, ...] = Field(description="Each different plan that was drawn, once.")
+    candidates: tuple[CandidatePlan, ...] = Field(description="Each different plan that was drawn, once.")
     prompt_version: str | None = Field(
         default=None, exclude_if=_absent, description="Of the prompt; only where a language model planned."
     )
@@ -246,7 +275,7 @@ class Trajectory(Record):
     missing: tuple[str, ...]
     hidden: tuple[str, ...] = Field(default=(), description="Missing because the caller hid them.")
     raw_text: str | None = None
-    candidates: tuple[PlanCandidate, ...] = Field(
+    candidates: tuple[CandidatePlan, ...] = Field(
         default=(), description="What the planner drew; the re-rank node moves them into the plan."
     )
     plan_origin: PlanOrigin | None = Field(

@@ -15,7 +15,7 @@ from omg_graph.errors import PlanError
 from omg_graph.model.model import Model
 from omg_graph.pipeline import score_written
 from omg_graph.planner.editing import edited_plan
-from omg_graph.record.trajectory import Constraint, Plan, PlanCandidate, Trajectory
+from omg_graph.record.trajectory import CandidatePlan, Trajectory
 
 DOWNSTREAM = (
     "evidence",
@@ -117,12 +117,21 @@ def replanned(
         )
     candidates = plan.candidates
     if changes:
-        values = edited_plan(model.schema, [link.value for link in base.constraints], changes)
-        drawn = [tuple(link.value for link in candidate.constraints) for candidate in candidates]
+        values = edited_plan(model.schema, base.values, changes)
+        drawn = [candidate.values for candidate in candidates]
         if values in drawn:
             index = drawn.index(values)
         else:
-            candidates = (*candidates, _written(model, split, embedding, values, plan))
+            written = score_written(
+                model,
+                split,
+                embedding,
+                values,
+                semantic_weight=plan.semantic_weight,
+                # another planner's log-probabilities would stand beside those of the one that drew the others
+                rescore=plan.planner == model.planner.name,
+            )
+            candidates = (*candidates, written)
             index = len(candidates) - 1
     winner = candidates[index]
     chosen = plan.model_copy(
@@ -146,30 +155,7 @@ def forgotten(trajectory: Trajectory) -> Trajectory:
     return trajectory.model_copy(update=defaults | {"arrays": arrays, "timings": timings})
 
 
-def _written(
-    model: Model, split: Split, embedding: FloatArray, values: tuple[str, ...], plan: Plan
-) -> PlanCandidate:
-    # another planner's log-probabilities would stand beside those of the one that drew the candidates
-    written = score_written(model, split, embedding, values, rescore=plan.planner == model.planner.name)
-    known = written.candidate
-    logs: tuple[float | None, ...] = (None,) * len(values) if known is None else known.log_probabilities
-    counts = (0,) * len(values) if known is None else known.token_counts
-    total = None if known is None else sum(known.log_probabilities)
-    return PlanCandidate(
-        text=model.schema.text(values),
-        constraints=tuple(
-            Constraint(field=name, value=value, log_probability=log, tokens=count)
-            for name, value, log, count in zip(model.schema.field_names, values, logs, counts, strict=True)
-        ),
-        log_probability=total,
-        log_probability_per_token=None if total is None else total / max(1, sum(counts)),
-        semantic_cost=written.semantic_cost,
-        score=None if total is None else total - plan.semantic_weight * written.semantic_cost,
-        edited=True,
-    )
-
-
-def _notes(trajectory: Trajectory, winner: PlanCandidate) -> tuple[str, ...]:
+def _notes(trajectory: Trajectory, winner: CandidatePlan) -> tuple[str, ...]:
     if not winner.edited or winner.log_probability is not None:
         return trajectory.notes
     remark = "the planner can't tell the log-probability of a plan that it didn't draw: it has no score"

@@ -24,7 +24,7 @@ from omg_graph.model.model import Model
 from omg_graph.planner.schema import Schema
 from omg_graph.record import markdown as reading
 from omg_graph.record.artifacts import ArtifactStore
-from omg_graph.record.trajectory import PlanCandidate, PlanOrigin, Trajectory
+from omg_graph.record.trajectory import CandidatePlan, PlanOrigin, Trajectory
 from omg_graph.review.edits import check_edits, replanned
 from omg_graph.seeding import derived_seed
 from omg_graph.state import ReconstructionState, Reviewing, Settings
@@ -63,7 +63,7 @@ class _Numbered(BaseModel):
     number: int = Field(description="Its place in the list, from 1: what to pick it by.")
 
 
-class ReviewCandidate(PlanCandidate, _Numbered):
+class ReviewCandidate(CandidatePlan, _Numbered):
     """One of the different plans that were drawn, with every term of its score."""
 
 
@@ -239,7 +239,7 @@ def redrawn(
     (drawn,) = pipeline.propose(model, split.take([row]), embedding, count, seed, heat=HEAT * rounds)
     get_stream_writer()({"node": "planner", "candidates": count, "samples": 1})
     texts = {candidate.text for candidate in known}
-    new = [one for one in records.drawn_candidates(model, drawn) if one.text not in texts]
+    new = [one for one in records.counted(drawn) if one.text not in texts]
     remark = (
         f"new candidates were asked for {rounds} times" if rounds > 1 else "new candidates were asked for"
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from omg_graph.data.dataset import TEXT_MODALITY, Split
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.planner.interface import PlannerInput
-from omg_graph.planner.rerank import score_candidates
+from omg_graph.planner.rerank import rerank
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.priors.gaussian import GaussianConditional
@@ -52,23 +52,15 @@ def plan_pairs(
         temperature=settings.temperature,
         top_p=settings.top_p,
     )
-    schema = student.schema
-    flat = [schema.text(plan.constraints) for plans in proposals for plan in plans]
-    embedded = text_encoder.embed(flat)
-    chosen: list[Plan] = []
-    start = 0
-    for plans, observation in zip(proposals, observed, strict=True):
-        ranked = score_candidates(
-            schema,
-            plans,
-            embedded[start : start + len(plans)],
-            observation,
-            semantic_weight=settings.semantic_weight,
-            schema_weight=settings.schema_penalty,
-        )
-        chosen.append(ranked.best.candidate.constraints)
-        start += len(plans)
-    return chosen
+    ranked = rerank(
+        student.schema,
+        text_encoder,
+        proposals,
+        observed,
+        semantic_weight=settings.semantic_weight,
+        schema_weight=settings.schema_penalty,
+    )
+    return [ranking.best.values for ranking in ranked]
 
 
 def plan_table(

@@ -15,15 +15,10 @@ from omg_graph.pipeline import observe, planner_input, rerank
 from omg_graph.planner.annotator import LexicalAnnotator
 from omg_graph.planner.choosing import SchemaChoice, choose_schema, unreadable_text
 from omg_graph.planner.fallback import AttemptingPlanner
-from omg_graph.planner.interface import (
-    CandidatePlan,
-    NoValidPlanError,
-    Planner,
-    PlannerInput,
-    drawing_without_effect,
-)
+from omg_graph.planner.interface import NoValidPlanError, Planner, PlannerInput, drawing_without_effect
 from omg_graph.planner.prompting import Prompt
 from omg_graph.planner.schema import Schema
+from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.config import PlannerSettings
 from omg_graph.training.teaching import GrowingPlans, TaughtPlan, TaughtPlans
 
@@ -151,7 +146,7 @@ class PlannerTeacher:
         else:
             try:
                 (ranked,) = rerank(self._model, [outcome], embedding)
-                values = dict(zip(schema.field_names, ranked.best.candidate.constraints, strict=True))
+                values = dict(zip(schema.field_names, ranked.best.values, strict=True))
             except PlanError:
                 reason = f"none of its {len(outcome)} plans obeys schema {schema.name!r}"
         return TaughtPlan(

@@ -59,7 +59,7 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
             pipeline.propose(model, part, seen.embedding, model.config.planning.candidates, 0),
             seen.embedding,
         )
-        plans = [ranking.best.candidate.constraints for ranking in ranked]
+        plans = [ranking.best.values for ranking in ranked]
         embedded = pipeline.embed_plans(model, plans, part.ids)
         evidence = pipeline.retrieve(model, part, seen, plans, embedded, top_k=model.config.retrieval.top_k)
         vectors = {name: rows.aggregated for name, rows in evidence.items()}

@@ -133,11 +133,11 @@ def test_agreement_by_hand() -> None:
 def test_one_answer_without_probabilities_makes_all_of_them_agreement() -> None:
     told, silent = Answer(("a", "bad"), (-1.0, -2.0), (2, 3)), Answer(("a", "bad"))
     about = PlanOrigin(planner="p", prompt_version="1", prompt_sha256="0")
-    (known,) = candidates_of([told], about)
+    (known,) = candidates_of(SCHEMA, [told], about)
     assert (known.log_probabilities, known.token_counts) == ((-1.0, -2.0), (2, 3))
     assert known.origin is not None
     assert known.origin.confidence == FROM_MODEL
-    for mixed in candidates_of([told, silent], about):
+    for mixed in candidates_of(SCHEMA, [told, silent], about):
         assert mixed.log_probabilities == (0.0, 0.0)
         assert mixed.token_counts == (0, 0)
         assert mixed.origin is not None

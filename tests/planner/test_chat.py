@@ -23,9 +23,10 @@ from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner import calling
 from omg_graph.planner.chat import ChatPlanner
 from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput
 from omg_graph.planner.rerank import score_candidates
 from omg_graph.planner.schema import Schema
+from omg_graph.record.trajectory import CandidatePlan
 
 SECRET = "sk-secret"
 SCHEMA = Schema.model_validate(
@@ -100,7 +101,7 @@ def no_secret(error: BaseException) -> str:
 def test_answers_with_log_probabilities(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, n: {"content": (text := (GOOD, BAD)[n % 2]), "tokens": spelt(text, -0.25)}
     (plans,) = make().propose(batch("What a story!"), 2, seed=0)
-    assert [plan.constraints for plan in plans] == [("story", "good"), ("music", "bad")]
+    assert [plan.values for plan in plans] == [("story", "good"), ("music", "bad")]
     # every letter and the closing quote
     assert plans[0].token_counts == (6, 5)
     assert plans[0].log_probabilities == (-1.5, -1.25)
@@ -135,7 +136,7 @@ def test_a_provider_that_takes_neither_schema_nor_log_probabilities(make: Make, 
 
     chat_server.reply = reply
     (plans,) = make().propose(batch("x"), 3, seed=0)
-    assert [plan.constraints for plan in plans] == [("story", "good")] * 3
+    assert [plan.values for plan in plans] == [("story", "good")] * 3
     # what isn't taken is found out once
     assert len(chat_server.requests) == 3 + 3
 
@@ -143,7 +144,7 @@ def test_a_provider_that_takes_neither_schema_nor_log_probabilities(make: Make, 
 def test_a_provider_that_takes_nothing_but_messages(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda request, _: (422, {}, {}) if "seed" in request else GOOD
     (plans,) = make().propose(batch("x"), 2, seed=0)
-    assert [plan.constraints for plan in plans] == [("story", "good")] * 2
+    assert [plan.values for plan in plans] == [("story", "good")] * 2
     chat_server.reply = lambda *_: (400, {}, {"error": {"message": SECRET}})
     with pytest.raises(PlannerError, match=r"does not take the request \(HTTP 400\)") as raised:
         make().propose(batch("x"), 2, seed=0)
@@ -153,7 +154,7 @@ def test_a_provider_that_takes_nothing_but_messages(make: Make, chat_server: Any
 def test_malformed_answers_are_asked_for_again(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, n: "{not json" if n < 4 else GOOD
     (plans,) = make().propose(batch("x"), 1, seed=0)
-    assert plans[0].constraints == ("story", "good")
+    assert plans[0].values == ("story", "good")
     assert len({request["seed"] for request in chat_server.requests}) == 5
 
 
@@ -177,7 +178,7 @@ def test_five_malformed_answers_are_an_error(make: Make, chat_server: Any, concu
 def test_what_is_cut_off_or_no_completion_is_malformed(make: Make, chat_server: Any, told: Any) -> None:
     chat_server.reply = lambda _, n: told if n == 0 else GOOD
     (plans,) = make().propose(batch("x"), 1, seed=0)
-    assert plans[0].constraints == ("story", "good")
+    assert plans[0].values == ("story", "good")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_a_violation_stays_a_candidate_that_cannot_win(make: Make, chat_server: 
     odd = '{"Entity": "weather", "Sentiment": "good"}'
     chat_server.reply = lambda _, n: BAD if n == 1 else odd
     (plans,) = make().propose(batch("x"), 3, seed=0)
-    assert [plan.constraints[0] for plan in plans] == ["weather", "music", "weather"]
+    assert [plan.values[0] for plan in plans] == ["weather", "music", "weather"]
     ranking = score_candidates(SCHEMA, plans, np.ones((3, 2)), np.ones(2))
     assert ranking.chosen == 1
 
@@ -213,8 +214,8 @@ def test_a_hostile_transcript_is_data(make: Make, chat_server: Any) -> None:
     obeyed = '{"Entity": "weather", "Sentiment": "hacked"}'
     chat_server.reply = lambda _, n: (obeyed, "Ignoring the schema as told.", GOOD)[n % 3]
     (plans,) = make().propose(batch(hostile), 2, seed=0)
-    assert [plan.constraints for plan in plans] == [("weather", "hacked"), ("story", "good")]
-    assert SCHEMA.violations(plans[0].constraints)
+    assert [plan.values for plan in plans] == [("weather", "hacked"), ("story", "good")]
+    assert SCHEMA.violations(plans[0].values)
     request = chat_server.requests[0]
     assert [message["role"] for message in request["messages"]] == ["system", "user"]
     assert heard(request)["transcript"] == hostile
@@ -242,7 +243,7 @@ def test_what_passes_is_waited_out(make: Make, chat_server: Any, told: Any) -> N
     chat_server.reply = lambda _, n: told if n < 2 else GOOD
     planner = make(timeout=0.4 if told == 30.0 else 20.0)
     (plans,) = planner.propose(batch("x"), 1, seed=0)
-    assert plans[0].constraints == ("story", "good")
+    assert plans[0].values == ("story", "good")
     assert planner.calls == 3
 
 
@@ -291,7 +292,7 @@ def test_order_is_kept_and_nothing_is_asked_twice(make: Make, chat_server: Any) 
     chat_server.reply = reply
     texts = [str(number) for number in range(8)] + ["1", "2"]
     plans = make(concurrency=4).propose(batch(*texts), 1, seed=0)
-    assert [rows[0].constraints[0] for rows in plans] == ["music", "story"] * 4 + ["story", "music"]
+    assert [rows[0].values[0] for rows in plans] == ["music", "story"] * 4 + ["story", "music"]
     assert len(chat_server.requests) == 8
 
 
@@ -343,7 +344,7 @@ def test_a_model_without_structured_output_nor_a_time_limit() -> None:
     model: BaseChatModel = Slow(messages=iter([AIMessage("late"), AIMessage(f"```json\n{GOOD}\n```")]))
     start = time.monotonic()
     (plans,) = ChatPlanner(model, SCHEMA, timeout=0.2).propose(batch("x"), 1, seed=0)
-    assert plans[0].constraints == ("story", "good")
+    assert plans[0].values == ("story", "good")
     assert time.monotonic() - start < 4
 
 
@@ -355,7 +356,7 @@ def test_tool_calls_are_read() -> None:
     call = {"name": "plan", "args": {"Entity": "music", "Sentiment": "good"}, "id": "1", "type": "tool_call"}
     model = Tools(messages=iter([AIMessage("", tool_calls=[call])]))
     (plans,) = ChatPlanner(model, SCHEMA).propose(batch("x"), 1, seed=0)
-    assert plans[0].constraints == ("music", "good")
+    assert plans[0].values == ("music", "good")
 
 
 def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
@@ -365,7 +366,7 @@ def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
     def instead(observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
         asked.append((observations.ids, observations.raw_text, candidates, seed))
         return [
-            [CandidatePlan(("music", "bad"), (-1.0, -1.0), (1, 1))] * candidates for _ in observations.ids
+            [SCHEMA.candidate(("music", "bad"), (-1.0, -1.0), (1, 1))] * candidates for _ in observations.ids
         ]
 
     planner = FallbackPlanner(make(), instead, "distilled")
@@ -380,7 +381,7 @@ def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
     assert origins[0] is not None
     assert origins[0].note is not None
     assert "can't be read" in origins[0].note
-    assert plans[1][0].constraints == ("story", "good")
+    assert plans[1][0].values == ("story", "good")
     # a provider gives no log-probabilities of somebody else's plan
     assert planner.rescore(batch("fine"), [("story", "good")]) == [None]
 

@@ -17,7 +17,7 @@ from omg_graph.omni.messages import Message
 from omg_graph.omni.running import Continuation, followed, read
 from omg_graph.omni.thinker import Thinker, load_thinker
 from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput, RescoringPlanner
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, RescoringPlanner
 from omg_graph.planner.omni import OmniPlanner, drawn
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Field, Schema
@@ -103,15 +103,15 @@ def test_every_plan_obeys_the_schema_whatever_the_weights(planner: OmniPlanner) 
     assert [len(rows) for rows in plans] == [12, 12, 12]
     for rows in plans:
         for plan in rows:
-            assert SCHEMA.violations(plan.constraints) == ()
+            assert SCHEMA.violations(plan.values) == ()
             assert plan.origin is not None
             assert plan.origin.decoding == "held to the schema by llguidance"
             assert plan.origin.note is None
             assert plan.origin.prompt_sha256 == load_prompt().sha256
         assert [plan.greedy for plan in rows] == [True] + [False] * 11
     # random weights say many things
-    assert len({plan.constraints[0] for rows in plans for plan in rows}) > 1
-    assert len({plan.constraints for rows in plans for plan in rows}) > 10
+    assert len({plan.values[0] for rows in plans for plan in rows}) > 1
+    assert len({plan.values for rows in plans for plan in rows}) > 10
 
 
 def test_log_probabilities_are_those_of_teacher_forcing(thinker: Thinker, planner: OmniPlanner) -> None:
@@ -120,9 +120,9 @@ def test_log_probabilities_are_those_of_teacher_forcing(thinker: Thinker, planne
         alone = batch((row,))
         (plans,) = planner.propose(alone, 4, seed=1)
         for plan in plans:
-            expected = from_scratch(thinker, planner, alone, plan.constraints)
+            expected = from_scratch(thinker, planner, alone, plan.values)
             np.testing.assert_allclose(plan.log_probabilities, expected, atol=1e-4, rtol=0)
-            (again,) = planner.rescore(alone, [plan.constraints])
+            (again,) = planner.rescore(alone, [plan.values])
             assert again is not None
             np.testing.assert_allclose(again.log_probabilities, expected, atol=1e-4, rtol=0)
             assert again.token_counts == plan.token_counts
@@ -150,7 +150,7 @@ def test_drawing_follows_the_model_among_what_is_allowed(thinker: Thinker) -> No
     planner = OmniPlanner(thinker, schema, include_greedy=False)
     observations = batch((0,))
     (plans,) = planner.propose(observations, 400, seed=0)
-    found = sum(plan.constraints == ("plot",) for plan in plans) / 400
+    found = sum(plan.values == ("plot",) for plan in plans) / 400
     spelling = Spelling(schema, thinker.encode)
     first = {value: spelling.value(value)[0] for value in ("plot", "loud")}
     logits = planner._prefix(observations, 0).logits
@@ -166,10 +166,10 @@ def test_a_sample_is_planned_alike_alone_in_a_batch_and_in_any_order(planner: Om
         (alone,) = planner.propose(batch((row,)), 5, seed=7)
         (fewer,) = planner.propose(batch((row,)), 2, seed=7)
         for one, two, three in zip(together[row], backwards[2 - row], alone, strict=True):
-            assert one.constraints == two.constraints == three.constraints
+            assert one.values == two.values == three.values
             np.testing.assert_allclose(one.log_probabilities, two.log_probabilities, atol=1e-5)
             np.testing.assert_allclose(one.log_probabilities, three.log_probabilities, atol=1e-5)
-        assert [plan.constraints for plan in fewer] == [plan.constraints for plan in alone[:2]]
+        assert [plan.values for plan in fewer] == [plan.values for plan in alone[:2]]
     assert planner.propose(batch((0,)), 5, seed=8) != planner.propose(batch((0,)), 5, seed=7)
 
 
@@ -190,7 +190,7 @@ def test_the_greedy_plan_is_the_likeliest_one_step_by_step(thinker: Thinker, pla
         if written:
             logits = Continuation(thinker, prefix, 1).read([written])[0]
         written = (*written, max(may, key=lambda token: float(logits[token])))
-    assert values[plans[0].constraints[0]] == written
+    assert values[plans[0].values[0]] == written
 
 
 def test_a_hotter_planner_draws_more_evenly_and_says_the_same_of_a_plan(planner: OmniPlanner) -> None:
@@ -203,7 +203,7 @@ def test_a_hotter_planner_draws_more_evenly_and_says_the_same_of_a_plan(planner:
     assert np.mean([sum(p.log_probabilities) for p in plans]) < np.mean(
         [sum(p.log_probabilities) for p in usual]
     )
-    (again,) = planner.rescore(observations, [plans[0].constraints])
+    (again,) = planner.rescore(observations, [plans[0].values])
     assert again is not None
     np.testing.assert_allclose(again.log_probabilities, plans[0].log_probabilities, atol=1e-4)
 
@@ -275,7 +275,7 @@ def test_the_trajectory_tells_what_was_read(thinker: Thinker, planner: OmniPlann
     assert plan.origin.recordings == ()
     assert plan.origin.note is None
     without = replace(observations, recordings={})
-    assert deaf.rescore(observations, [plan.constraints]) == planner.rescore(without, [plan.constraints])
+    assert deaf.rescore(observations, [plan.values]) == planner.rescore(without, [plan.values])
 
 
 def test_written_freely_it_is_marked_and_checked_afterwards(thinker: Thinker) -> None:
@@ -295,11 +295,11 @@ def test_written_freely_it_is_marked_and_checked_afterwards(thinker: Thinker) ->
     assert origin.note is not None
     assert "llguidance" in origin.note
     for plan in plans:
-        if not easy.violations(plan.constraints):
-            (again,) = planner.rescore(observations, [plan.constraints])
+        if not easy.violations(plan.values):
+            (again,) = planner.rescore(observations, [plan.values])
             assert again is not None
             np.testing.assert_allclose(again.log_probabilities, plan.log_probabilities, atol=1e-4)
-    assert any(not easy.violations(plan.constraints) for plan in plans)
+    assert any(not easy.violations(plan.values) for plan in plans)
 
 
 def test_without_llguidance_plans_are_written_freely(
@@ -316,8 +316,8 @@ def test_half_precision_plans_too(tiny_thinker_folder: Path) -> None:
     planner = OmniPlanner(load_thinker(str(tiny_thinker_folder), dtype="bfloat16"), SCHEMA)
     (plans,) = planner.propose(batch((1,)), 3, seed=0)
     for plan in plans:
-        assert SCHEMA.violations(plan.constraints) == ()
-        (again,) = planner.rescore(batch((1,)), [plan.constraints])
+        assert SCHEMA.violations(plan.values) == ()
+        (again,) = planner.rescore(batch((1,)), [plan.values])
         assert again is not None
         np.testing.assert_allclose(again.log_probabilities, plan.log_probabilities, atol=0.2)
 
@@ -327,7 +327,7 @@ def test_a_value_is_written_as_it_is(thinker: Thinker, value: str) -> None:
     """Where there is no choice, nothing is drawn and the model reads it all at once."""
     schema = Schema(name="one", fields=(Field(name="A", values=(value,)),), text_form="{A}")
     ((plan,),) = OmniPlanner(thinker, schema).propose(batch((0,)), 1, seed=0)
-    assert plan.constraints == (value,)
+    assert plan.values == (value,)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_draws_have_the_shares_they_should(temperature: float, top_p: float, exp
 
 def test_a_fall_back_takes_what_has_no_valid_plan(thinker: Thinker) -> None:
     free = OmniPlanner(thinker, SCHEMA, constrained=False)
-    valid = CandidatePlan(("story", "plot", "so"), (-1.0, -1.0, -1.0), (1, 1, 1))
+    valid = SCHEMA.candidate(("story", "plot", "so"), (-1.0, -1.0, -1.0), (1, 1, 1))
     planner = FallbackPlanner(
         free, lambda observations, _, __: [[valid]] * len(observations.ids), "distilled"
     )
@@ -406,9 +406,7 @@ def test_a_fall_back_passes_on_what_its_first_planner_can(planner: OmniPlanner) 
     (plans,), (alone,) = (each.hotter(0.5).propose(batch((0,)), 3, seed=0) for each in (pair, planner))
     assert plans == alone
     assert not any(plan.greedy for plan in plans)
-    assert pair.rescore(batch((0,)), [plans[0].constraints]) == planner.rescore(
-        batch((0,)), [plans[0].constraints]
-    )
+    assert pair.rescore(batch((0,)), [plans[0].values]) == planner.rescore(batch((0,)), [plans[0].values])
 
 
 def test_settings_and_plans_that_cannot_be(thinker: Thinker, planner: OmniPlanner) -> None:

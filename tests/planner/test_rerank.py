@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omg_graph.errors import ConfigError, EncoderError, PlanError
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.rerank import score_candidates, semantic_cost
 from omg_graph.planner.schema import Field, Schema
+from omg_graph.record.trajectory import CandidatePlan
 
 SCHEMA = Schema(
     name="two",
@@ -23,7 +23,7 @@ X = np.array([1.0, 0.0])
 
 
 def candidate(first: str, second: str, *log_probabilities: float) -> CandidatePlan:
-    return CandidatePlan((first, second), log_probabilities or (-1.0, -1.0), (2, 2))
+    return SCHEMA.candidate((first, second), log_probabilities or (-1.0, -1.0), (2, 2))
 
 
 def test_the_semantic_cost_is_one_minus_the_cosine_whatever_the_lengths() -> None:
@@ -43,7 +43,7 @@ def test_the_semantic_cost_can_turn_the_choice_of_the_log_probabilities() -> Non
     first, second = reranking.candidates
     assert first.score == pytest.approx(-2.0 - 0.3 * 2)
     assert second.score == pytest.approx(-2.1)
-    assert second.mean_log_probability == pytest.approx(-2.1 / 4)
+    assert second.log_probability_per_token == pytest.approx(-2.1 / 4)
     assert reranking.best is second
 
 
@@ -68,12 +68,15 @@ PROPOSED = st.lists(
 def test_a_broken_plan_never_wins(
     proposed: list[tuple[list[str], float, float]], semantic_weight: float, schema_weight: float
 ) -> None:
-    plans = [CandidatePlan(tuple(values), (value,), (2,)) for values, value, _ in proposed]
+    plans = [
+        SCHEMA.candidate(values, [value, *(0.0 for _ in values[1:])][: len(values)], [2] * len(values))
+        for values, value, _ in proposed
+    ]
     embeddings = np.array([[cosine, math.sqrt(1 - cosine**2)] for _, _, cosine in proposed])
     sound = [
         index
         for index, plan in enumerate(plans)
-        if not SCHEMA.violations(plan.constraints) and math.isfinite(plan.log_probabilities[0])
+        if not SCHEMA.violations(plan.values) and math.isfinite(plan.log_probabilities[0])
     ]
     if not sound:
         with pytest.raises(PlanError, match=f"none of {len(plans)}"):
@@ -87,7 +90,7 @@ def test_a_broken_plan_never_wins(
     assert reranking.best.score == pytest.approx(max(scores), abs=1e-9)
     for index, entry in enumerate(reranking.candidates):
         assert entry.valid == (index in sound)
-        assert entry.valid or entry.score == -math.inf
+        assert (entry.score is not None) == entry.valid
 
 
 def test_gamma_has_no_effect() -> None:

@@ -74,15 +74,15 @@ def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models
     proposed = planner.propose(batch, candidates=6, seed=11)
     assert [len(plans) for plans in proposed] == [6] * 7
     for row, plans in enumerate(proposed):
-        assert all(TOY.violations(plan.constraints) == () for plan in plans)
+        assert all(TOY.violations(plan.values) == () for plan in plans)
         embeddings = torch.from_numpy(batch.embeddings[row : row + 1]).expand(6, -1)
         reading = torch.from_numpy(batch.label_estimates[row : row + 1]).expand(6, -1)
-        rescored = planner.score(embeddings, [plan.constraints for plan in plans], reading=reading)
+        rescored = planner.score(embeddings, [plan.values for plan in plans], reading=reading)
         np.testing.assert_allclose(
             rescored.detach().numpy(), [plan.log_probabilities for plan in plans], atol=1e-4
         )
         for plan in plans:
-            shape, size, note = (len(value.split()) + 1 for value in plan.constraints)
+            shape, size, note = (len(value.split()) + 1 for value in plan.values)
             assert plan.token_counts == ((2, 2, note) if whole_values else (shape, size, note))
 
 
@@ -91,7 +91,7 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     schema = Schema(name="one", fields=(Field(name="Only", values=("one way",)),), text_form="{Only}")
     planner = StudentPlanner(schema, WIDTH, width=32).eval()
     (plans,) = planner.propose(observations(1), candidates=2, seed=0)
-    assert plans[0].constraints == plans[1].constraints == ("one way",)
+    assert plans[0].values == plans[1].values == ("one way",)
     assert plans[0].token_counts == (2,)
     uniform = -2 * math.log(len(planner.vocabulary))
     assert plans[0].log_probabilities[0] == pytest.approx(uniform, abs=1.0)
@@ -112,7 +112,7 @@ def test_a_sample_alone_gets_the_plans_it_gets_in_any_batch() -> None:
             PlannerInput((batch.ids[row],), batch.embeddings[row : row + 1], (None,)), candidates=4, seed=5
         )[0]
         for ours, other, single in zip(plans, together[row], alone, strict=True):
-            assert ours.constraints == other.constraints == single.constraints
+            assert ours.values == other.values == single.values
             np.testing.assert_allclose(ours.log_probabilities, other.log_probabilities, atol=1e-4)
             np.testing.assert_allclose(ours.log_probabilities, single.log_probabilities, atol=1e-4)
 
@@ -121,9 +121,7 @@ def test_fewer_candidates_are_the_first_of_more() -> None:
     planner = student()
     few = planner.propose(observations(5), candidates=2, seed=9)
     many = planner.propose(observations(5), candidates=6, seed=9)
-    assert [[p.constraints for p in plans] for plans in few] == [
-        [p.constraints for p in plans[:2]] for plans in many
-    ]
+    assert [[p.values for p in plans] for plans in few] == [[p.values for p in plans[:2]] for plans in many]
 
 
 def test_the_greedy_plan_comes_first_and_only_if_asked_for() -> None:
@@ -147,7 +145,7 @@ def test_draws_follow_the_models_distribution_under_the_grammar() -> None:
     batch = PlannerInput(
         tuple(str(i) for i in range(count)), np.repeat(one.embeddings, count, axis=0), (None,) * count
     )
-    drawn = [p[0].constraints[0] for p in planner.propose(batch, 1, seed=2, include_greedy=False)]
+    drawn = [p[0].values[0] for p in planner.propose(batch, 1, seed=2, include_greedy=False)]
     first_word = planner.score(torch.from_numpy(one.embeddings).expand(3, -1), [("a",), ("b",), ("c",)])
     # The terminator is certain under the grammar: take its share out, by the plan without it.
     ends = _terminator_log_probabilities(planner, one.embeddings, ("a", "b", "c"))
@@ -249,7 +247,7 @@ def _chosen_word(planner: StudentPlanner, embeddings: torch.Tensor, plan: tuple[
 
 def test_temperature_near_zero_draws_the_greedy_plan() -> None:
     (plans,) = student().propose(observations(1), candidates=4, seed=0, temperature=1e-6)
-    assert len({plan.constraints for plan in plans}) == 1
+    assert len({plan.values for plan in plans}) == 1
 
 
 def test_it_learns_which_plan_belongs_to_which_embedding() -> None:
@@ -275,7 +273,7 @@ def test_it_learns_which_plan_belongs_to_which_embedding() -> None:
     assert before > 2.0
     assert after < 0.05
     unseen = PlannerInput(("x", "y", "z"), centres, (None,) * 3)
-    assert [p[0].constraints for p in planner.propose(unseen, 1, seed=0)] == plans
+    assert [p[0].values for p in planner.propose(unseen, 1, seed=0)] == plans
 
 
 def test_dropout_is_drawn_from_the_generator_alone() -> None:
@@ -351,10 +349,10 @@ def test_a_plan_that_it_did_not_draw_is_scored_as_if_it_had() -> None:
     planner, batch = student(), observations(3)
     assert isinstance(planner, RescoringPlanner)
     drawn = [plans[1] for plans in planner.propose(batch, candidates=2, seed=4)]
-    scored = planner.rescore(batch, [plan.constraints for plan in drawn])
+    scored = planner.rescore(batch, [plan.values for plan in drawn])
     for one, other in zip(scored, drawn, strict=True):
         assert one is not None
-        assert (one.constraints, one.token_counts) == (other.constraints, other.token_counts)
+        assert (one.values, one.token_counts) == (other.values, other.token_counts)
         np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
 
 
@@ -362,7 +360,7 @@ def test_words_that_it_does_not_know_have_no_probability() -> None:
     known, unknown = ("circle", "small", "plain"), ("circle", "small", "marmalade")
     planner = student()
     scored = planner.rescore(observations(3), [unknown, known, unknown])
-    assert [plan and plan.constraints for plan in scored] == [None, known, None]
+    assert [plan and plan.values for plan in scored] == [None, known, None]
     (alone,) = planner.rescore(observations(3).take([1]), [known])
     assert alone is not None
     np.testing.assert_allclose(alone.log_probabilities, scored[1].log_probabilities, atol=1e-5)  # type: ignore[union-attr]
@@ -387,8 +385,8 @@ def test_top_p_leaves_the_unlikely_out_and_the_greedy_plan_in() -> None:
 def test_a_tiny_top_p_draws_the_greedy_plan_and_changes_no_log_probability() -> None:
     batch = observations(4)
     for plans in reader().propose(batch, candidates=3, seed=0, top_p=1e-6):
-        assert {(plan.constraints, plan.log_probabilities) for plan in plans} == {
-            (plans[0].constraints, plans[0].log_probabilities)
+        assert {(plan.values, plan.log_probabilities) for plan in plans} == {
+            (plans[0].values, plans[0].log_probabilities)
         }
     with pytest.raises(ConfigError, match="top-p"):
         student().propose(batch, candidates=1, seed=0, top_p=0.0)

@@ -8,7 +8,7 @@ import pytest
 from omg_graph.errors import DataError
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.comparison import compare
-from omg_graph.record.trajectory import Constraint, EvidenceEntry, Plan, PlanCandidate, Trajectory
+from omg_graph.record.trajectory import CandidatePlan, Constraint, EvidenceEntry, Plan, Trajectory
 
 STORE = MemoryArtifactStore()
 MEAN, DEVIATION = np.array([1.0, 2.0]), np.array([0.5, 2.0])
@@ -19,7 +19,7 @@ def plan(mood: str, log_probability: float | None) -> Plan:
         Constraint(field=field, value=value, log_probability=log_probability, tokens=1)
         for field, value in (("Entity", "story"), ("Mood", mood))
     )
-    winner = PlanCandidate(
+    winner = CandidatePlan(
         text=f"story: {mood}",
         constraints=constraints,
         log_probability=log_probability,

@@ -16,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.rerank import score_candidates, semantic_cost
 from omg_graph.planner.schema_files import AFFECT, load_schema
 from omg_graph.record.utility import UtilityWeights, path_cost, utility
@@ -135,8 +134,8 @@ def test_the_plan_s_own_log_probability_is_in_eq_5_and_not_in_eq_3() -> None:
     likely = tuple(options[0] for options in values if options)
     near = tuple(options[-1] for options in values if options)
     plans = [
-        CandidatePlan(likely, (-0.1,) * len(likely), (1,) * len(likely)),
-        CandidatePlan(near, (-3.0,) * len(near), (1,) * len(near)),
+        schema.candidate(likely, (-0.1,) * len(likely), (1,) * len(likely)),
+        schema.candidate(near, (-3.0,) * len(near), (1,) * len(near)),
     ]
     embeddings = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
     observation = np.array([1.0, 0.0], np.float32)

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 
 from omg_graph.record.artifacts import describe
 from omg_graph.record.trajectory import (
+    CandidatePlan,
     Constraint,
     DenoisingStep,
     EvidenceEntry,
     Plan,
-    PlanCandidate,
     Prediction,
     ReconstructionError,
     Trajectory,
@@ -20,7 +20,7 @@ from omg_graph.record.utility import UtilityWeights, utility
 
 def made() -> Trajectory:
     constraint = Constraint(field="entity", value="the story", log_probability=-0.1, tokens=3)
-    candidate = PlanCandidate(
+    candidate = CandidatePlan(
         text="entity: the story",
         constraints=(constraint,),
         log_probability=-0.1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omg_graph.record.results import SavedRun
-from omg_graph.record.trajectory import Constraint, Plan, PlanCandidate, Prediction
+from omg_graph.record.trajectory import CandidatePlan, Constraint, Plan, Prediction
 from omg_graph.report.chapters import (
     evidence_chapters,
     label_rows,
@@ -15,11 +15,11 @@ from omg_graph.report.chapters import (
 )
 
 
-def candidate(text: str, log_probability: float, cost: float | None, **more: object) -> PlanCandidate:
+def candidate(text: str, log_probability: float, cost: float | None, **more: object) -> CandidatePlan:
     link = Constraint(field="Sentiment", value=text, log_probability=log_probability, tokens=1)
     score = None if cost is None else log_probability - 0.3 * cost
     fields = {"semantic_cost": cost, "score": score} | more
-    return PlanCandidate(
+    return CandidatePlan(
         text=text,
         constraints=(link,),
         log_probability=log_probability,
@@ -28,7 +28,7 @@ def candidate(text: str, log_probability: float, cost: float | None, **more: obj
     )
 
 
-def plan(*candidates: PlanCandidate, chosen: int = 0, chosen_by: str = "rerank") -> Plan:
+def plan(*candidates: CandidatePlan, chosen: int = 0, chosen_by: str = "rerank") -> Plan:
     return Plan(
         schema_name="affect",
         planner="distilled",

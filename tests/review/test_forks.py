@@ -27,7 +27,8 @@ from omg_graph import (
 )
 from omg_graph.errors import ConfigError, DataError, KnowledgeBaseError, PlanError
 from omg_graph.planner.chat import ChatPlanner
-from omg_graph.planner.interface import CandidatePlan, PlannerInput
+from omg_graph.planner.interface import PlannerInput
+from omg_graph.record.trajectory import CandidatePlan
 
 SETTINGS = Settings(steps=3, draws=2, seed=4)
 THREAD: Any = {"configurable": {"thread_id": "1"}}

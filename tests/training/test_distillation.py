@@ -20,9 +20,10 @@ from omg_graph.model.folder import MANIFEST, load_model, read_manifest
 from omg_graph.model.model import Model
 from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.pipeline import observe, planner_input, propose
-from omg_graph.planner.interface import CandidatePlan, NoValidPlanError, PlannerInput
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
+from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.simulator.saving import save_corpus
 from omg_graph.training import distillation, relearning, teachers
 from omg_graph.training.classroom import open_classroom
@@ -55,7 +56,7 @@ class Monotone:
             raise KeyboardInterrupt
         self.asked += observations.ids
         self.shown += observations.observed
-        one = CandidatePlan(self.plan, (-0.1,) * len(self.plan), (1,) * len(self.plan))
+        one = self.schema.candidate(self.plan, (-0.1,) * len(self.plan), (1,) * len(self.plan))
         return [[one] * candidates for _ in observations.ids]
 
 
@@ -107,9 +108,9 @@ def test_the_student_says_what_its_teacher_always_says(
         masks = np.broadcast_to(np.array(before.names) == hidden, room.valid.mask().shape)
         partial = room.valid.hide(masks)
         plans = propose(after, partial, observe(after, partial).embedding, 1, 0)
-        assert {plan.constraints for (plan,) in plans} == {teacher.plan}
-    assert [plan.constraints for (plan,) in plans] != [
-        plan.constraints for (plan,) in propose(before, partial, observe(before, partial).embedding, 1, 0)
+        assert {plan.values for (plan,) in plans} == {teacher.plan}
+    assert [plan.values for (plan,) in plans] != [
+        plan.values for (plan,) in propose(before, partial, observe(before, partial).embedding, 1, 0)
     ]
     # nothing but the planner has changed
     for name in ("executor.safetensors", "observation_encoder.safetensors", "knowledge_base/entries.jsonl"):
@@ -326,7 +327,7 @@ def test_only_plans_under_another_schema(
     assert (facts["teachers"], facts["train"]["target_from_label"]) == ({"monotone": 64}, 48)
     room = open_classroom(model, tiny_data_file)
     inputs = planner_input(model, room.valid, observe(model, room.valid).embedding)
-    said = {plan.constraints for (plan,) in model.planner.propose(inputs, 1, 0)}
+    said = {plan.values for (plan,) in model.planner.propose(inputs, 1, 0)}
     assert not any(model.schema.violations(plan) for plan in said)
     assert {word for topic, _ in said for word in topic.split()} <= {*["a", "long", "summer", "low", "high"]}
 

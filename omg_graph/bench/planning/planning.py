@@ -28,11 +28,12 @@ from omg_graph.evaluation.bootstrap import Resamples
 from omg_graph.metrics.calibration import BINS, bins_of
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
-from omg_graph.planner.interface import CandidatePlan, Planner, PlannerInput, RescoringPlanner
+from omg_graph.planner.interface import Planner, PlannerInput, RescoringPlanner
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
+from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.validation import patterns_of
 
 BATCH = 128
@@ -229,16 +230,16 @@ def _planned(
         inputs = pipeline.planner_input(model, part, embedding)
         surprises += _surprises(model.planner, inputs, [told[row] for row in index.tolist()])
         if isinstance(model.planner, StudentPlanner) and schema.degrees is not None:
-            positive.append(_positive(model.planner, inputs, [_likeliest(ranking) for ranking in ranked]))
-    likely = [_likeliest(ranking) for ranking in rankings]
-    chosen = [ranking.best.candidate for ranking in rankings]
+            positive.append(_positive(model.planner, inputs, [ranking.likeliest for ranking in ranked]))
+    likely = [ranking.likeliest for ranking in rankings]
+    chosen = [ranking.best for ranking in rankings]
     place = target or 0
     return _Planned(
         Answers(
             visible,
             rows,
-            tuple(plan.constraints[place] for plan in likely),
-            tuple(plan.constraints[place] for plan in chosen),
+            tuple(plan.values[place] for plan in likely),
+            tuple(plan.values[place] for plan in chosen),
             np.concatenate(positive) if positive else None,
         ),
         plans=sum(len(ranking.candidates) for ranking in rankings),
@@ -246,7 +247,7 @@ def _planned(
         surprises=surprises,
         sure=_sure(schema, split, rows, likely),
         changed=[
-            (one.constraints != other.constraints, one.constraints[place] != other.constraints[place])
+            (one.values != other.values, one.values[place] != other.values[place])
             for one, other in zip(likely, chosen, strict=True)
         ],
     )
@@ -257,17 +258,12 @@ def _positive(planner: StudentPlanner, inputs: PlannerInput, plans: Sequence[Can
     degrees, target = planner.schema.degrees or {}, planner.schema.target_index or 0
     mass = np.zeros(len(plans))
     for value, degree in degrees.items():
-        told = [(*plan.constraints[:target], value, *plan.constraints[target + 1 :]) for plan in plans]
+        told = [(*plan.values[:target], value, *plan.values[target + 1 :]) for plan in plans]
         scored = planner.rescore(inputs, told)
         mass += np.sign(degree) * np.array(
             [0.0 if one is None else math.exp(one.log_probabilities[target]) for one in scored]
         )
     return np.asarray(mass > 0, np.bool_)
-
-
-def _likeliest(ranking: Reranking) -> CandidatePlan:
-    valid = [one for one in ranking.candidates if one.valid]
-    return max(valid, key=lambda one: one.log_probability).candidate
 
 
 def _surprises(planner: Planner, inputs: PlannerInput, plans: Sequence[Plan | None]) -> list[Surprise]:
@@ -294,7 +290,7 @@ def _sure(
     if truths is None or target is None:
         return []
     return [
-        (math.exp(plan.log_probabilities[target]), plan.constraints[target] == truths[row])
+        (math.exp(plan.log_probabilities[target]), plan.values[target] == truths[row])
         for row, plan in zip(rows.tolist(), plans, strict=True)
         if truths[row] is not None
     ]

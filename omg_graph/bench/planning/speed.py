@@ -14,8 +14,8 @@ from omg_graph.bench.planning.report import Speed
 from omg_graph.data.dataset import Split
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import CandidatePlan
 from omg_graph.planner.student import StudentPlanner
+from omg_graph.record.trajectory import CandidatePlan
 
 BATCHES = (1, 64)
 REPEATS = 15

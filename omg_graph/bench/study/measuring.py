@@ -89,9 +89,7 @@ def look(model: Model, shown: Split) -> Seen:
     """Plan and evidence, by the steps that the graph's nodes call."""
     seen = pipeline.observe(model, shown)
     candidates = pipeline.propose(model, shown, seen.embedding, model.config.planning.candidates, 0)
-    plans = [
-        ranked.best.candidate.constraints for ranked in pipeline.rerank(model, candidates, seen.embedding)
-    ]
+    plans = [ranked.best.values for ranked in pipeline.rerank(model, candidates, seen.embedding)]
     embedded = pipeline.embed_plans(model, plans, shown.ids)
     found = pipeline.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
     vectors = {name: rows.aggregated for name, rows in found.items()}

@@ -39,8 +39,7 @@ class Workflow:
         planning = model.config.planning
         self.candidates = pipeline.propose(model, split, self.seen.embedding, planning.candidates, 0)
         self.plans = [
-            ranking.best.candidate.constraints
-            for ranking in pipeline.rerank(model, self.candidates, self.seen.embedding)
+            ranking.best.values for ranking in pipeline.rerank(model, self.candidates, self.seen.embedding)
         ]
         self.condition = pipeline.embed_plans(model, self.plans, split.ids)
         self.evidence = pipeline.retrieve(

@@ -19,10 +19,11 @@ from omg_graph.cli.app import app
 from omg_graph.data.dataset import Split
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import CandidatePlan, PlannerInput
+from omg_graph.planner.interface import PlannerInput
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schema_files import load_schema
+from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.classroom import Classroom, open_classroom
 
 
@@ -52,7 +53,9 @@ class Knowing:
 
     def rescore(self, observations: PlannerInput, plans: Sequence[Plan]) -> list[CandidatePlan | None]:
         """Every plan at once is as likely."""
-        return [CandidatePlan(plan, (math.log(0.25),) * len(plan), (2,) * len(plan)) for plan in plans]
+        return [
+            self.schema.candidate(plan, (math.log(0.25),) * len(plan), (2,) * len(plan)) for plan in plans
+        ]
 
     def _plan(self, sample: str, off: int, log_probability: float) -> CandidatePlan:
         place = (self._truth[sample] + self._order[sample] % 2 + off) % len(self._values)
@@ -62,7 +65,7 @@ class Knowing:
         )
         zeros = [0.0] * len(values)
         zeros[self.schema.target_index or 0] = log_probability
-        return CandidatePlan(values, tuple(zeros), (1,) * len(values))
+        return self.schema.candidate(values, zeros, (1,) * len(values))
 
 
 @pytest.fixture(scope="module")
