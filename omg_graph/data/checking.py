@@ -16,8 +16,8 @@ from omg_graph.data.arrays import printable
 from omg_graph.data.columns import Column, FillNonfinite
 from omg_graph.data.dataset import BoolArray, Labels, ModalityKind, check_names
 from omg_graph.data.fields import RawSplit, find_layout
-from omg_graph.data.labels import choose_label
-from omg_graph.data.reader import file_digest, read_content, read_labels, read_raw_splits
+from omg_graph.data.labels import choose_label, read_labels
+from omg_graph.data.reader import file_digest, read_content, read_raw_splits
 from omg_graph.data.recordings import Extent, Recording
 from omg_graph.errors import DataError
 

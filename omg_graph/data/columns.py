@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from omg_graph.data.arrays import is_nothing
 from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalityKind
 from omg_graph.errors import DataError
 
@@ -107,7 +108,7 @@ def axes_of(value: object) -> int | None:
         return value.ndim if value.dtype.kind in "biuf" else None
     if isinstance(value, (list, tuple)):
         some = [item for item in value if item is not None]
-        axes = axes_of(next((item for item in some if not _is_nothing(item)), some[0] if some else None))
+        axes = axes_of(next((item for item in some if not is_nothing(item)), some[0] if some else None))
         return None if axes is None else axes + 1
     return 0 if isinstance(value, (int, float, np.number, np.bool_)) else None
 
@@ -152,7 +153,7 @@ def _from_array(name: str, value: npt.NDArray[np.generic], rows: int, label: str
 def _from_rows(name: str, value: Sequence[object], rows: int, label: str) -> Column | None:
     if len(value) != rows:
         raise DataError(f"{label}: {rows} rows were expected, a list of {len(value)} came")
-    given = np.array([not _is_nothing(row) for row in value], bool)
+    given = np.array([not is_nothing(row) for row in value], bool)
     arrays = {index: _row(row, f"{label}, row {index}") for index, row in enumerate(value) if given[index]}
     if not arrays:
         return None
@@ -190,11 +191,6 @@ def _kind(axes: int, is_uint8: bool, label: str) -> ModalityKind:
         f"{label}: a sample of 1 axis (features), 2 (frames, features) or 3 (channels, height, width) was "
         f"expected, one of {axes} came"
     )
-
-
-def _is_nothing(row: object) -> bool:
-    # A lone NaN is how data frames say None.
-    return row is None or (isinstance(row, (float, np.floating)) and bool(np.isnan(row)))
 
 
 def _as_float(array: npt.NDArray[np.generic]) -> FloatArray:
@@ -239,7 +235,7 @@ def with_lengths(column: Column, value: object, *, where: str) -> Column:
         raise DataError(f"{label}: {rows} whole numbers were expected, something else came")
     lengths = np.zeros(rows, np.int64)
     for row, item in enumerate(items):
-        if _is_nothing(item):
+        if is_nothing(item):
             continue
         number = isinstance(item, (int, float, np.number)) and 0 <= item <= frames
         if not number or item != int(item):

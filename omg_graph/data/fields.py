@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from omg_graph.data.arrays import whole_text
+from omg_graph.data.arrays import is_nothing, whole_text
 from omg_graph.data.columns import Column, axes_of, is_reserved, read_column, with_lengths
 from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, ModalitySpec, group_of
 from omg_graph.data.recordings import Recording, read_recordings
@@ -167,6 +167,14 @@ class RawSplit:
     """Fields that are no modalities."""
     errors: list[DataError] = field(default_factory=list)
 
+    @contextmanager
+    def keeping_errors(self) -> Iterator[None]:
+        """Keep a DataError instead of raising it, so that the other fields are read."""
+        try:
+            yield
+        except DataError as error:
+            self.errors.append(error)
+
     def observed(self, name: str) -> BoolArray:
         """(samples,): the rows in which a modality is there, and not said to be missing."""
         there: BoolArray = ~self.columns[name].absent()
@@ -213,35 +221,49 @@ def read_raw_split(
     Raises:
         DataError: if nothing says how many samples there are.
     """
-    split = RawSplit(name, 1 if single else _count(name, fields, modalities))
+    rows = 1 if single else _count(name, fields, modalities)
+    split = RawSplit(name, rows, numbered=fields.get("id") is None)
 
-    def attempt(read: Callable[[], None]) -> None:
-        try:
-            read()
-        except DataError as error:
-            split.errors.append(error)
+    def texts(field_name: str) -> list[str | None] | None:
+        """A field with a text for each sample, None where it isn't there."""
+        value, where = fields.get(field_name), f"{name}: {field_name}"
+        return None if value is None else [_text(item, where) for item in _items(value, rows, single, where)]
 
-    attempt(lambda: _read_ids(split, fields, single))
+    with split.keeping_errors():
+        split.ids = _ids(name, texts("id") or [])
+        _check_different(name, split.ids)
     if not split.ids:
-        split.ids = tuple(map(str, range(split.rows)))
-    attempt(lambda: _read_groups(split, fields, single))
-    if not split.groups:
-        split.groups = tuple(map(group_of, split.ids))
-    attempt(lambda: _read_text(split, fields, single))
+        split.ids = tuple(map(str, range(rows)))
+    split.groups = tuple(map(group_of, split.ids))
+    with split.keeping_errors():
+        groups = texts("group")
+        if groups is not None:
+            split.grouped = True
+            by_id = zip(groups, split.groups, strict=True)
+            split.groups = tuple(own if group is None else group for group, own in by_id)
+    with split.keeping_errors():
+        raw_text = texts("raw_text")
+        split.raw_text = None if raw_text is None else tuple(raw_text)
     for field_name, value in fields.items():
         if is_reserved(field_name, fields) or field_name == label:
             continue
         if modalities is not None and field_name not in modalities:
             split.ignored.append(field_name)
-            continue
-        if modalities is None and not _is_modality(value, single):
-            (split.empty if _gives_nothing(value) else split.ignored).append(field_name)
-            continue
-        attempt(partial(_read_modality, split, fields, field_name, value, single))
-    attempt(lambda: _read_flags(split, fields.get("observed"), single))
+        elif _gives_nothing(value):
+            split.empty.append(field_name)
+        elif modalities is None and not _is_modality(value, single):
+            split.ignored.append(field_name)
+        else:
+            with split.keeping_errors():
+                _read_modality(split, fields, field_name, single)
+    with split.keeping_errors():
+        _read_flags(split, fields.get("observed"), single)
     for modality in split.columns:
         if fields.get(f"raw_{modality}") is not None and modality != TEXT_MODALITY:
-            attempt(partial(_read_recordings, split, fields, modality, single, folder))
+            with split.keeping_errors():
+                split.recordings[modality] = read_recordings(
+                    fields, modality, rows, folder, single=single, where=name
+                )
     return split
 
 
@@ -275,84 +297,55 @@ def _count(name: str, fields: Fields, modalities: Collection[str] | None) -> int
     for value in (*first, *arrays, *labels):
         if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
             return len(value)
-    raise DataError(
-        f"{name}: ids or modalities with a row for each sample were expected, {_listed(list(fields))} came"
-    )
+    shown = ", ".join(key[:40] for key in list(fields)[:12]) or "nothing"
+    raise DataError(f"{name}: ids or modalities with a row for each sample were expected, {shown} came")
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(name[:40] for name in names[:12]) or "nothing"
-
-
-def _items(value: object, split: RawSplit, single: bool, what: str) -> list[object]:
+def _items(value: object, rows: int, single: bool, where: str) -> list[object]:
     """A field with one value for each sample, as a list."""
-    label = f"{split.name}: {what}"
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.ndim <= 1 else [value]
     if single and is_scalar(value):
         return [value]
     if not isinstance(value, (list, tuple)):
-        raise DataError(f"{label}: a list was expected, {type(value).__name__} came")
-    if len(value) != split.rows:
-        raise DataError(f"{label}: {split.rows} values were expected, {len(value)} came")
+        raise DataError(f"{where}: a list was expected, {type(value).__name__} came")
+    if len(value) != rows:
+        raise DataError(f"{where}: {rows} values were expected, {len(value)} came")
     return list(value)
 
 
 def _text(item: object, label: str) -> str | None:
     if isinstance(item, (np.generic, np.ndarray)) and item.size == 1:
         item = item.item()
-    if item is None or (isinstance(item, float) and np.isnan(item)):
+    if is_nothing(item):
         return None
     if isinstance(item, (str, bytes)):
         return whole_text(item)
-    if isinstance(item, float) and item.is_integer():
-        return str(int(item))
     if isinstance(item, (int, float)):
-        return str(item)
+        return str(int(item) if isinstance(item, float) and item.is_integer() else item)
     raise DataError(f"{label}: text was expected, {type(item).__name__} came")
 
 
-def _read_ids(split: RawSplit, fields: Fields, single: bool) -> None:
-    if fields.get("id") is None:
-        split.numbered = True
-        return
-    ids: list[str] = []
-    for row, item in enumerate(_items(fields["id"], split, single, "id")):
-        text = _text(item, f"{split.name}: id of row {row}")
-        if text is None:
-            raise DataError(f"{split.name}: an id for each sample was expected, row {row} has none")
-        ids.append(text)
-    split.ids = tuple(ids)
-    if len(set(ids)) < len(ids):
+def _ids(name: str, texts: Sequence[str | None]) -> tuple[str, ...]:
+    given = tuple(text for text in texts if text is not None)
+    if len(given) < len(texts):
+        row = list(texts).index(None)
+        raise DataError(f"{name}: an id for each sample was expected, row {row} has none")
+    return given
+
+
+def _check_different(name: str, ids: Sequence[str]) -> None:
+    surplus = len(ids) - len(set(ids))
+    if surplus:
         twice = Counter(ids).most_common(1)[0][0]
         raise DataError(
-            f"{split.name}: different ids were expected, {twice[:60]!r} comes more than once "
-            f"({len(ids) - len(set(ids))} rows too many)"
+            f"{name}: different ids were expected, {twice[:60]!r} comes more than once "
+            f"({surplus} rows too many)"
         )
 
 
-def _read_groups(split: RawSplit, fields: Fields, single: bool) -> None:
-    if fields.get("group") is None:
-        return
-    items = _items(fields["group"], split, single, "group")
-    texts = [_text(item, f"{split.name}: group") for item in items]
-    split.groups = tuple(
-        group_of(key) if text is None else text for text, key in zip(texts, split.ids, strict=True)
-    )
-    split.grouped = True
-
-
-def _read_text(split: RawSplit, fields: Fields, single: bool) -> None:
-    if fields.get("raw_text") is None:
-        return
-    items = _items(fields["raw_text"], split, single, "raw_text")
-    split.raw_text = tuple(_text(item, f"{split.name}: raw_text") for item in items)
-
-
-def _read_modality(split: RawSplit, fields: Fields, name: str, value: object, single: bool) -> None:
-    column = None
-    if not _gives_nothing(value):
-        column = read_column(name, value, split.rows, single=single, where=split.name)
+def _read_modality(split: RawSplit, fields: Fields, name: str, single: bool) -> None:
+    column = read_column(name, fields[name], split.rows, single=single, where=split.name)
     if column is None:
         split.empty.append(name)
         return
@@ -362,12 +355,6 @@ def _read_modality(split: RawSplit, fields: Fields, name: str, value: object, si
     split.columns[name] = column
 
 
-def _read_recordings(split: RawSplit, fields: Fields, modality: str, single: bool, folder: Path) -> None:
-    split.recordings[modality] = read_recordings(
-        fields, modality, split.rows, folder, single=single, where=split.name
-    )
-
-
 def _read_flags(split: RawSplit, value: object, single: bool) -> None:
     if value is None:
         return
@@ -375,7 +362,7 @@ def _read_flags(split: RawSplit, value: object, single: bool) -> None:
         raise DataError(f"{split.name}: observed: a mapping was expected, {type(value).__name__} came")
     for key, flags in value.items():
         name = whole_text(key) if isinstance(key, (str, bytes)) else str(key)
-        items = _items(flags, split, single, f"observed/{name}")
+        items = _items(flags, split.rows, single, f"{split.name}: observed/{name}")
         if not all(isinstance(item, (bool, int, np.bool_, float)) and item in (0, 1) for item in items):
             raise DataError(f"{split.name}: observed/{name}: true or false for each sample was expected")
         said = np.array(items, bool)

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from omg_graph.data.arrays import whole_text
 from omg_graph.data.dataset import Labels
+from omg_graph.data.fields import Layout, RawSplit
 from omg_graph.errors import DataError
 
 LabelValue = str | int | float | bool | None
@@ -54,16 +56,43 @@ def choose_label(
     )
 
 
-def unimodal_fields(fields: Mapping[str, object], target: str, modalities: Sequence[str]) -> dict[str, str]:
-    """Modality to the field of the labels that were given with it alone in sight.
+def read_labels(layout: Layout, splits: Sequence[RawSplit], name: str) -> dict[str, Labels]:
+    """The labels of each split that has the field.
 
-    ``<target>_T``, ``_A`` and ``_V`` belong to text, audio and vision, ``<target>_<name>`` to any modality.
-
-    Args:
-        fields: Of a split.
-        target: The target's field.
-        modalities: Of the split.
+    Raises:
+        DataError: if there isn't one number or name for each sample, or a regression is asked of names.
     """
+    values = {
+        raw.name: _values(
+            layout.splits[raw.name][name], raw.rows, single=layout.single, label=f"{raw.name}: {name}"
+        )
+        for raw in splits
+        if layout.splits[raw.name].get(name) is not None
+    }
+    return _labels(name, values)
+
+
+def read_unimodal(
+    layout: Layout, splits: Sequence[RawSplit], target: Labels
+) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+    """Labels that were given with one modality in sight, split by split; none beside a target of classes.
+
+    Raises:
+        DataError: if there isn't one number for each sample.
+    """
+    found: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
+    if target.kind != "regression":
+        return found
+    for raw in splits:
+        fields = layout.splits[raw.name]
+        for name, field in _unimodal_fields(fields, target.name, list(raw.columns)).items():
+            values = _values(fields[field], raw.rows, single=layout.single, label=f"{raw.name}: {field}")
+            found.setdefault(raw.name, {})[name] = _regression(field, values).values
+    return found
+
+
+def _unimodal_fields(fields: Mapping[str, object], target: str, modalities: Sequence[str]) -> dict[str, str]:
+    """Modality to its field: ``<target>_T``, ``_A``, ``_V`` or, of any modality, ``<target>_<name>``."""
     found = {}
     for letter, name in [*_UNIMODAL.items(), *((name, name) for name in modalities)]:
         field = f"{target}_{letter}"
@@ -72,12 +101,8 @@ def unimodal_fields(fields: Mapping[str, object], target: str, modalities: Seque
     return found
 
 
-def label_values(value: object, rows: int, *, single: bool, label: str) -> list[LabelValue]:
-    """The labels of a split, one for each sample, None where there is none.
-
-    Raises:
-        DataError: if there isn't one number or name for each sample.
-    """
+def _values(value: object, rows: int, *, single: bool, label: str) -> list[LabelValue]:
+    """The labels of a split, one for each sample, None where there is none."""
     if isinstance(value, np.ndarray):
         flat = value.reshape(-1) if value.size == rows else value
         items: object = flat.tolist() if flat.ndim == 1 and flat.dtype.kind in "biufUS" else None
@@ -106,20 +131,17 @@ def _label_value(item: object, label: str) -> LabelValue:
     raise DataError(f"{label}: a number or a name was expected, {type(item).__name__} came")
 
 
-def make_labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[str, Labels]:
+def _labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[str, Labels]:
     """Labels of all splits of a file, which share their class names.
 
     Names and whole numbers are classes, other numbers a regression; a field with ``regression`` in its name
     is a regression, and one with ``class`` in it has classes, whatever it holds.
-
-    Raises:
-        DataError: if a regression is asked of names.
     """
     known = [value for values in splits.values() for value in values if value is not None]
     numeric = "regression" in name.lower()
     classes = "class" in name.lower() or all(isinstance(value, (str, int)) for value in known)
     if numeric or not classes or not known:
-        return {split: regression(name, values) for split, values in splits.items()}
+        return {split: _regression(name, values) for split, values in splits.items()}
     names = {_class_name(value) for value in known}
     ordered = tuple(sorted(names, key=int) if all(_is_whole(text) for text in names) else sorted(names))
     index = {text: float(position) for position, text in enumerate(ordered)}
@@ -134,12 +156,8 @@ def make_labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[s
     }
 
 
-def regression(name: str, values: Sequence[LabelValue]) -> Labels:
-    """Numbers as labels, NaN where there is none.
-
-    Raises:
-        DataError: if a value is a name, or beyond single precision.
-    """
+def _regression(name: str, values: Sequence[LabelValue]) -> Labels:
+    """Numbers as labels, NaN where there is none."""
     numbers: list[float] = []
     for value in values:
         if isinstance(value, str):
