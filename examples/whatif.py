@@ -20,7 +20,7 @@ def main() -> None:
     def moved(fork: Trajectory) -> float:
         """How far the audio has gone, in deviations of the training data."""
         before, after = (arrays.get(one.reconstruction["audio"]) for one in (trajectory, fork))
-        deviation = model.latent_space.codecs["audio"].standardiser.deviation
+        deviation = model.latent_space.codecs["audio"].deviation
         return float(np.sqrt(np.mean(((after - before) / deviation) ** 2)))
 
     for value in ("strongly negative", "neutral", "strongly positive"):

@@ -64,7 +64,7 @@ def _gaps(split: Split) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.boo
 
 
 def _how(model: Model, name: str) -> str:
-    if model.latent_space.codecs[name].filler is None:
+    if model.latent_space.codecs[name].filling() is None:
         return " by interpolation: the model was trained without anything better"
     return ""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from omg_graph.codecs.codec import Rows
 from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.gaps import NOTHING_MISSING, known_truths, with_gaps
 from omg_graph.metrics.features import normalised_squared_error
@@ -184,13 +185,13 @@ def _errors(
     """Modality to row to error, where the truth was hidden."""
     out: dict[str, dict[int, ReconstructionError]] = {}
     for name, ref in batch.truth.items():
-        truth, standardiser = store.get(ref), model.latent_space.codecs[name].standardiser
+        truth, codec = store.get(ref), model.latent_space.codecs[name]
         rows = np.flatnonzero(np.array(batch.hidden[name]))
         length = np.array(batch.lengths[name]) if name in batch.lengths else None
         lost = store.get(batch.lost[name]) if name in batch.lost else None
-        mask = standardiser.scored(len(truth), length, lost)
-        standard_truth = standardiser.standard(truth, length)
-        standard_guess = standardiser.standard(points[name], length)
+        mask = codec.scored(Rows(truth, length, lost))
+        standard_truth = codec.standard(Rows(truth, length))
+        standard_guess = codec.standard(Rows(points[name], length))
         out[name] = {}
         for row in rows.tolist():
             scored = mask[row]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from omg_graph.codecs.codec import Rows
 from omg_graph.data.dataset import FloatArray, IntArray
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Execution
@@ -32,14 +33,14 @@ def emerging(model: Model, execution: Execution, lengths: Mapping[str, IntArray]
     """
     out = {}
     for name, path in execution.paths.items():
-        standardiser = model.latent_space.codecs[name].standardiser
-        shape = standardiser.spec.shape
+        codec = model.latent_space.codecs[name]
+        shape = codec.spec.shape
         blocks = block_sizes(shape, CELLS_SHOWN)
         shown = []
         for step in spaced(len(path.clean), STEPS_SHOWN):
             residual = path.clean[step].to(model.device)
             latents = model.executor.latent_estimate(name, residual, execution.anchors[name])
-            standard = standardiser.standard(model.latent_space.decode(name, latents), lengths.get(name))
+            standard = codec.standard(Rows(model.latent_space.decode(name, latents), lengths.get(name)))
             shown.append(thumbnail(standard.reshape(-1, *shape), blocks))
         out[name] = np.stack(shown, axis=1)
     return out

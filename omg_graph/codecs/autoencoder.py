@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from omg_graph.seeding import generator, seeded
+
 AutoencoderKind = Literal["pca", "vae"]
+BATCH = 64
+
+
+class AutoencoderSettings(BaseModel):
+    """How features become latents."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: AutoencoderKind = "pca"
+    variance: float = Field(default=0.999, gt=0, le=1)
+    """PCA: the share of variance to keep."""
+    max_width: int = Field(default=256, ge=1)
+    """PCA: components at most; VAE: the latent width, unless the modality is smaller."""
+    epochs: int = Field(default=60, ge=1)
+    divergence_weight: float = Field(default=0.01, ge=0)
 
 
 class PrincipalComponents(nn.Module):
@@ -73,6 +92,27 @@ class VariationalAutoencoder(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, 2 * width))
         self.decoder = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, features))
 
+    @classmethod
+    def fit(
+        cls, features: Float[Tensor, "batch features"], settings: AutoencoderSettings, seed: int, name: str
+    ) -> VariationalAutoencoder:
+        """Train by AdamW on standardised features; seed and name decide everything random."""
+        width = min(settings.max_width, features.shape[1])
+        with seeded(seed, "vae", name):
+            model = cls(features.shape[1], width)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+        for epoch in range(settings.epochs):
+            order = torch.randperm(len(features), generator=generator(seed, "vae", name, epoch))
+            for batch in torch.split(order, BATCH):
+                draw = generator(seed, "vae", name, epoch, int(batch[0]))
+                noise = torch.randn(len(batch), width, generator=draw)
+                optimiser.zero_grad(set_to_none=True)
+                loss = model.loss(features[batch], noise, settings.divergence_weight)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+        return model
+
     def encode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch latent"]:
         """Posterior means."""
         mean: Tensor = self.encoder(features)[:, : self.width]
@@ -99,6 +139,21 @@ class VariationalAutoencoder(nn.Module):
 Autoencoder = PrincipalComponents | VariationalAutoencoder
 
 
-def build_autoencoder(kind: AutoencoderKind, features: int, width: int) -> Autoencoder:
-    """An unfitted autoencoder, for loading weights into."""
-    return PrincipalComponents(features, width) if kind == "pca" else VariationalAutoencoder(features, width)
+def fit_autoencoder(
+    features: Float[Tensor, "batch features"], settings: AutoencoderSettings, seed: int, name: str
+) -> Autoencoder:
+    """The autoencoder that the settings ask for, frozen."""
+    model: Autoencoder
+    if settings.kind == "pca":
+        model = PrincipalComponents.fit(features, settings.variance, settings.max_width)
+    else:
+        model = VariationalAutoencoder.fit(features, settings, seed, name)
+    return model.eval().requires_grad_(False)
+
+
+def load_autoencoder(features: int, width: int, state: Mapping[str, Tensor]) -> Autoencoder:
+    """The autoencoder with these weights, frozen; their names tell which it is."""
+    kind = PrincipalComponents if "components" in state else VariationalAutoencoder
+    model: Autoencoder = kind(features, width)
+    model.load_state_dict(dict(state))
+    return model.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
-"""The latent space of a model: how each modality goes from the input's units to latents and back."""
+"""The latent space of a model: the codecs of all its modalities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,40 +10,50 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omg_graph.codecs.autoencoder import Autoencoder
-from omg_graph.codecs.frames import FrameFiller
-from omg_graph.codecs.standardise import Standardiser
+from omg_graph.codecs.autoencoder import AutoencoderSettings
+from omg_graph.codecs.codec import Codec, Rows, codec_class, part_of
 from omg_graph.data.dataset import FloatArray, ModalitySpec, Split
-
-
-@dataclass(frozen=True)
-class ModalityCodec:
-    """One modality's standard units and autoencoder."""
-
-    standardiser: Standardiser
-    autoencoder: Autoencoder
-    scale: float
-    """Root mean square of the latents on the training rows."""
-    filler: FrameFiller | None = None
-    """What fills lost frames of a sequence; None in a model made without one, whose frames are interpolated.
-    """
-
-    @property
-    def spec(self) -> ModalitySpec:
-        """What the modality looks like."""
-        return self.standardiser.spec
-
-    @property
-    def width(self) -> int:
-        """Latent width."""
-        return self.autoencoder.width
+from omg_graph.errors import DataError
 
 
 @dataclass(frozen=True)
 class LatentSpace:
     """The codecs of all modalities, in the model's order."""
 
-    codecs: dict[str, ModalityCodec]
+    codecs: dict[str, Codec]
+
+    @classmethod
+    def fit(cls, split: Split, settings: AutoencoderSettings, seed: int) -> LatentSpace:
+        """Codecs of all modalities, each fitted on the rows that have it.
+
+        Raises:
+            DataError: if a modality is there in fewer than two rows.
+        """
+        codecs = {}
+        for spec in split.modalities:
+            there = np.flatnonzero(split.observed[spec.name])
+            if len(there) < 2:
+                raise DataError(
+                    f"modality {spec.name} is there in {len(there)} of {len(split)} training rows, at "
+                    "least 2 are needed: leave it out with --modalities"
+                )
+            codecs[spec.name] = codec_class(spec.kind).fit(
+                spec, rows_of(split, spec.name).take(there), _groups(split, there), settings, seed
+            )
+        space = cls(codecs)
+        if all(codec.filling() is None for codec in codecs.values()):
+            return space
+        latents = {name: value.numpy() for name, value in space.encode(split).items()}
+        for name, codec in codecs.items():
+            there = np.flatnonzero(split.observed[name])
+            codecs[name] = codec.coupled(
+                rows_of(split, name).take(there),
+                {other: rows[there] for other, rows in latents.items() if other != name},
+                split.mask()[there][:, [other != name for other in split.names]],
+                _groups(split, there),
+                seed,
+            )
+        return space
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.codecs)
@@ -71,27 +81,16 @@ class LatentSpace:
     @property
     def feature_means(self) -> dict[str, FloatArray]:
         """The training mean of each feature, in the input's units."""
-        return {name: codec.standardiser.mean for name, codec in self.codecs.items()}
-
-    def standard(self, split: Split) -> dict[str, FloatArray]:
-        """Modality to (samples, size) in standard units, lost frames filled; rows that miss it are zero."""
-        out = {}
-        for name, codec in self.codecs.items():
-            gaps, lengths = split.gaps(name), split.lengths.get(name)
-            rows = codec.standardiser.apply(split.arrays[name], lengths, gaps)
-            if gaps is not None:
-                # of its own frames alone: another modality's may be what is to be told from this one
-                rows = (codec.filler or FrameFiller.interpolating(codec.spec)).fill(rows, gaps, lengths)
-            out[name] = rows * split.observed[name][:, None]
-        return out
+        return {name: codec.mean for name, codec in self.codecs.items()}
 
     def encode(self, split: Split) -> dict[str, Float[Tensor, "sample latent"]]:
         """Modality to (samples, latent), on the CPU; rows that miss it are zero."""
         latents = {}
-        for name, features in self.standard(split).items():
+        for name, codec in self.codecs.items():
+            there = split.observed[name][:, None]
             with torch.inference_mode():
-                latent = self.codecs[name].autoencoder.encode(torch.from_numpy(features))
-            latents[name] = latent.clone() * torch.from_numpy(split.observed[name])[:, None]
+                latent = codec.network.encode(torch.from_numpy(codec.inputs(rows_of(split, name)) * there))
+            latents[name] = latent.clone() * torch.from_numpy(there)
         return latents
 
     def fill_frames(self, split: Split) -> dict[str, FloatArray]:
@@ -101,26 +100,45 @@ class LatentSpace:
             Modality to (samples, frames, features) in the input's units, for modalities with lost frames;
             every number that was there is the same, bit by bit.
         """
-        out = {}
-        latents: dict[str, Tensor] | None = None
-        for name, codec in self.codecs.items():
-            gaps, lengths = split.gaps(name), split.lengths.get(name)
-            if gaps is None:
-                continue
-            filler, prior = codec.filler or FrameFiller.interpolating(codec.spec), None
-            if filler.names:
-                latents = self.encode(split) if latents is None else latents
-                others = {other: latents[other].numpy() for other in filler.names}
-                seen = np.stack([split.observed[other] for other in filler.names], axis=1)
-                prior = filler.prior(others, seen)
-            rows = codec.standardiser.apply(split.arrays[name], lengths, gaps)
-            filled = codec.standardiser.invert(filler.fill(rows, gaps, lengths, prior))
-            out[name] = np.where(gaps[..., None], filled, split.arrays[name])
-        return out
+        rows = {name: rows_of(split, name) for name in self.codecs}
+        lossy = [name for name, some in rows.items() if some.lost is not None]
+        latents = {name: value.numpy() for name, value in self.encode(split).items()} if lossy else {}
+        return {name: self.codecs[name].filled(rows[name], latents, split.observed) for name in lossy}
 
     def decode(self, name: str, latents: Float[Tensor, "sample latent"]) -> FloatArray:
         """(samples, *shape) in the input's units."""
         codec = self.codecs[name]
         with torch.inference_mode():
-            features = codec.autoencoder.decode(latents.cpu())
-        return codec.standardiser.invert(features.numpy().astype(np.float32))
+            features = codec.network.decode(latents.cpu())
+        return codec.restore(features.numpy().astype(np.float32))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything but the modalities' names and shapes, as plain tensors."""
+        return {
+            f"{number}/{key}": value
+            for number, codec in enumerate(self.codecs.values())
+            for key, value in codec.state().items()
+        }
+
+    @classmethod
+    def load(cls, specs: Sequence[ModalitySpec], state: Mapping[str, Tensor]) -> LatentSpace:
+        """The latent space that ``state`` took apart."""
+        return cls(
+            {
+                spec.name: codec_class(spec.kind).load(
+                    spec,
+                    part_of(state, str(number)),
+                    [other.name for other in specs if other.name != spec.name],
+                )
+                for number, spec in enumerate(specs)
+            }
+        )
+
+
+def rows_of(split: Split, name: str) -> Rows:
+    """One modality of a split."""
+    return Rows(split.arrays[name], split.lengths.get(name), split.gaps(name))
+
+
+def _groups(split: Split, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
+    return [split.groups[row] for row in rows]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from omg_graph.codecs.codec import Rows
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.evaluation.protocols import Condition
@@ -154,16 +155,15 @@ class FeatureScorer:
         return None if lengths is None else lengths[pairs.rows[part]]
 
     def _truth(self, name: str, pairs: Pairs, part: slice) -> tuple[npt.NDArray[np.float32], BoolArray]:
-        standardiser, lengths = self.space.codecs[name].standardiser, self._lengths(name, pairs, part)
-        rows = pairs.rows[part]
+        codec, rows, lengths = self.space.codecs[name], pairs.rows[part], self._lengths(name, pairs, part)
+        truth = Rows(self.truth.arrays[name][rows], lengths)
         lost = self.truth.lost[name][rows] if name in self.truth.lost else None
-        scored = standardiser.scored(len(rows), lengths, lost) & self.wanted(name, pairs, part)[:, None]
-        return standardiser.standard(self.truth.arrays[name][rows], lengths), scored
+        scored = codec.scored(replace(truth, lost=lost)) & self.wanted(name, pairs, part)[:, None]
+        return codec.standard(truth), scored
 
     def _standard(self, name: str, latents: Tensor, pairs: Pairs, part: slice) -> npt.NDArray[np.float32]:
         features = self.space.decode(name, latents)
-        lengths = self._lengths(name, pairs, part)
-        return self.space.codecs[name].standardiser.standard(features, lengths)
+        return self.space.codecs[name].standard(Rows(features, self._lengths(name, pairs, part)))
 
 
 def gathered(parts: Sequence[PooledRatio]) -> PooledRatio:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from omg_graph.codecs.codec import codec_class
 from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.executor.denoiser import Conditions, Denoiser
@@ -124,7 +124,10 @@ class Executor(nn.Module):
         self.kernel = KernelConditional(widths)
         self.anchor = Anchor(self.names, config.anchor)
         self.alignment = PerModality(
-            {name: nn.Linear(width, low_level_size(self.specs[name])) for name, width in widths.items()}
+            {
+                name: nn.Linear(width, self.low_level(name, torch.zeros(1, self.specs[name].size)).shape[1])
+                for name, width in widths.items()
+            }
         )
         """A of Eq. 14: evidence to low-level features."""
         self.register_buffer("residual_scale", torch.ones(len(widths)))
@@ -289,6 +292,11 @@ class Executor(nn.Module):
             out[name] = alike[name].residuals(ranks) * spread.unsqueeze(1)
         return out
 
+    def low_level(self, name: str, standard: Float[Tensor, "batch size"]) -> Float[Tensor, "batch feature"]:
+        """Phi of Eq. 14: the low-level features of a modality's standard rows, by its codec."""
+        spec = self.specs[name]
+        return codec_class(spec.kind).low_level(spec, standard)
+
     def fill(
         self, batch: ExecutorInput, estimates: Mapping[str, Float[Tensor, "batch _"]]
     ) -> dict[str, Float[Tensor, "batch _"]]:
@@ -297,33 +305,3 @@ class Executor(nn.Module):
             name: torch.where(batch.observed[:, column : column + 1], batch.latents[name], estimates[name])
             for column, name in enumerate(self.names)
         }
-
-
-def low_level_size(spec: ModalitySpec) -> int:
-    """How many low-level features phi takes from one modality."""
-    return int(low_level_features(spec, torch.zeros(1, spec.size)).shape[1])
-
-
-def low_level_features(
-    spec: ModalitySpec, standard: Float[Tensor, "batch size"]
-) -> Float[Tensor, "batch feature"]:
-    """Phi of Eq. 14, which is fixed: nothing in it learns.
-
-    Vectors: the features themselves. Sequences: mean, deviation and mean absolute difference of up to four
-    windows. Images: a coarse copy.
-    """
-    if spec.kind == "vector":
-        return standard
-    shaped = standard.reshape(len(standard), *spec.shape)
-    if spec.kind == "image":
-        channels = shaped if shaped.ndim == 4 else shaped.unsqueeze(1)
-        grid = (min(16, channels.shape[2]), min(16, channels.shape[3]))
-        return F.adaptive_avg_pool2d(channels, grid).flatten(1)
-    if spec.shape[0] == 1:
-        return standard
-    parts = []
-    for window in shaped.tensor_split(min(4, spec.shape[0]), dim=1):
-        parts += [window.mean(1), (window.var(1, unbiased=False) + 1e-6).sqrt()]
-        steps = window.diff(dim=1).abs()
-        parts.append(steps.mean(1) if steps.shape[1] else torch.zeros_like(window[:, 0]))
-    return torch.cat(parts, dim=1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import add_noise, clean_estimate, regression_target
-from omg_graph.executor.executor import Executor, ExecutorInput, low_level_features
+from omg_graph.executor.executor import Executor, ExecutorInput
 
 Decode = Callable[[str, Tensor], Tensor]
 """(modality, latents) to standardised features, differentiable: the autoencoder's decoder."""
@@ -143,7 +143,7 @@ def objective(
         plan.append(
             _mean(weight * plan_consistency(embed(name, estimates[name]), conditions.plan[:, 0]), known)
         )
-        features = low_level_features(executor.specs[name], decode(name, estimates[name]))
+        features = executor.low_level(name, decode(name, estimates[name]))
         aligned = executor.alignment[name](conditions.evidence[name])
         evidence.append(_mean(weight * evidence_consistency(features, aligned), known))
     return Losses(

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from omg_graph.codecs.tensors import codec_tensors, codecs_from_tensors
+from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.hidden_states import ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import (
@@ -70,7 +70,7 @@ def save_model(model: Model, folder: Path) -> Manifest:
         raise ModelError(f"a model is saved with its distilled planner, {model.planner.name} came")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / CONFIG, model.config.model_dump(mode="json"))
-    _save_weights(codec_tensors(model.latent_space), folder / CODECS)
+    _save_weights(model.latent_space.state(), folder / CODECS)
     _save_weights(model.encoder.state_dict(), folder / ENCODER)
     _save_weights(model.projection.state_dict(), folder / PROJECTION)
     model.executor.denoiser.save_pretrained(folder / DENOISER)
@@ -187,7 +187,7 @@ def load_model(folder: str | Path | None = None, text_encoder: str | Path | None
 
 def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> Model:
     config = ModelConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
-    latent_space = codecs_from_tensors(load_file(folder / CODECS), config.modalities, config.autoencoder)
+    latent_space = LatentSpace.load(config.modalities, load_file(folder / CODECS))
     encoder = ObservationEncoder(config.encoder)
     encoder.load_state_dict(load_file(folder / ENCODER))
     executor = Executor(config.executor, config.modalities, config.latent_widths, config.shared_width)

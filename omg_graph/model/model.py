@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -159,17 +160,13 @@ def components_fingerprint(latent_space: LatentSpace, encoder: nn.Module, text_e
     digest = hashlib.sha256(text_encoder.encode())
     for name, codec in latent_space.codecs.items():
         digest.update(codec.spec.model_dump_json().encode())
-        for array in (codec.standardiser.mean, codec.standardiser.deviation):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        _add_weights(digest, name, codec.autoencoder)
-        for tensor in () if codec.filler is None else codec.filler.tensors().values():
-            digest.update(tensor.numpy().tobytes())
-    _add_weights(digest, "psi", encoder)
+        _add_tensors(digest, name, codec.state())
+    _add_tensors(digest, "psi", encoder.state_dict())
     return digest.hexdigest()
 
 
-def _add_weights(digest: hashlib._Hash, name: str, module: nn.Module) -> None:
-    for key, value in sorted(module.state_dict().items()):
+def _add_tensors(digest: hashlib._Hash, name: str, tensors: Mapping[str, Tensor]) -> None:
+    for key, value in sorted(tensors.items()):
         tensor: Tensor = value.detach().cpu().contiguous()
         digest.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())

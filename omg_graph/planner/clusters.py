@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from omg_graph.data.dataset import BoolArray, FloatArray, ModalitySpec, Split
+from omg_graph.codecs.codec import Rows, codec_class
+from omg_graph.data.dataset import BoolArray, FloatArray, Split
 from omg_graph.errors import DataError
 from omg_graph.planner.schema import MAX_VALUE_LENGTH, MAX_VALUE_WORDS, Field, Plan, Schema
 from omg_graph.seeding import derived_seed
@@ -20,9 +21,6 @@ ORDINARY = "ordinary"
 
 MIN_VARIANT_ROWS = 5
 """A group is divided only if each variant can have this many samples on average."""
-
-IMAGE_GRID = 4
-"""Images are averaged over a grid of this many cells a side."""
 
 RESTARTS = 4
 MAX_ROUNDS = 50
@@ -46,41 +44,13 @@ class _Table:
 
 
 def feature_vectors(split: Split) -> dict[str, FloatArray]:
-    """One vector a sample for each modality, (samples, features), for clustering.
-
-    A sequence is averaged over the frames that are there, an image over a coarse grid for each channel.
-    """
+    """One vector a sample for each modality, (samples, features), for clustering: its codec's summary."""
     return {
-        spec.name: _vectors(
-            spec, split.arrays[spec.name], split.lengths.get(spec.name), split.lost.get(spec.name)
+        spec.name: codec_class(spec.kind).summary(
+            Rows(split.arrays[spec.name], split.lengths.get(spec.name), split.lost.get(spec.name))
         )
         for spec in split.modalities
     }
-
-
-def _vectors(
-    spec: ModalitySpec,
-    array: FloatArray,
-    lengths: npt.NDArray[np.int64] | None,
-    lost: BoolArray | None,
-) -> FloatArray:
-    if spec.kind == "vector":
-        return array
-    if spec.kind == "sequence":
-        frames = array.shape[1]
-        there = np.full(len(array), frames) if lengths is None else np.clip(lengths, 1, frames)
-        kept = np.arange(frames)[None] < there[:, None]
-        if lost is not None:
-            kept &= ~lost
-        counts = np.maximum(kept.sum(axis=1), 1)
-        return np.asarray((array * kept[..., None]).sum(axis=1) / counts[:, None], dtype=np.float32)
-    channels = array.reshape(len(array), -1, *array.shape[-2:])
-    cells = [
-        cell.mean(axis=(-2, -1))
-        for band in np.array_split(channels, min(IMAGE_GRID, channels.shape[-2]), axis=-2)
-        for cell in np.array_split(band, min(IMAGE_GRID, channels.shape[-1]), axis=-1)
-    ]
-    return np.concatenate(cells, axis=1).astype(np.float32)
 
 
 def cluster_schema(

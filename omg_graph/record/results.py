@@ -92,8 +92,8 @@ class ResultWriter:
         self._kept: dict[str, list[Array]] = {}
         self._statistics: dict[str, Array] = {}
         for name, codec in model.latent_space.codecs.items():
-            self._statistics[f"{MEAN}/{name}"] = codec.standardiser.mean
-            self._statistics[f"{DEVIATION}/{name}"] = codec.standardiser.deviation
+            self._statistics[f"{MEAN}/{name}"] = codec.mean
+            self._statistics[f"{DEVIATION}/{name}"] = codec.deviation
 
     def add(self, trajectory: Trajectory, store: ArtifactStore) -> None:
         """Take a trajectory and, while the store has them, its arrays."""

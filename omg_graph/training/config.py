@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from omg_graph.codecs.autoencoder import AutoencoderKind
+from omg_graph.codecs.autoencoder import AutoencoderSettings
 from omg_graph.encoders.text import MINILM
 from omg_graph.errors import ConfigError
 from omg_graph.executor.executor import ExecutorConfig
@@ -23,18 +23,6 @@ class Settings(BaseModel):
     """A block of settings: unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AutoencoderSettings(Settings):
-    """How features become latents."""
-
-    kind: AutoencoderKind = "pca"
-    variance: float = Field(default=0.999, gt=0, le=1)
-    """PCA: the share of variance to keep."""
-    max_width: int = Field(default=256, ge=1)
-    """PCA: components at most; VAE: the latent width, unless the modality is smaller."""
-    epochs: int = Field(default=60, ge=1)
-    divergence_weight: float = Field(default=0.01, ge=0)
 
 
 class EncoderSettings(Settings):

@@ -61,8 +61,7 @@ class ExecutorTrainer:
         # copies: the latent space and psi themselves go on encoding on the CPU
         self.encoder = deepcopy(self.encoder).to(self.device).requires_grad_(False)
         self.decoders = {
-            name: deepcopy(codec.autoencoder).to(self.device).requires_grad_(False)
-            for name, codec in self.latent_space.codecs.items()
+            name: deepcopy(codec.network).to(self.device) for name, codec in self.latent_space.codecs.items()
         }
         self.checked_noising = [
             self._noising(len(block), self.weights.mean_share, "check", number)

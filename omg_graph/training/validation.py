@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omg_graph import pipeline
+from omg_graph.codecs.codec import Rows
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.metrics.families import score
@@ -92,11 +94,10 @@ def _nmse(space: LatentSpace, name: str, guess: Any, truth: Split, observed: Spl
     wanted = truth.observed[name] & ~observed.observed[name]
     if not wanted.any():
         return None
-    standardiser, lengths = space.codecs[name].standardiser, truth.lengths.get(name)
-    scored = standardiser.scored(len(truth), lengths, truth.lost.get(name)) & wanted[:, None]
-    error = normalised_squared_error(
-        standardiser.standard(guess, lengths), standardiser.standard(truth.arrays[name], lengths), scored
-    ).value
+    codec, rows = space.codecs[name], Rows(truth.arrays[name], truth.lengths.get(name))
+    scored = codec.scored(replace(rows, lost=truth.lost.get(name))) & wanted[:, None]
+    guessed = codec.standard(Rows(guess, rows.lengths))
+    error = normalised_squared_error(guessed, codec.standard(rows), scored).value
     return None if error is None else round(error, 4)
 
 

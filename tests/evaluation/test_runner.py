@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from omg_graph.api import reconstruct
+from omg_graph.codecs.codec import Rows
 from omg_graph.data.dataset import Labels, Split
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.splits import conform
@@ -42,7 +43,7 @@ def test_the_runner_and_the_graph_agree(model: Model, split: Split) -> None:
     store = MemoryArtifactStore()
     trajectories = reconstruct(model, split, missing=[MISSING], settings=Settings(draws=4), artifacts=store)
     assert split.labels is not None
-    standardiser = model.latent_space.codecs[MISSING].standardiser
+    codec = model.latent_space.codecs[MISSING]
     labels = dict(zip(model.knowledge_base.ids, model.knowledge_base.labels or (), strict=True))
     for place, row in enumerate(pairs.rows):
         trajectory, truth = trajectories[row], split.labels.values[row]
@@ -68,7 +69,7 @@ def test_the_runner_and_the_graph_agree(model: Model, split: Split) -> None:
         assert made.same_polarity[place] == pytest.approx(agreeing, abs=1e-4)
         drawn = store.get(trajectory.arrays[f"draws/{MISSING}"])
         scores = energy_scores(
-            standardiser.standard(drawn)[None], standardiser.standard(split.arrays[MISSING][row : row + 1])
+            codec.standard(Rows(drawn))[None], codec.standard(Rows(split.arrays[MISSING][row : row + 1]))
         )
         assert made.energy[MISSING][place] == pytest.approx(scores[0], rel=1e-4)
 

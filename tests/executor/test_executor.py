@@ -6,17 +6,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from omg_graph.data.dataset import ModalityKind, ModalitySpec
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import (
     Executor,
     ExecutorConfig,
     ExecutorInput,
-    low_level_features,
-    low_level_size,
 )
 from omg_graph.priors.anchor import PARTS
-from omg_graph.seeding import generator
 
 Build = Callable[..., Executor]
 
@@ -85,39 +81,6 @@ def test_an_executor_s_weights_can_be_carried_over(
     second.load_state_dict(first.state_dict())
     left, right = first.estimate(batch, conditions), second.estimate(batch, conditions)
     assert all(torch.equal(left[name], right[name]) for name in left)
-
-
-@pytest.mark.parametrize(
-    ("kind", "shape", "size"),
-    [
-        ("vector", (5,), 5),
-        ("sequence", (1, 5), 5),
-        ("sequence", (2, 5), 2 * 3 * 5),
-        ("sequence", (50, 5), 4 * 3 * 5),
-        ("image", (28, 28), 16 * 16),
-        ("image", (3, 8, 20), 3 * 8 * 16),
-    ],
-)
-def test_low_level_features_of_each_kind(kind: ModalityKind, shape: tuple[int, ...], size: int) -> None:
-    """Phi of Eq. 14 has no parameters, a fixed width, and a finite gradient everywhere."""
-    spec = ModalitySpec(name="x", kind=kind, shape=shape)
-    assert low_level_size(spec) == size
-    for x in (torch.randn(3, spec.size, generator=generator("phi")), torch.zeros(3, spec.size)):
-        x.requires_grad_()
-        features = low_level_features(spec, x)
-        assert features.shape == (3, size)
-        features.sum().backward()
-        assert x.grad is not None
-        assert x.grad.isfinite().all()
-
-
-def test_a_sequence_s_windows_are_described_by_mean_deviation_and_change() -> None:
-    spec = ModalitySpec(name="x", kind="sequence", shape=(8, 1))
-    x = torch.tensor([[1.0, 3.0, 5.0, 5.0, 0.0, 0.0, -1.0, 1.0]])
-    means, deviations, changes = low_level_features(spec, x).reshape(4, 3).T
-    assert torch.allclose(means, torch.tensor([2.0, 5.0, 0.0, 0.0]))
-    assert torch.allclose(deviations, torch.tensor([1.0, 0.0, 0.0, 1.0]), atol=2e-3)
-    assert torch.allclose(changes, torch.tensor([2.0, 0.0, 0.0, 2.0]))
 
 
 @pytest.mark.parametrize(

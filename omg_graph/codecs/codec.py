@@ -1,0 +1,324 @@
+"""Codecs: from the input's units to latents and back, one class for each kind of modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from omg_graph.codecs.autoencoder import (
+    Autoencoder,
+    AutoencoderSettings,
+    PrincipalComponents,
+    fit_autoencoder,
+    load_autoencoder,
+)
+from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalitySpec
+from omg_graph.plugins import component
+
+GROUP = "omg_graph.codecs"
+CLIP = 10.0
+"""Observed features are limited to this many training deviations before any model sees them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples of one modality."""
+
+    array: FloatArray
+    """(samples, *shape), in the input's units."""
+    lengths: IntArray | None = None
+    """(samples,): frames that count, for padded sequences."""
+    lost: BoolArray | None = None
+    """(samples, frames): lost frames, for sequences with such gaps; zeros in ``array``."""
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def take(self, rows: IntArray) -> Rows:
+        """The given rows, in the given order."""
+        return Rows(
+            self.array[rows],
+            None if self.lengths is None else self.lengths[rows],
+            None if self.lost is None else self.lost[rows],
+        )
+
+
+class Codec(Protocol):
+    """What the model asks of a modality; a kind of modality is a class that answers.
+
+    *Standard* rows are flattened, (samples, size): zero mean and unit deviation on the training rows, and
+    zeros where nothing is there. Fitting and encoding see one sample at a time: rows don't influence each
+    other once the codec is fitted.
+    """
+
+    @property
+    def spec(self) -> ModalitySpec:
+        """Name, kind and shape of the modality."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of the latents."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the latents on the training rows."""
+        ...
+
+    @property
+    def mean(self) -> FloatArray:
+        """Training mean, in the input's units, broadcastable to one sample."""
+        ...
+
+    @property
+    def deviation(self) -> FloatArray:
+        """Training deviation; 1 where a feature is constant in training."""
+        ...
+
+    @property
+    def network(self) -> Autoencoder:
+        """``encode`` and ``decode`` between standard rows and latents, differentiable."""
+        ...
+
+    @classmethod
+    def fit(
+        cls,
+        spec: ModalitySpec,
+        rows: Rows,
+        groups: Sequence[str],
+        settings: AutoencoderSettings,
+        seed: int,
+    ) -> Self:
+        """Fit on training rows that have the modality; ``groups`` are theirs."""
+        ...
+
+    def coupled(
+        self,
+        rows: Rows,
+        latents: Mapping[str, FloatArray],
+        observed: BoolArray,
+        groups: Sequence[str],
+        seed: int,
+    ) -> Self:
+        """The same, knowing what other modalities' latents say of its lost parts; itself if nothing is lost.
+
+        Args:
+            rows: Training rows that have the modality.
+            latents: The other modalities' latents, (samples, latent), zeros where missing.
+            observed: (samples, other modalities).
+            groups: Of the rows.
+            seed: Decides what is held out.
+        """
+        ...
+
+    def standard(self, rows: Rows) -> FloatArray:
+        """Standard rows; lost and padded parts are zero."""
+        ...
+
+    def inputs(self, rows: Rows) -> FloatArray:
+        """Standard rows as models see them: within ``CLIP`` deviations, lost parts filled from the rest."""
+        ...
+
+    def restore(self, standard: FloatArray) -> FloatArray:
+        """(samples, *shape) in the input's units."""
+        ...
+
+    def filled(
+        self, rows: Rows, latents: Mapping[str, FloatArray], observed: Mapping[str, BoolArray]
+    ) -> FloatArray:
+        """The array with its lost parts filled, from other modalities too; all else stays bit by bit."""
+        ...
+
+    def filling(self) -> dict[str, float] | None:
+        """How well lost parts are filled, for the manifest; None where they are interpolated."""
+        ...
+
+    def scored(self, rows: Rows) -> BoolArray:
+        """(samples, size): which numbers of standard rows count in a metric."""
+        ...
+
+    @staticmethod
+    def low_level(
+        spec: ModalitySpec, standard: Float[Tensor, "batch size"]
+    ) -> Float[Tensor, "batch feature"]:
+        """Phi of Eq. 14, which is fixed: a differentiable description of standard rows."""
+        ...
+
+    @staticmethod
+    def summary(rows: Rows) -> FloatArray:
+        """(samples, features): what clustering sees of a sample, in the input's units."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that ``load`` needs beside the specifications."""
+        ...
+
+    @classmethod
+    def load(cls, spec: ModalitySpec, state: Mapping[str, Tensor], others: Sequence[str]) -> Self:
+        """What ``state`` took apart; ``others`` are the model's other modalities, in order."""
+        ...
+
+
+@cache
+def codec_class(kind: str) -> type[Codec]:
+    """The codec that answers for a kind of modality.
+
+    Raises:
+        ConfigError: if no installed package registers one.
+    """
+    found: type[Codec] = component(GROUP, kind)
+    return found
+
+
+@dataclass(frozen=True)
+class VectorCodec:
+    """A vector of features: standard units and an autoencoder. Other kinds build on it."""
+
+    spec: ModalitySpec
+    mean: FloatArray
+    deviation: FloatArray
+    varies: BoolArray
+    """False where a feature is constant in training: such features are left out of every metric."""
+    network: Autoencoder
+    scale: float
+
+    @property
+    def width(self) -> int:
+        """Latent width."""
+        return self.network.width
+
+    @classmethod
+    def fit(
+        cls,
+        spec: ModalitySpec,
+        rows: Rows,
+        groups: Sequence[str],
+        settings: AutoencoderSettings,
+        seed: int,
+    ) -> Self:
+        """See ``Codec.fit``."""
+        samples = rows.array[cls.there(spec, rows)].astype(np.float64)
+        mean, spread = samples.mean(axis=0), samples.std(axis=0)
+        # relative to the mean, so that features in small units (volts, tesla) aren't taken for constants
+        varies = spread > np.maximum(1e-6 * np.abs(mean), 1e-30)
+        deviation = np.where(varies, spread, 1.0).astype(np.float32)
+        nothing = PrincipalComponents(spec.size, 0)
+        codec = cls(spec, mean.astype(np.float32), deviation, varies, nothing, 1.0)
+        codec = codec.with_filler(rows, groups, seed)
+        features = torch.from_numpy(codec.inputs(rows))
+        network = fit_autoencoder(features, settings, seed, spec.name)
+        with torch.inference_mode():
+            scale = float(network.encode(features).square().mean().sqrt())
+        return replace(codec, network=network, scale=max(scale, 1e-6))
+
+    @staticmethod
+    def there(spec: ModalitySpec, rows: Rows) -> BoolArray:  # noqa: ARG004
+        """Which parts of the samples hold data: (samples,), or (samples, frames) for a kind with frames."""
+        return np.ones(len(rows), dtype=np.bool_)
+
+    def with_filler(self, rows: Rows, groups: Sequence[str], seed: int) -> Self:  # noqa: ARG002
+        """The same with what fills lost parts; a vector has none."""
+        return self
+
+    def coupled(
+        self,
+        rows: Rows,  # noqa: ARG002
+        latents: Mapping[str, FloatArray],  # noqa: ARG002
+        observed: BoolArray,  # noqa: ARG002
+        groups: Sequence[str],  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> Self:
+        """See ``Codec.coupled``."""
+        return self
+
+    def standard(self, rows: Rows) -> FloatArray:
+        """See ``Codec.standard``."""
+        there = self.there(self.spec, rows)
+        masked = (rows.array - self.mean) / self.deviation
+        masked = masked * there.reshape(there.shape + (1,) * (rows.array.ndim - there.ndim))
+        flat: FloatArray = masked.reshape(len(rows), -1).astype(np.float32)
+        return flat
+
+    def inputs(self, rows: Rows) -> FloatArray:
+        """See ``Codec.inputs``."""
+        limited: FloatArray = np.clip(self.standard(rows), -CLIP, CLIP)
+        return limited
+
+    def restore(self, standard: FloatArray) -> FloatArray:
+        """See ``Codec.restore``."""
+        shaped = standard.reshape(len(standard), *self.spec.shape)
+        return np.asarray(shaped * self.deviation + self.mean, dtype=np.float32)
+
+    def filled(
+        self,
+        rows: Rows,
+        latents: Mapping[str, FloatArray],  # noqa: ARG002
+        observed: Mapping[str, BoolArray],  # noqa: ARG002
+    ) -> FloatArray:
+        """See ``Codec.filled``."""
+        return rows.array
+
+    def filling(self) -> dict[str, float] | None:
+        """See ``Codec.filling``."""
+        return None
+
+    def scored(self, rows: Rows) -> BoolArray:
+        """See ``Codec.scored``."""
+        there = self.there(self.spec, rows)
+        there = there.reshape(there.shape + (1,) * (len(self.spec.shape) + 1 - there.ndim))
+        mask = there & np.broadcast_to(self.varies, self.spec.shape)
+        return np.ascontiguousarray(mask.reshape(len(rows), -1))
+
+    @staticmethod
+    def low_level(
+        spec: ModalitySpec,  # noqa: ARG004
+        standard: Float[Tensor, "batch size"],
+    ) -> Float[Tensor, "batch feature"]:
+        """The features themselves."""
+        return standard
+
+    @staticmethod
+    def summary(rows: Rows) -> FloatArray:
+        """The features themselves."""
+        return rows.array
+
+    def state(self) -> dict[str, Tensor]:
+        """See ``Codec.state``."""
+        return {
+            "mean": torch.from_numpy(self.mean),
+            "deviation": torch.from_numpy(self.deviation),
+            "varies": torch.from_numpy(self.varies),
+            "scale": torch.tensor(self.scale, dtype=torch.float64),
+            "width": torch.tensor(self.width),
+        } | {f"autoencoder/{key}": value for key, value in self.network.state_dict().items()}
+
+    @classmethod
+    def load(
+        cls,
+        spec: ModalitySpec,
+        state: Mapping[str, Tensor],
+        others: Sequence[str],  # noqa: ARG003
+    ) -> Self:
+        """See ``Codec.load``."""
+        return cls(
+            spec,
+            state["mean"].numpy(),
+            state["deviation"].numpy(),
+            state["varies"].numpy(),
+            load_autoencoder(spec.size, int(state["width"]), part_of(state, "autoencoder")),
+            float(state["scale"]),
+        )
+
+
+def part_of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors under ``name/``, without that prefix."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,44 @@
+"""Components by name: entry points of the installed packages, this package's own among them."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from omg_graph.errors import ConfigError
+
+OWN = {
+    "omg_graph.codecs": {
+        "vector": "omg_graph.codecs.codec:VectorCodec",
+        "sequence": "omg_graph.codecs.sequence:SequenceCodec",
+        "image": "omg_graph.codecs.image:ImageCodec",
+    },
+}
+"""Registered in pyproject.toml too; listed here so that a checkout with older metadata works."""
+
+
+def registered(group: str) -> dict[str, EntryPoint]:
+    """The components of every installed package, by name; no other package takes the name of our own."""
+    own = (EntryPoint(name, value, group) for name, value in OWN.get(group, {}).items())
+    return {entry.name: entry for entry in (*entry_points(group=group), *own)}
+
+
+def component(group: str, name: str) -> Any:
+    """The component that is registered under a name.
+
+    Raises:
+        ConfigError: if there is none, or its package can't be imported.
+    """
+    known = registered(group)
+    if name not in known:
+        names = ", ".join(sorted(known))
+        raise ConfigError(
+            f"{group}: one of {names} was expected, got {name!r}: install the package that registers it"
+        )
+    try:
+        return known[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{group}: {known[name].value} can't be imported ({type(error).__name__}): install the package "
+            f"that registers {name!r} again"
+        ) from error
