@@ -113,7 +113,7 @@ def test_one_sample_of_several(results: Path, capsys: Capture) -> None:
         (["report", "{results}", "--output", "{empty}/no/page.html"], "a file in a folder that is there"),
         (["report", "{results}", "--pixels", "audio"], "NAME=ROWSxCOLUMNS"),
         (["report", "{results}", "--pixels", "audio=0x5"], "NAME=ROWSxCOLUMNS"),
-        (["report", "{results}", "--pixels", "audio=2x2"], "it has 5 numbers"),
+        (["report", "{results}", "--pixels", "audio=2x2"], "got 5 numbers"),
         (["report", "{results}", "--pixels", "smell=2x2"], "nothing of that name"),
     ],
 )
