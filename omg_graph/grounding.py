@@ -89,7 +89,12 @@ def _searched(
         allow_own_group=settings.allow_own_group,
     )
     return records.grounded(
-        model, wanted, evidence, plan_embeddings[rows], store, keep_nearest=settings.keep_path
+        model,
+        wanted,
+        evidence,
+        plan_embeddings[rows],
+        store,
+        keep_nearest=settings.keep_path and settings.pictures,
     )
 
 

@@ -49,7 +49,7 @@ def reconstructed(
         if settings.draws > 1 and name in execution.draws
     }
     errors = _errors(model, store, batch, points)
-    shaping = emerging(model, execution, lengths) if settings.keep_path else {}
+    shaping = emerging(model, execution, lengths) if settings.keep_path and settings.pictures else {}
     truths = known_truths(batch, store) if settings.keep_path else {}
     out = []
     for row, trajectory in enumerate(trajectories):
@@ -60,7 +60,8 @@ def reconstructed(
                 path = execution.paths[name]
                 arrays[f"path/{name}"] = store.put(torch.stack([z[row] for z in path.states]).numpy())
                 arrays[f"clean/{name}"] = store.put(torch.stack([z[row] for z in path.clean]).numpy())
-                arrays[f"steps/{name}"] = store.put(shaping[name][row])
+                if name in shaping:
+                    arrays[f"steps/{name}"] = store.put(shaping[name][row])
                 if name in trajectory.hidden:
                     arrays[f"truth/{name}"] = store.put(truths[name][row])
             if name in drawn:

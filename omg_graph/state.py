@@ -224,6 +224,12 @@ class Settings(BaseModel):
     keep_path: bool = Field(
         default=True, title="Keep the path", description="Whether to keep the whole denoising path."
     )
+    pictures: bool = Field(
+        default=False,
+        title="Pictures",
+        description="Whether to keep, with the path, what only a report's pictures need: the decoded "
+        "estimate at up to 25 steps, and the nearest evidence.",
+    )
     allow_own_group: bool = Field(
         default=False,
         title="Allow the own group",

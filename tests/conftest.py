@@ -384,7 +384,10 @@ def _run(folder: Path, *arguments: str) -> SavedRun:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Settings, "apply", lambda self: None)
-        assert main(["run", "--output", str(folder), "--no-report", "--json", *arguments]) == 0
+        assert (
+            main(["run", "--output", str(folder), "--no-report", "--keep-path", "all", "--json", *arguments])
+            == 0
+        )
     return open_run(folder)
 
 

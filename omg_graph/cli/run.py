@@ -180,6 +180,7 @@ def run(
         select=select,
         seed=seed,
         keep_path=keep_path != "none",
+        pictures=report or keep_path == "all",
         allow_own_group=allow_own_group,
     )
     idle = drawing_note(loaded, settings.drawing)

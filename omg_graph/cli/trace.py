@@ -162,6 +162,7 @@ def fork(
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
     settings = DEFAULT_SETTINGS if run.facts is None else Settings.model_validate(run.facts.settings)
+    settings = settings.model_copy(update={"pictures": report})
     if run.facts is None:
         note(f"{run.folder}: the settings of the run aren't there, so that the defaults hold")
     store = _arrays_of(run, trajectory)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omg_graph.record.trajectory import (
+    CandidatePlan,
     DenoisingStep,
     EvidenceEntry,
     Plan,
-    CandidatePlan,
     Prediction,
     ReconstructionError,
     Trajectory,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omg_graph.record.results import SavedRun
-from omg_graph.record.trajectory import Constraint, Plan, CandidatePlan, Prediction
+from omg_graph.record.trajectory import CandidatePlan, Constraint, Plan, Prediction
 from omg_graph.record.view import plan_view, prediction_text, view
 
 
