@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
-from omg_graph.executor_node import build_executor_graph
+from omg_graph.batches import read_batch
 from omg_graph.files import DataFolder
-from omg_graph.intake import ReconstructionGraph
+from omg_graph.inputs import checked_input, complete_input, set_intake
 from omg_graph.model.model import Model
-from omg_graph.nodes import Nodes, executor_node
+from omg_graph.nodes import Nodes, watched
 from omg_graph.planner.interface import Planner
 from omg_graph.record.artifacts import ArtifactStore, MemoryArtifactStore
 from omg_graph.review.review import after_rerank, after_review
 from omg_graph.state import ReconstructionInput, ReconstructionOutput, ReconstructionState, Settings
-from omg_graph.strict import refuse_unknown_input
-from omg_graph.watching import watched
+
+ReconstructionGraph = CompiledStateGraph[
+    ReconstructionState, Settings, ReconstructionInput, ReconstructionOutput
+]
 
 
 def build_graph(
@@ -50,7 +53,6 @@ def build_graph(
     store = artifacts or MemoryArtifactStore()
     folder = None if data_folder is None else DataFolder(data_folder)
     nodes = Nodes(model, store, folder, dict(planners or {}))
-    parts = build_executor_graph(model, store)
     graph = StateGraph(
         ReconstructionState,
         context_schema=Settings,
@@ -61,7 +63,7 @@ def build_graph(
     graph.add_node("rerank", watched(nodes.rerank))
     graph.add_node("review", watched(nodes.review))
     graph.add_node("retriever", watched(nodes.retriever))
-    graph.add_node("executor", watched(executor_node(parts, model, store)))
+    graph.add_node("executor", watched(nodes.executor))
     graph.add_edge(START, "planner")
     graph.add_edge("planner", "rerank")
     graph.add_conditional_edges("rerank", after_rerank)
@@ -69,7 +71,15 @@ def build_graph(
     graph.add_edge("retriever", "executor")
     graph.add_edge("executor", END)
     compiled = graph.compile(checkpointer=checkpointer, name="reconstruct")
-    refuse_unknown_input(compiled, ReconstructionInput)
-    # LangGraph looks past a graph that keeps no checkpoints; xray is to show its steps
-    compiled.nodes["executor"] = compiled.nodes["executor"].copy({"subgraphs": [parts]})
-    return ReconstructionGraph.of(compiled, nodes.intake)
+
+    def intake(given: Any, nested: bool) -> Any:
+        """Samples written out go into the store, before the input is kept anywhere."""
+        given = complete_input(given, ReconstructionInput, nested=nested)
+        if not isinstance(given, dict) or given.get("samples") is None:
+            return given
+        own = {key: given[key] for key in given if key in ReconstructionInput.model_fields}
+        request = checked_input(own, ReconstructionInput)
+        return given | {"samples": None, "batch": read_batch(request, model, store, folder)}
+
+    set_intake(compiled, intake)
+    return compiled

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from omg_graph import pipeline, records
-from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.data.dataset import FloatArray
 from omg_graph.errors import KnowledgeBaseError
 from omg_graph.model.model import Model
+from omg_graph.pipeline import Observation
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import EvidenceEntry, Trajectory
 from omg_graph.retriever.evidence import Hit, weigh
@@ -20,9 +21,8 @@ from omg_graph.state import Settings
 def ground(
     model: Model,
     store: ArtifactStore,
-    split: Split,
+    observation: Observation,
     trajectories: Sequence[Trajectory],
-    observation: FloatArray,
     plan_embeddings: FloatArray,
     settings: Settings,
     edits: Sequence[Edit] = (),
@@ -34,29 +34,37 @@ def ground(
     Args:
         model: Whose knowledge base is searched.
         store: Where arrays go.
-        split: The samples.
+        observation: Of the samples.
         trajectories: With their plans.
-        observation: u_X, (samples, shared).
         plan_embeddings: c_S, (samples, constraints + 1, shared).
-        settings: top_k and allow_own_group.
+        settings: top_k, allow_own_group, and whether pictures are kept.
         edits: Which entries are to be left out.
 
     Raises:
         KnowledgeBaseError: if an entry to be left out isn't among the evidence.
     """
     result = list(trajectories)
-    vectors = {
-        name: np.zeros((len(split), model.latent_space.widths[name]), dtype=np.float32)
-        for name in model.names
-        if not split.observed[name].all()
-    }
     rows = [row for row, trajectory in enumerate(trajectories) if not trajectory.evidence]
-    for row, trajectory in zip(
-        rows,
-        _searched(model, store, split, result, observation, plan_embeddings, settings, rows),
-        strict=True,
-    ):
-        result[row] = trajectory
+    if rows:
+        waiting = [trajectories[row] for row in rows]
+        evidence = pipeline.retrieve(
+            model,
+            observation.take(rows),
+            records.plans_of(waiting),
+            plan_embeddings[rows],
+            top_k=settings.top_k,
+            allow_own_group=settings.allow_own_group,
+        )
+        grounded = records.grounded(
+            model, waiting, evidence, plan_embeddings[rows], store, keep_nearest=settings.keeps_pictures
+        )
+        for row, trajectory in zip(rows, grounded, strict=True):
+            result[row] = trajectory
+    vectors = {
+        name: np.zeros((len(observation), model.latent_space.widths[name]), dtype=np.float32)
+        for column, name in enumerate(model.names)
+        if not bool(observation.observed[:, column].all())
+    }
     for row, found in enumerate(result):
         dropped = [entry for edit in edits if edit.concerns(found.id) for entry in edit.drop_evidence]
         if dropped:
@@ -64,38 +72,6 @@ def ground(
         for name in result[row].evidence:
             vectors[name][row] = store.get(result[row].arrays[f"evidence/{name}"])
     return result, vectors
-
-
-def _searched(
-    model: Model,
-    store: ArtifactStore,
-    split: Split,
-    trajectories: Sequence[Trajectory],
-    observation: FloatArray,
-    plan_embeddings: FloatArray,
-    settings: Settings,
-    rows: list[int],
-) -> list[Trajectory]:
-    if not rows:
-        return []
-    some, wanted = split.take(rows), [trajectories[row] for row in rows]
-    evidence = pipeline.retrieve(
-        model,
-        some,
-        pipeline.Observation(*pipeline.encode(model, some), observation[rows]),
-        records.plans_of(wanted),
-        plan_embeddings[rows],
-        top_k=settings.top_k or model.config.retrieval.top_k,
-        allow_own_group=settings.allow_own_group,
-    )
-    return records.grounded(
-        model,
-        wanted,
-        evidence,
-        plan_embeddings[rows],
-        store,
-        keep_nearest=settings.keep_path and settings.pictures,
-    )
 
 
 def thinned(

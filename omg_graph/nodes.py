@@ -1,46 +1,38 @@
-"""The graph's nodes: each reads the state, calls one step of the workflow, and writes the trajectories."""
+"""The graph's nodes: each reads the state, calls the pipeline's next steps, and writes the trajectories."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
+import torch
 from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
+from torch import Tensor
 
-from omg_graph import pipeline, records
-from omg_graph.batches import load_observation, load_split, store_batch
+from omg_graph import outcomes, pipeline, records
+from omg_graph.batches import load_batch, load_observation, load_recordings, read_batch, store_observation
 from omg_graph.data.dataset import Split
-from omg_graph.data.request import read_request
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.executor_node import TELL, ExecutorGraph, ExecutorRequest
+from omg_graph.executor.sampling import DenoisingPath
 from omg_graph.files import DataFolder
 from omg_graph.grounding import ground
 from omg_graph.model.model import Model
+from omg_graph.pipeline import Observation
 from omg_graph.planner.interface import Planner
-from omg_graph.record import markdown as reading
+from omg_graph.record import markdown
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.review import review
 from omg_graph.review.edits import OBSERVATION, check_edits
-from omg_graph.selection import select
-from omg_graph.state import (
-    Batch,
-    ReconstructionInput,
-    ReconstructionState,
-    Reviewing,
-    Settings,
-    settings_of,
-)
-from omg_graph.strict import checked_input
+from omg_graph.selection import Work, select
+from omg_graph.state import Batch, ReconstructionState, Reviewing, Settings, settings_of
+from omg_graph.telemetry import Step, step
 
 Update = dict[str, Any]
-
-DURABILITY = "__pregel_durability"
-"""What a graph inside inherits; with "sync" LangGraph fails in one that keeps no checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -52,47 +44,33 @@ class Nodes:
     data_folder: DataFolder | None = None
     planners: Mapping[str, Planner] = field(default_factory=dict)
 
-    def intake(self, given: Any, another_graphs: bool) -> Any:
-        """Input with its samples put into the store, if they are written out in it.
-
-        Raises:
-            OmgError: if the input has an unknown key, or its samples can't be used.
-        """
-        samples = given.get("samples") if isinstance(given, dict) else getattr(given, "samples", None)
-        if samples is None or not isinstance(given, (dict, ReconstructionInput)):
-            return given
-        if isinstance(given, ReconstructionInput):
-            return given.model_copy(update={"samples": None, "batch": self._read(given)})
-        own = {key: given[key] for key in given if key in ReconstructionInput.model_fields}
-        request = checked_input(own if another_graphs else given, ReconstructionInput)
-        return given | {"samples": None, "batch": self._read(request)}
-
     def planner(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
-        """Reason from what is observed to candidate plans (section 3.3)."""
+        """Observe, and reason from what is observed to candidate plans (section 3.3)."""
         started, settings = time.perf_counter(), settings_of(runtime)
         model = self._planning(settings)
-        batch = state.batch or self._read(state)
-        split = load_observation(batch, self.store, self.data_folder)
+        batch = state.batch or read_batch(state, self.model, self.store, self.data_folder)
+        split = load_recordings(batch, self.store, self.data_folder)
         if state.reviewing.redraw:
-            return review.redrawn(model, self.store, split, state, settings)
-        embedding = pipeline.observe(self.model, split).embedding
+            observation = self._observation(state)
+            return review.redrawn(model, split, observation, state, settings)
+        observation = pipeline.observe(self.model, split)
         count = settings.candidates or self.model.config.planning.candidates
-        candidates = pipeline.propose(model, split, embedding, count, settings.seed)
-        _tell({"node": "planner", "candidates": count, "samples": len(split)})
-        idle = pipeline.drawing_note(model, settings.drawing)
-        notes = batch.notes if idle is None else (*batch.notes, idle)
+        candidates = pipeline.propose(model, split, observation, count, settings.seed)
+        get_stream_writer()({"node": "planner", "candidates": count, "samples": len(split)})
+        ignored = pipeline.drawing_note(model, settings.drawing)
+        notes = batch.notes if ignored is None else (*batch.notes, ignored)
         trajectories = records.opened(model, batch, split, candidates, settings.seed, notes)
         if split.recordings:
             trajectories = [
                 one.model_copy(update={"arrays": one.arrays | {OBSERVATION: self.store.put(row)}})
-                for one, row in zip(trajectories, embedding, strict=True)
+                for one, row in zip(trajectories, observation.embedding, strict=True)
             ]
-        # what is there already needn't be kept once more
-        taken = {} if batch is state.batch else {"batch": batch, "samples": None}
-        return taken | {
-            "embeddings": {"observation": self.store.put(embedding)},
+        # what the state holds already needn't be kept once more
+        read = {} if batch is state.batch else {"batch": batch, "samples": None}
+        return read | {
+            "embeddings": store_observation(observation, self.store),
             "trajectories": records.timed(trajectories, "planner", started),
-            "reading": reading.candidates(trajectories),
+            "reading": markdown.candidates(trajectories),
             "reviewing": Reviewing(asked=settings.review_plan),
             "edits": [],
         }
@@ -103,46 +81,93 @@ class Nodes:
         # where a person asked for new candidates of one sample, the others have their plans
         rows = [row for row, trajectory in enumerate(state.trajectories) if trajectory.plan is None]
         waiting = [state.trajectories[row] for row in rows]
-        embedding = self.store.get(state.embeddings["observation"])[rows]
-        ranked = pipeline.rerank(self.model, [one.candidates for one in waiting], embedding)
+        candidates = [one.candidates for one in waiting]
+        ranked = pipeline.rerank(self.model, candidates, self._observation(state).embedding[rows])
         trajectories = list(state.trajectories)
         for row, trajectory in zip(rows, records.planned(model, waiting, ranked), strict=True):
             trajectories[row] = trajectory
-        plans = [trajectory.plan for trajectory in trajectories]
-        _tell({"node": "rerank", "plans": [plan.text for plan in plans if plan is not None]})
+        plans = [plan.text for one in trajectories if (plan := one.plan) is not None]
+        get_stream_writer()({"node": "rerank", "plans": plans})
         return {
             "trajectories": records.timed(trajectories, "rerank", started),
-            "reading": reading.plans(trajectories),
+            "reading": markdown.plans(trajectories),
         }
 
     def review(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Let a person pick or edit a plan, or apply what a fork changes."""
         model = self._planning(settings_of(runtime))
 
-        def sample(row: int) -> Split:
-            return load_observation(present(state.batch), self.store, self.data_folder).take([row])
+        def sample(row: int) -> tuple[Split, Observation]:
+            split = load_recordings(_batch(state), self.store, self.data_folder)
+            return split.take([row]), self._observation(state).take([row])
 
-        return review.reviewed(model, self.store, sample, state)
+        return review.reviewed(model, sample, state)
 
     def retriever(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
         """Ground the plan in entries of the knowledge base (Eqs. 7-9)."""
         started, settings = time.perf_counter(), settings_of(runtime)
         check_edits(state.edits, state.trajectories)
-        split = load_split(present(state.batch), self.store)
-        plan_embeddings = pipeline.embed_plans(self.model, records.plans_of(state.trajectories), split.ids)
-        seen = self.store.get(state.embeddings["observation"])
+        observation, plans = self._observation(state), records.plans_of(state.trajectories)
+        plan_embeddings = pipeline.embed_plans(self.model, plans, observation.ids)
         trajectories, evidence = ground(
-            self.model, self.store, split, state.trajectories, seen, plan_embeddings, settings, state.edits
+            self.model,
+            self.store,
+            observation,
+            state.trajectories,
+            plan_embeddings,
+            settings,
+            state.edits,
         )
         found = {name: sum(len(t.evidence.get(name, ())) for t in trajectories) for name in evidence}
-        _tell({"node": "retriever", "entries": found})
+        get_stream_writer()({"node": "retriever", "entries": found})
         return {
             "embeddings": state.embeddings | {"plan": self.store.put(plan_embeddings)},
             "evidence_vectors": {name: self.store.put(rows) for name, rows in evidence.items()},
             "trajectories": records.timed(trajectories, "retriever", started),
-            "reading": reading.evidence(trajectories),
+            "reading": markdown.evidence(trajectories),
             "edits": [],
         }
+
+    def executor(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
+        """Denoise what is missing under plan and evidence, and predict the label (Eqs. 10-13, 16, 17)."""
+        settings = settings_of(runtime)
+        work = Work(
+            load_batch(_batch(state), self.store),
+            self._observation(state),
+            self.store.get(state.embeddings["plan"]),
+            {name: self.store.get(ref) for name, ref in state.evidence_vectors.items()},
+            state.trajectories,
+        )
+        if settings.select == "utility":
+            trajectories = select(self.model, self.store, work, settings, self._execute)
+        else:
+            trajectories = self._execute(work, settings)
+        return {"trajectories": trajectories, "reading": markdown.results(trajectories)}
+
+    def _execute(self, work: Work, settings: Settings) -> list[Trajectory]:
+        started, write = time.perf_counter(), get_stream_writer()
+        observed = work.batch.split.observed
+        missing = {name: torch.from_numpy(~rows) for name, rows in observed.items() if not rows.all()}
+        execution = pipeline.execute(
+            self.model,
+            work.observation,
+            work.plan_embeddings,
+            work.evidence,
+            seed=settings.seed,
+            draws=settings.draws,
+            steps=settings.steps,
+            rank=settings.select == "utility",
+            on_step=lambda draw, number, of, paths: write(
+                {"node": "executor", "draw": draw, "step": number, "of": of} | _norms(paths, missing)
+            ),
+        )
+        trajectories = outcomes.executed(
+            self.model, self.store, work.trajectories, work.batch, execution, settings
+        )
+        return records.timed(trajectories, "executor", started)
+
+    def _observation(self, state: ReconstructionState) -> Observation:
+        return load_observation(_batch(state), state.embeddings, self.model, self.store)
 
     def _planning(self, settings: Settings) -> Model:
         """The model, with the planner that a run asks for, drawing as it asks."""
@@ -156,64 +181,62 @@ class Nodes:
             return model
         if name not in self.planners:
             known = ", ".join(dict.fromkeys((self.model.planner.name, *self.planners)))
-            raise ConfigError(
-                f"planner: one of {known} was expected, {name!r} came: take one, or leave it out"
-            )
+            raise ConfigError(f"planner: expected one of {known}, got {name!r}: take one, or leave it out")
         return model.with_planner(self.planners[name])
 
-    def _read(self, request: ReconstructionInput) -> Batch:
-        if (request.path is None) == (request.samples is None):
-            raise DataError("either a path or samples were expected as input, and not both: give one of them")
-        asked = read_request(
-            request.samples or [] if request.path is None else request.path,
-            self.model.latent_space.specs,
-            split=request.split,
-            missing=request.missing,
-            limit=request.limit,
-            folder=self.data_folder,
-        )
-        batch = store_batch(asked.observed, asked.truth, asked.hidden, self.store, self.data_folder)
-        return batch.model_copy(update={"notes": asked.notes})
 
-
-def executor_node(parts: ExecutorGraph, model: Model, store: ArtifactStore) -> Callable[..., Update]:
-    """The node that runs the executor's own graph."""
-
-    def executor(state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
-        """Denoise what is missing under plan and evidence, and predict the label (Eqs. 10-13, 16, 17)."""
-        request = ExecutorRequest(
-            batch=present(state.batch),
-            embeddings=state.embeddings,
-            evidence_vectors=state.evidence_vectors,
-            trajectories=state.trajectories,
-        )
-        # its steps report through this graph's writer, or their events would stay inside
-        inside: RunnableConfig = {"configurable": {TELL: runtime.stream_writer, DURABILITY: "async"}}
-        settings = settings_of(runtime)
-
-        def execute(given: ExecutorRequest) -> list[Trajectory]:
-            made: list[Trajectory] = parts.invoke(given, inside, context=settings)["trajectories"]
-            return made
-
-        if settings.select == "utility":
-            trajectories = select(model, store, request, settings, execute)
-        else:
-            trajectories = execute(request)
-        return {"trajectories": trajectories, "reading": reading.results(trajectories)}
-
-    return executor
-
-
-def present(batch: Batch | None) -> Batch:
-    """The batch that the planner left.
-
-    Raises:
-        DataError: if there is none.
-    """
-    if batch is None:
+def _batch(state: ReconstructionState) -> Batch:
+    if state.batch is None:
         raise DataError("the graph was entered after its planner, with no batch: start it at the planner")
-    return batch
+    return state.batch
 
 
-def _tell(event: dict[str, Any]) -> None:
-    get_stream_writer()(event)
+def watched(node: Callable[..., Update]) -> Callable[..., Update]:
+    """A node with a span and a line in the log around it, which say how much came out, never what."""
+
+    @functools.wraps(node)
+    def run(*arguments: Any, **options: Any) -> Update:
+        with step(node.__name__) as span:
+            update = node(*arguments, **options)
+            trajectories: list[Trajectory] = update.get("trajectories", [])
+            if trajectories:  # the review node has none where nobody is asked
+                _note(span, node.__name__, trajectories)
+        return update
+
+    return run
+
+
+def _note(span: Step, node: str, trajectories: list[Trajectory]) -> None:
+    span.count(samples=len(trajectories))
+    span.content(ids=[one.id for one in trajectories])
+    plans = [one.plan for one in trajectories if one.plan is not None]
+    if node == "planner":
+        span.count(candidates=sum(each.times for one in trajectories for each in one.candidates))
+        span.content(texts=[one.raw_text or "" for one in trajectories])
+    if node in ("rerank", "review"):
+        span.count(changed=sum(not plan.candidates[plan.chosen].greedy for plan in plans))
+        span.content(plans=[plan.text for plan in plans])
+    if node == "retriever":
+        span.count(
+            entries=sum(len(found) for one in trajectories for found in one.evidence.values()),
+            left_out=sum(sum(one.left_out.values()) for one in trajectories),
+        )
+    if node == "executor":
+        span.count(
+            reconstructed=sum(len(one.reconstruction) for one in trajectories),
+            notes=sum(len(one.notes) for one in trajectories),
+        )
+
+
+def _norms(paths: Mapping[str, DenoisingPath], missing: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """|z| and the clean estimate's change over the rows that miss a modality, per root dimension."""
+    norms, changes = {}, {}
+    for name, rows in missing.items():
+        path = paths[name]
+        norms[name] = _root_mean_square(path.states[-1][rows])
+        changes[name] = _root_mean_square((path.clean[-1] - path.clean[-2])[rows]) if path.clean[1:] else 0.0
+    return {"norm": norms, "change": changes}
+
+
+def _root_mean_square(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())

@@ -6,125 +6,218 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from omg_graph.batches import LoadedBatch
 from omg_graph.codecs.codec import Rows
-from omg_graph.data.dataset import FloatArray, Split
-from omg_graph.gaps import NOTHING_MISSING, known_truths, with_gaps
+from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, Split
 from omg_graph.metrics.features import normalised_squared_error
 from omg_graph.model.model import Model
-from omg_graph.pictures import emerging
 from omg_graph.pipeline import Execution
 from omg_graph.record.artifacts import ArtifactStore
-from omg_graph.record.trajectory import DenoisingStep, Prediction, ReconstructionError
-from omg_graph.record.utility import path_cost, utility
+from omg_graph.record.thumbnails import block_sizes, spaced, thumbnail
+from omg_graph.record.trajectory import (
+    DenoisingStep,
+    FilledFrames,
+    Prediction,
+    ReconstructionError,
+    Trajectory,
+)
+from omg_graph.record.utility import utility
 from omg_graph.records import Trajectories
-from omg_graph.state import Batch, Settings
+from omg_graph.state import Settings
+
+NOTHING_MISSING = "nothing was missing: nothing was reconstructed"
+STEPS_SHOWN = 25
+"""The most steps whose clean estimate is kept for pictures."""
+CELLS_SHOWN = 1024
+"""The most numbers of each of them."""
 
 
-def reconstructed(
+def executed(
     model: Model,
     store: ArtifactStore,
     trajectories: Trajectories,
-    batch: Batch,
-    split: Split,
+    batch: LoadedBatch,
     execution: Execution,
     settings: Settings,
 ) -> Trajectories:
-    """Reconstruction, draws and path, and the error where the truth was hidden."""
-    lengths, told = reconstructed_lengths(model, split)
-    points = {
-        name: _masked(model.latent_space.decode(name, execution.estimates[name]), lengths.get(name))
-        for name in model.names
-        if not split.observed[name].all()
+    """What the executor made of a batch, in the input's units, row by row. Only what is missing is decoded.
+
+    Args:
+        model: Which decodes it.
+        store: Where arrays go.
+        trajectories: So far, one for each sample.
+        batch: The samples.
+        execution: In latent units.
+        settings: Of the run.
+    """
+    split = batch.split
+    lengths, length_source = reconstructed_lengths(model, split)
+    missing = {name: np.flatnonzero(~split.observed[name]) for name in model.names}
+    missing = {name: rows for name, rows in missing.items() if len(rows)}
+
+    def decoded(name: str, latents: Tensor) -> FloatArray:
+        """(rows, ...) of (rows, latent), of the rows that miss the modality."""
+        inside = lengths[name][missing[name]] if name in lengths else None
+        return _masked(model.latent_space.decode(name, latents), inside)
+
+    points = {name: decoded(name, execution.estimates[name][rows]) for name, rows in missing.items()}
+    draws = {
+        name: np.stack([decoded(name, draw[rows]) for draw in execution.draws[name]], axis=1)
+        for name, rows in missing.items()
+        if settings.draws > 1
     }
-    drawn = {
-        name: np.stack(
-            [
-                _masked(model.latent_space.decode(name, latents), lengths.get(name))
-                for latents in execution.draws[name]
-            ],
-            axis=1,
-        )
-        for name in points
-        if settings.draws > 1 and name in execution.draws
-    }
-    errors = _errors(model, store, batch, points)
-    shaping = emerging(model, execution, lengths) if settings.keep_path and settings.pictures else {}
-    truths = known_truths(batch, store) if settings.keep_path else {}
-    out = []
+    pictures: dict[str, FloatArray] = {}
+    if settings.keeps_pictures:
+        pictures = {
+            name: _emerging(model, execution, name, rows, lengths.get(name)) for name, rows in missing.items()
+        }
+    place = {name: {row: index for index, row in enumerate(rows.tolist())} for name, rows in missing.items()}
+    errors = {name: _errors(model, batch, name, points[name], place[name]) for name in batch.truth}
+    predictions = _predictions(model, execution.outputs)
+    without = _predictions(model, execution.outputs_without)
+    path_costs = None if execution.path_costs is None else execution.path_costs.numpy()
+    finished = []
     for row, trajectory in enumerate(trajectories):
-        arrays, denoising = dict(trajectory.arrays), {}
+        arrays, notes = dict(trajectory.arrays), trajectory.notes
+        reconstruction, denoising = {}, {}
         for name in trajectory.missing:
+            at = place[name][row]
+            reconstruction[name] = store.put(points[name][at])
             denoising[name] = path_steps(execution, name, row)
+            if name in draws:
+                arrays[f"draws/{name}"] = store.put(draws[name][at])
+            if name in pictures:
+                arrays[f"steps/{name}"] = store.put(pictures[name][at])
             if settings.keep_path:
                 path = execution.paths[name]
                 arrays[f"path/{name}"] = store.put(torch.stack([z[row] for z in path.states]).numpy())
                 arrays[f"clean/{name}"] = store.put(torch.stack([z[row] for z in path.clean]).numpy())
-                if name in shaping:
-                    arrays[f"steps/{name}"] = store.put(shaping[name][row])
                 if name in trajectory.hidden:
-                    arrays[f"truth/{name}"] = store.put(truths[name][row])
-            if name in drawn:
-                arrays[f"draws/{name}"] = store.put(drawn[name][row])
+                    arrays[f"truth/{name}"] = store.put(_with_gaps(split, name, row, batch.truth[name]))
         if settings.keep_path:  # with its input a run can be forked later
             for name in trajectory.observed:
                 length = split.lengths[name][row] if name in split.lengths else None
-                arrays[f"observed/{name}"] = store.put(with_gaps(split, name, row)[:length])
-        notes = trajectory.notes
+                observed = _with_gaps(split, name, row, split.arrays[name])
+                arrays[f"observed/{name}"] = store.put(observed[:length])
+        costs = None if path_costs is None else path_costs[:, row]
+        if settings.select == "utility" and costs is not None:
+            arrays["path_costs"] = store.put(costs)
         if not trajectory.missing:
             notes = (*notes, NOTHING_MISSING)
-        out.append(
+        if predictions is None:
+            notes = (*notes, "the model was trained without labels: there is no prediction")
+        own_errors = {name: rows[row] for name, rows in errors.items() if row in rows}
+        plan = trajectory.plan
+        finished.append(
             trajectory.model_copy(
                 update={
-                    "reconstruction": {name: store.put(points[name][row]) for name in trajectory.missing},
-                    "lengths": {
-                        name: int(lengths[name][row]) for name in trajectory.missing if name in lengths
-                    },
-                    "length_source": {
-                        name: told[name][row] for name in trajectory.missing if name in lengths
-                    },
-                    "errors": {name: rows[row] for name, rows in errors.items() if row in rows},
+                    "reconstruction": reconstruction,
+                    "lengths": {n: int(lengths[n][row]) for n in trajectory.missing if n in lengths},
+                    "length_source": {n: length_source[n][row] for n in trajectory.missing if n in lengths},
+                    "errors": own_errors,
                     "denoising": denoising,
+                    "prediction": None if predictions is None else predictions[row],
+                    "prediction_without": without[row] if without and trajectory.missing else None,
+                    "utility": utility(
+                        reconstruction_losses=[error.nmse for error in own_errors.values()],
+                        semantic_cost=None if plan is None else plan.candidates[plan.chosen].semantic_cost,
+                        evidence_costs=list(trajectory.evidence_cost.values()),
+                        # of several draws that are ranked the path kept is the cheapest one's
+                        path_cost=None
+                        if costs is None or not trajectory.missing
+                        else float(costs.min() if settings.select == "utility" else costs[0]),
+                        weights=model.config.utility,
+                    ),
                     "arrays": arrays,
                     "notes": notes,
                 }
             )
         )
-    return out
+    return with_filled_frames(model, store, finished, split)
 
 
-def predicted(model: Model, trajectories: Trajectories, execution: Execution) -> Trajectories:
-    """Prediction and utility."""
-    predictions = _predictions(model, execution.outputs)
-    without = _predictions(model, execution.outputs_without)
-    out = []
-    for row, trajectory in enumerate(trajectories):
-        losses = [error.nmse for error in trajectory.errors.values()]
-        plan = trajectory.plan
-        chosen = None if plan is None else plan.candidates[plan.chosen].semantic_cost
-        notes = trajectory.notes
-        if predictions is None:
-            notes = (*notes, "the model was trained without labels: there is no prediction")
-        out.append(
-            trajectory.model_copy(
-                update={
-                    "prediction": None if predictions is None else predictions[row],
-                    "prediction_without": without[row] if without and trajectory.missing else None,
-                    "utility": utility(
-                        reconstruction_loss=float(np.mean(losses)) if losses else None,
-                        semantic_cost=chosen,
-                        evidence_costs=list(trajectory.evidence_cost.values()),
-                        path_costs=[
-                            path_cost([step.clean_change for step in steps])
-                            for steps in trajectory.denoising.values()
-                        ],
-                        weights=model.config.utility,
-                    ),
-                    "notes": notes,
-                }
+def with_filled_frames(
+    model: Model, store: ArtifactStore, trajectories: list[Trajectory], split: Split
+) -> list[Trajectory]:
+    """The trajectories with the sequences whose lost frames were filled; without gaps they are unchanged.
+
+    Args:
+        model: Whose latent space fills them.
+        store: Where the filled sequences go.
+        trajectories: Of the samples, in order.
+        split: The samples.
+    """
+    rows = sorted(
+        {row for gaps in _gaps(split).values() for row in np.flatnonzero(gaps.any(axis=1)).tolist()}
+    )
+    if not rows:
+        return trajectories
+    some = split.take(rows)
+    filled, gaps = model.latent_space.fill_frames(some), _gaps(some)
+    out = list(trajectories)
+    for place, row in enumerate(rows):
+        update: dict[str, dict[str, object]] = {
+            "filled": {},
+            "arrays": {},
+            "lengths": {},
+            "length_source": {},
+        }
+        notes = []
+        for name, array in filled.items():
+            frames = np.flatnonzero(gaps[name][place])
+            if not len(frames):
+                continue
+            length = int(some.lengths[name][place]) if name in some.lengths else gaps[name].shape[1]
+            update["filled"][name] = FilledFrames(frames=tuple(frames.tolist()), of=length)
+            update["arrays"][f"filled/{name}"] = store.put(array[place])
+            if name in some.lengths:
+                update["lengths"][name], update["length_source"][name] = length, "input"
+            notes.append(
+                f"{len(frames)} of {length} frames of {name} were lost and filled{_how(model, name)}"
             )
-        )
+        old = out[row]
+        kept = tuple(note for note in old.notes if note != NOTHING_MISSING)
+        merged: dict[str, object] = {key: getattr(old, key) | value for key, value in update.items()}
+        out[row] = old.model_copy(update=merged | {"notes": tuple(dict.fromkeys((*kept, *notes)))})
     return out
+
+
+def _gaps(split: Split) -> dict[str, BoolArray]:
+    return {name: gaps for name in split.names if (gaps := split.gaps(name)) is not None}
+
+
+def _how(model: Model, name: str) -> str:
+    if model.latent_space.codecs[name].filling() is None:
+        return " by interpolation: the model was trained without anything better"
+    return ""
+
+
+def _with_gaps(split: Split, name: str, row: int, arrays: FloatArray) -> FloatArray:
+    """One sample's array as the data gave it: lost frames NaN."""
+    lost = split.lost.get(name)
+    return arrays[row] if lost is None else np.where(lost[row][:, None], np.float32(np.nan), arrays[row])
+
+
+def _emerging(
+    model: Model, execution: Execution, name: str, rows: IntArray, lengths: IntArray | None
+) -> FloatArray:
+    """How an estimate takes shape: z_0|t of draw 0 step by step, decoded and made small.
+
+    Returns:
+        (rows, steps, ...) in standard units: the steps that ``spaced`` names, each a ``thumbnail``.
+    """
+    path, codec = execution.paths[name], model.latent_space.codecs[name]
+    steps = spaced(len(path.clean), STEPS_SHOWN)
+    residuals = torch.cat([path.clean[step][rows] for step in steps]).to(model.device)
+    anchors = execution.anchors[name][rows].repeat(len(steps), 1)
+    latents = model.executor.latent_estimate(name, residuals, anchors)
+    inside = None if lengths is None else np.tile(lengths[rows], len(steps))
+    standard = codec.standard(Rows(model.latent_space.decode(name, latents), inside))
+    shape = codec.spec.shape
+    small = thumbnail(standard.reshape(-1, *shape), block_sizes(shape, CELLS_SHOWN))
+    return small.reshape(len(steps), len(rows), *small.shape[1:]).swapaxes(0, 1)
 
 
 def path_steps(execution: Execution, name: str, row: int) -> tuple[DenoisingStep, ...]:
@@ -148,11 +241,9 @@ def path_steps(execution: Execution, name: str, row: int) -> tuple[DenoisingStep
     return tuple(steps)
 
 
-def reconstructed_lengths(
-    model: Model, split: Split
-) -> tuple[dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]], dict[str, list[str]]]:
+def reconstructed_lengths(model: Model, split: Split) -> tuple[dict[str, IntArray], dict[str, list[str]]]:
     """Frames of each padded sequence: its own where known, an aligned one's, else the training median."""
-    lengths, told = {}, {}
+    lengths, source = {}, {}
     frames = {spec.name: spec.shape[0] for spec in split.modalities if spec.kind == "sequence"}
     for name, median in model.config.median_lengths.items():
         rows = np.full(len(split), min(median, frames[name]), dtype=np.int64)
@@ -165,11 +256,11 @@ def reconstructed_lengths(
                 if other != name and split.observed[other][row] and frames[other] == frames[name]:
                     rows[row], words[row] = given[row], f"aligned with {other}"
                     break
-        lengths[name], told[name] = rows, words
-    return lengths, told
+        lengths[name], source[name] = rows, words
+    return lengths, source
 
 
-def _masked(array: FloatArray, lengths: np.ndarray[tuple[int], np.dtype[np.int64]] | None) -> FloatArray:
+def _masked(array: FloatArray, lengths: IntArray | None) -> FloatArray:
     """Zeros past a sequence's length."""
     if lengths is None:
         return array
@@ -178,37 +269,38 @@ def _masked(array: FloatArray, lengths: np.ndarray[tuple[int], np.dtype[np.int64
 
 
 def _errors(
-    model: Model,
-    store: ArtifactStore,
-    batch: Batch,
-    points: Mapping[str, FloatArray],
-) -> dict[str, dict[int, ReconstructionError]]:
-    """Modality to row to error, where the truth was hidden."""
-    out: dict[str, dict[int, ReconstructionError]] = {}
-    for name, ref in batch.truth.items():
-        truth, codec = store.get(ref), model.latent_space.codecs[name]
-        rows = np.flatnonzero(np.array(batch.hidden[name]))
-        length = np.array(batch.lengths[name]) if name in batch.lengths else None
-        lost = store.get(batch.lost[name]) if name in batch.lost else None
-        mask = codec.scored(Rows(truth, length, lost))
-        standard_truth = codec.standard(Rows(truth, length))
-        standard_guess = codec.standard(Rows(points[name], length))
-        out[name] = {}
-        for row in rows.tolist():
-            scored = mask[row]
-            ratio = normalised_squared_error(
-                standard_guess[row : row + 1], standard_truth[row : row + 1], scored[None]
-            )
-            if ratio.value is None:  # none of its features varies in training: there is nothing to score
-                continue
-            difference = (truth[row] - points[name][row]).reshape(-1)[scored].astype(np.float64)
-            out[name][row] = ReconstructionError(
-                squared_error=float(ratio.numerator[0]),
-                squared_deviation=float(ratio.denominator[0]),
-                nmse=ratio.value,
-                mse=float(np.mean(difference**2)),
-            )
-    return out
+    model: Model, batch: LoadedBatch, name: str, points: FloatArray, place: Mapping[int, int]
+) -> dict[int, ReconstructionError]:
+    """Row to error against the truth that was hidden.
+
+    Args:
+        model: For standard units.
+        batch: The samples.
+        name: The modality.
+        points: (rows that miss it, ...).
+        place: Where a row stands among these.
+    """
+    split, codec = batch.split, model.latent_space.codecs[name]
+    rows = np.flatnonzero(batch.hidden[name])
+    truth, guess = batch.truth[name][rows], points[[place[row] for row in rows.tolist()]]
+    length = split.lengths[name][rows] if name in split.lengths else None
+    lost = split.lost[name][rows] if name in split.lost else None
+    mask: BoolArray = codec.scored(Rows(truth, length, lost))
+    standard_truth, standard_guess = (codec.standard(Rows(array, length)) for array in (truth, guess))
+    errors: dict[int, ReconstructionError] = {}
+    for index, row in enumerate(rows.tolist()):
+        at, scored = slice(index, index + 1), mask[index]
+        ratio = normalised_squared_error(standard_guess[at], standard_truth[at], scored[None])
+        if ratio.value is None:  # none of its features varies in training: there is nothing to score
+            continue
+        difference = (truth[index] - guess[index]).reshape(-1)[scored].astype(np.float64)
+        errors[row] = ReconstructionError(
+            squared_error=float(ratio.numerator[0]),
+            squared_deviation=float(ratio.denominator[0]),
+            nmse=ratio.value,
+            mse=float(np.mean(difference**2)),
+        )
+    return errors
 
 
 def _predictions(model: Model, outputs: torch.Tensor | None) -> list[Prediction] | None:

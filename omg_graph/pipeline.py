@@ -1,4 +1,8 @@
-"""The four steps of the workflow on a batch: plain code that the graph's nodes call, one step each."""
+"""The pipeline on a batch: observe, propose, rerank, embed_plans, retrieve, execute.
+
+It stands here once. The graph's nodes call it step by step; validation, evaluation and studies call ``run``:
+what is measured is what people run.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.data.dataset import FloatArray, IntArray, Split
 from omg_graph.encoders.hidden_states import raw_states
-from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
@@ -34,77 +37,165 @@ StepCallback = Callable[[int, int, int, dict[str, DenoisingPath]], None]
 
 @dataclass(frozen=True)
 class Observation:
-    """X as the models see it."""
+    """X as the models see it: what every later step reads of a batch."""
 
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    raw_text: tuple[str | None, ...] | None
+    """Transcripts of what is observed."""
     latents: dict[str, Tensor]
+    """Modality to (samples, latent), zeros where it is missing."""
     observed: Tensor
+    """(samples, modalities)."""
     embedding: FloatArray
     """u_X, (samples, shared)."""
+    label_estimates: FloatArray | None = None
+    """The label regression's estimates, (samples, columns); None where the model has none."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int] | IntArray) -> Observation:
+        """Some of the samples, in the given order; rows may come more than once."""
+        index = np.asarray(rows, dtype=np.int64)
+        at = torch.from_numpy(index).to(self.observed.device)
+        return Observation(
+            tuple(self.ids[row] for row in index),
+            tuple(self.groups[row] for row in index),
+            None if self.raw_text is None else tuple(self.raw_text[row] for row in index),
+            {name: value[at] for name, value in self.latents.items()},
+            self.observed[at],
+            self.embedding[index],
+            None if self.label_estimates is None else self.label_estimates[index],
+        )
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What the executor made of a batch, in latent units; rows where a modality is observed mean nothing."""
+
+    estimates: dict[str, Tensor]
+    """The point estimate."""
+    draws: dict[str, Tensor]
+    """Modality to (draws, samples, latent); empty where none was drawn."""
+    paths: dict[str, DenoisingPath]
+    """The path of draw 0, in residual units."""
+    anchors: dict[str, Tensor]
+    outputs: Tensor | None = None
+    """What the task head says, (samples, outputs); None without one."""
+    outputs_without: Tensor | None = None
+    """The same with zeros, the training mean of latents, in place of what was estimated."""
+    outputs_anchor: Tensor | None = None
+    """The same with the anchor in place of the estimate."""
+    path_costs: Tensor | None = None
+    """C_path of every draw, (draws, samples), averaged over missing modalities; None without draws."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every step made of a batch."""
+
+    observation: Observation
+    ranked: list[Reranking]
+    plan_embeddings: FloatArray
+    evidence: dict[str, Evidence]
+    execution: Execution
+
+    @property
+    def plans(self) -> list[Plan]:
+        """S* of every sample."""
+        return chosen_plans(self.ranked)
+
+
+def run(
+    model: Model,
+    split: Split,
+    *,
+    seed: int = 0,
+    draws: int = 1,
+    candidates: int | None = None,
+    top_k: int | None = None,
+    steps: int | None = None,
+) -> Run:
+    """Every step on a batch, as the compiled graph takes them.
+
+    Args:
+        model: The model.
+        split: The samples; what isn't observed is missing.
+        seed: Random seed; draws also depend on the sample id, the modality and the number of the draw.
+        draws: Samples of what is missing; 0 for the point estimate and the label alone.
+        candidates: Plans drawn for each sample; the model's own number if None.
+        top_k: Entries of evidence; the model's own number if None.
+        steps: Denoising steps; the model's own number if None.
+    """
+    observation = observe(model, split)
+    ranked = rerank(model, propose(model, split, observation, candidates, seed), observation.embedding)
+    plans = chosen_plans(ranked)
+    plan_embeddings = embed_plans(model, plans, split.ids)
+    evidence = retrieve(model, observation, plans, plan_embeddings, top_k=top_k)
+    vectors = {name: found.aggregated for name, found in evidence.items()}
+    execution = execute(model, observation, plan_embeddings, vectors, seed=seed, draws=draws, steps=steps)
+    return Run(observation, ranked, plan_embeddings, evidence, execution)
 
 
 def observe(model: Model, split: Split) -> Observation:
-    """u_X = psi(X), and the latents of what is observed."""
-    latents, observed = encode(model, split)
+    """Latents of what is observed, u_X = psi(X), and the label regression's estimates: each made once."""
+    latents = {name: value.to(model.device) for name, value in model.latent_space.encode(split).items()}
+    observed = torch.from_numpy(split.mask()).to(model.device)
     raw = None if model.hidden_states is None else raw_states(model.hidden_states, split).to(model.device)
     with torch.inference_mode():
         embedding = model.encoder(latents, observed, raw).cpu().numpy()
-    return Observation(latents, observed, embedding)
+    estimates = None
+    if model.label_regression is not None:
+        read = model.label_regression.read(latents, observed, split.raw_text, split.ids, split.groups)
+        estimates = read.cpu().numpy()
+    return Observation(split.ids, split.groups, split.raw_text, latents, observed, embedding, estimates)
 
 
-def encode(model: Model, split: Split) -> tuple[dict[str, Tensor], Tensor]:
-    """Latents of what is observed, zeros elsewhere, and which that is: (samples, modalities)."""
-    latents = {name: value.to(model.device) for name, value in model.latent_space.encode(split).items()}
-    return latents, torch.from_numpy(split.mask()).to(model.device)
-
-
-def planner_input(model: Model, split: Split, embedding: FloatArray) -> PlannerInput:
+def planner_input(split: Split, observation: Observation) -> PlannerInput:
     """What a planner is shown: u_X, transcripts, recordings, what is observed, label estimates."""
-    texts = split.raw_text or (None,) * len(split)
     observed = tuple(
         tuple(name for name, there in zip(split.names, row, strict=True) if there) for row in split.mask()
     )
     return PlannerInput(
         split.ids,
-        embedding,
-        tuple(texts),
+        observation.embedding,
+        split.raw_text or (None,) * len(split),
         split.names,
         observed,
         split.recordings,
-        label_estimates(model, split),
-    )
-
-
-def label_estimates(model: Model, split: Split) -> FloatArray | None:
-    """The label regression's estimates, (samples, values); None where the model has none."""
-    if model.label_regression is None:
-        return None
-    latents, observed = encode(model, split)
-    return (
-        model.label_regression.read(latents, observed, split.raw_text, split.ids, split.groups).cpu().numpy()
+        observation.label_estimates,
     )
 
 
 def propose(
-    model: Model, split: Split, embedding: FloatArray, candidates: int, seed: int, *, heat: float = 0.0
+    model: Model,
+    split: Split,
+    observation: Observation,
+    candidates: int | None = None,
+    seed: int = 0,
+    *,
+    heat: float = 0.0,
 ) -> list[list[CandidatePlan]]:
     """Omega(X): candidate plans for every sample.
 
     Args:
         model: Whose planner is asked.
-        split: The samples.
-        embedding: u_X, (samples, shared).
-        candidates: How many for each of them.
-        seed: With the id it decides what is drawn.
-        heat: By how much the planner's temperature is higher, if it has one, where a person wants other
+        split: The samples, with the recordings that a planner may be shown.
+        observation: What ``observe`` made of them.
+        candidates: How many for each of them; the model's own number if None.
+        seed: Random seed; draws also depend on the sample id.
+        heat: By how much the planner's temperature is raised, if it has one, where a person wants other
             plans than the likely ones; the greedy plan is then left out. Log-probabilities are the same.
     """
-    inputs = planner_input(model, split, embedding)
-    with step("planner.call", level=logging.DEBUG, samples=len(split), candidates=candidates):
+    inputs = planner_input(split, observation)
+    settings = model.config.planning
+    count = settings.candidates if candidates is None else candidates
+    with step("planner.call", level=logging.DEBUG, samples=len(split), candidates=count):
         if isinstance(model.planner, StudentPlanner):
-            settings = model.config.planning
             return model.planner.propose(
                 inputs,
-                candidates,
+                count,
                 seed,
                 include_greedy=settings.include_greedy and not heat,
                 temperature=settings.temperature + heat,
@@ -113,11 +204,11 @@ def propose(
         planner = model.planner
         if heat and isinstance(planner, HotterPlanner):
             planner = planner.hotter(heat)
-        return planner.propose(inputs, candidates, seed)
+        return planner.propose(inputs, count, seed)
 
 
 def drawing_note(model: Model, settings: Mapping[str, bool | float | None]) -> str | None:
-    """What to tell someone whose wishes of how to draw plans the planner can't heed; None where it does.
+    """A note where the planner ignores sampling settings; None where it follows them.
 
     Args:
         model: Whose planner is asked.
@@ -130,7 +221,13 @@ def drawing_note(model: Model, settings: Mapping[str, bool | float | None]) -> s
 def rerank(
     model: Model, candidates: Sequence[Sequence[CandidatePlan]], embedding: FloatArray
 ) -> list[Reranking]:
-    """S* for every sample (Eqs. 5 and 6)."""
+    """S* for every sample (Eqs. 5 and 6).
+
+    Args:
+        model: Whose schema and text encoder score them.
+        candidates: Omega(X) of each sample.
+        embedding: u_X, (samples, shared).
+    """
     settings = model.config.planning
     return rerank_all(
         model.schema,
@@ -142,6 +239,11 @@ def rerank(
     )
 
 
+def chosen_plans(ranked: Sequence[Reranking]) -> list[Plan]:
+    """The values of every sample's S*."""
+    return [ranking.best.values for ranking in ranked]
+
+
 def embed_plans(model: Model, plans: Sequence[Plan], ids: Sequence[str]) -> FloatArray:
     """c_S: (samples, constraints + 1, shared), the whole plan first, then each constraint (Eq. 4).
 
@@ -150,7 +252,8 @@ def embed_plans(model: Model, plans: Sequence[Plan], ids: Sequence[str]) -> Floa
         plans: The chosen plans.
         ids: Their samples' ids.
     """
-    texts = [text for plan in plans for text in plan_texts(model, plan)]
+    schema = model.schema
+    texts = [text for plan in plans for text in (schema.text(plan), *schema.constraint_texts(plan))]
     rows = model.text_encoder.embed(texts).reshape(len(plans), -1, model.config.shared_width)
     condition: FloatArray = PLAN_CONDITIONS[model.config.planning.condition](
         torch.from_numpy(rows), ids
@@ -158,38 +261,44 @@ def embed_plans(model: Model, plans: Sequence[Plan], ids: Sequence[str]) -> Floa
     return condition
 
 
-def plan_texts(model: Model, plan: Plan) -> tuple[str, ...]:
-    """The texts of a plan that g embeds."""
-    return (model.schema.text(plan), *model.schema.constraint_texts(plan))
-
-
 def retrieve(
     model: Model,
-    split: Split,
     observation: Observation,
     plans: Sequence[Plan],
     plan_embeddings: FloatArray,
     *,
-    top_k: int,
+    top_k: int | None = None,
     allow_own_group: bool = False,
 ) -> dict[str, Evidence]:
-    """(E, N_K) for every missing modality (Eqs. 7-9)."""
-    targets = {name: ~split.observed[name] for name in model.names}
+    """(E, N_K) for every missing modality (Eqs. 7-9).
+
+    Args:
+        model: Whose knowledge base is searched.
+        observation: What ``observe`` made of the samples.
+        plans: The chosen plans.
+        plan_embeddings: What ``embed_plans`` made of them.
+        top_k: Entries for each sample and modality; the model's own number if None.
+        allow_own_group: Whether entries of a sample's own group may serve; itself never does.
+    """
+    missing = (~observation.observed).cpu().numpy()
+    targets = {name: missing[:, column] for column, name in enumerate(model.names)}
     targets = {name: rows for name, rows in targets.items() if rows.any()}
     if not targets:
         return {}
-    turned = query_plan(model.config.retrieval.query_plan, model.schema, model.text_encoder)
-    asked = turned(torch.from_numpy(plan_embeddings[:, 0]), split.ids).numpy()
+    settings = model.config.retrieval
+    turned = query_plan(settings.query_plan, model.schema, model.text_encoder)
+    asked = turned(torch.from_numpy(plan_embeddings[:, 0]), observation.ids).numpy()
     query, has_view = build_query(model, observation, asked)
-    with step("retriever.query", level=logging.DEBUG, queries=len(split), top_k=top_k):
+    count = settings.top_k if top_k is None else top_k
+    with step("retriever.query", level=logging.DEBUG, queries=len(observation), top_k=count):
         return model.retriever.retrieve(
             query,
             has_view,
             plan_embeddings[:, 0],
-            ids=split.ids,
-            groups=split.groups,
+            ids=observation.ids,
+            groups=observation.groups,
             targets=targets,
-            k=top_k,
+            k=count,
             allow_own_group=allow_own_group,
             plan_texts=[model.schema.text(plan) for plan in plans],
         )
@@ -223,152 +332,81 @@ def build_query(
     return query.cpu().numpy(), has_view
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What the executor made of a batch, in latent units; rows where a modality is observed mean nothing."""
-
-    estimates: dict[str, Tensor]
-    """The point estimate."""
-    draws: dict[str, Tensor]
-    """Modality to (draws, samples, latent)."""
-    paths: dict[str, DenoisingPath]
-    """The path of draw 0, in residual units."""
-    anchors: dict[str, Tensor]
-    outputs: Tensor | None = None
-    """What the task head says, (samples, outputs); None without one."""
-    path_costs: Tensor | None = None
-    """C_path of every draw, (draws, samples), averaged over missing modalities; where draws are ranked."""
-    outputs_without: Tensor | None = None
-    """The same with zeros, the training mean of latents, in place of what was estimated."""
-    outputs_anchor: Tensor | None = None
-    """The same with the anchor in place of the estimate."""
-
-
 def execute(
     model: Model,
-    split: Split,
     observation: Observation,
     plan_embeddings: FloatArray,
     evidence: Mapping[str, FloatArray],
     *,
-    seed: int,
+    seed: int = 0,
     draws: int = 1,
     steps: int | None = None,
+    rank: bool = False,
     on_step: StepCallback | None = None,
 ) -> Execution:
     """Y^ and the label (Eqs. 10-13, 16, 17).
 
     Args:
         model: The model.
-        split: The samples.
-        observation: What ``observe`` made of them.
+        observation: What ``observe`` made of the samples.
         plan_embeddings: What ``embed_plans`` made of the chosen plans.
         evidence: E of each missing modality, (samples, latent).
-        seed: With id, modality and draw it decides everything random.
-        draws: Samples of what may have been.
-        steps: Denoising steps; the model's own if None.
-        on_step: Told of every step.
-    """
-    batch = executor_input(model, split, observation, plan_embeddings, evidence)
-    made = denoise(model, batch, seed=seed, draws=draws, steps=steps, on_step=on_step)
-    return predict(model, split, batch, made)
-
-
-def denoise(
-    model: Model,
-    batch: ExecutorInput,
-    *,
-    seed: int,
-    draws: int = 1,
-    steps: int | None = None,
-    rank: bool = False,
-    on_step: StepCallback | None = None,
-) -> Execution:
-    """The point estimate, and draws with the path of the first (Eqs. 10-13, 16); the label comes after.
-
-    With ``rank`` and several draws, the path kept is that of each sample's draw with the least C_path, and
-    that draw is the point estimate (Eq. 2): within one plan the other terms of the utility are the same.
+        seed: Random seed; draws also depend on the sample id, the modality and the number of the draw.
+        draws: Samples of what may have been; 0 for the point estimate alone, where it isn't a sample itself.
+        steps: Denoising steps; the model's own number if None.
+        rank: Whether draws are ranked by the utility (Eq. 2). With several draws the path kept is then that
+            of each sample's draw with the least C_path, and that draw is the point estimate: within one plan
+            the other terms of the utility are the same.
+        on_step: Progress callback, after every step.
     """
     executor, device = model.executor, model.device
-    conditions, estimates = _estimates(model, batch)
+    batch = _executor_input(model, observation, plan_embeddings, evidence)
+    with torch.inference_mode():
+        conditions = executor.conditions(batch, executor.anchors(batch))
+        estimates = executor.estimate(batch, conditions)
+    sampled = executor.config.point_estimate == "sample"
+    count = max(draws, 1) if sampled else draws
     paths: dict[str, DenoisingPath] = {}
     costs: list[Tensor] = []
     samples: dict[str, list[Tensor]] = {name: [] for name in executor.names}
-    if not bool(batch.observed.all()):
-        alike = executor.alike_rows(batch)
-        for draw in range(draws):
+    if count and not bool(batch.observed.all()):
+        similar = executor.alike_rows(batch)
+        for draw in range(count):
 
-            def told(number: int, of: int, made: dict[str, DenoisingPath], draw: int = draw) -> None:
+            def report(number: int, of: int, made: dict[str, DenoisingPath], draw: int = draw) -> None:
                 if on_step is not None:
                     on_step(draw, number, of, made)
 
             with step("executor.draw", level=logging.DEBUG, samples=len(batch.ids)) as drawing:
                 made = executor.draw(
-                    batch, conditions, seed=seed, draw=draw, steps=steps, alike=alike, on_step=told
+                    batch, conditions, seed=seed, draw=draw, steps=steps, alike=similar, on_step=report
                 )
                 drawing.count(draw=draw, steps=max(len(path.timesteps) for path in made.values()))
-            if rank:
-                costs.append(path_costs(made, batch.observed))
-            if costs[1:]:
+            costs.append(path_costs(made, batch.observed))
+            if rank and draw:
                 paths = chosen_paths(paths, made, costs[-1] < torch.stack(costs[:-1]).amin(dim=0))
             paths = paths or made
             for name in executor.names:
                 final = made[name].states[-1].to(device)
                 samples[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))
     stacked = {name: torch.stack(rows) for name, rows in samples.items() if rows}
-    if executor.config.point_estimate == "sample" and stacked:
+    if sampled and stacked:
         estimates = {name: rows[0] for name, rows in stacked.items()}
     ranked = torch.stack(costs) if costs else None
-    if ranked is not None and draws > 1:
+    if rank and ranked is not None and count > 1:
         best, rows = ranked.argmin(dim=0).to(device), torch.arange(len(batch.ids), device=device)
         estimates = {name: drawn[best, rows] for name, drawn in stacked.items()}
-    return Execution(estimates, stacked, paths, conditions.anchor, path_costs=ranked)
+    execution = Execution(estimates, stacked, paths, conditions.anchor, path_costs=ranked)
+    return _with_label(model, observation, batch, execution)
 
 
-def predict(model: Model, split: Split, batch: ExecutorInput, execution: Execution) -> Execution:
-    """The label, with what was estimated and without (Eq. 17)."""
-    batch = _with_label_estimates(model, split, batch)
-    nothing = {name: torch.zeros_like(latents) for name, latents in batch.latents.items()}
-    return replace(
-        execution,
-        outputs=_outputs(model, batch, execution.estimates),
-        outputs_without=_outputs(model, batch, nothing),
-        outputs_anchor=_outputs(model, batch, execution.anchors),
-    )
-
-
-def point_estimates(
-    model: Model,
-    split: Split,
-    observation: Observation,
-    plan_embeddings: FloatArray,
-    evidence: Mapping[str, FloatArray],
-) -> Execution:
-    """Like ``execute`` with no sample drawn: the mean estimate and the label alone."""
-    batch = executor_input(model, split, observation, plan_embeddings, evidence)
-    batch = _with_label_estimates(model, split, batch)
-    conditions, estimates = _estimates(model, batch)
-    return Execution(
-        estimates,
-        {},
-        {},
-        conditions.anchor,
-        _outputs(model, batch, estimates),
-        outputs_anchor=_outputs(model, batch, conditions.anchor),
-    )
-
-
-def executor_input(
-    model: Model,
-    split: Split,
-    observation: Observation,
-    plan_embeddings: FloatArray,
-    evidence: Mapping[str, FloatArray],
+def _executor_input(
+    model: Model, observation: Observation, plan_embeddings: FloatArray, evidence: Mapping[str, FloatArray]
 ) -> ExecutorInput:
-    """A batch as the executor sees it."""
+    """A batch as the executor sees it, but for what the task head alone reads."""
     device = model.device
     return ExecutorInput(
-        ids=split.ids,
+        ids=observation.ids,
         latents=observation.latents,
         observed=observation.observed,
         observation=torch.tensor(observation.embedding, device=device),
@@ -376,46 +414,48 @@ def executor_input(
         evidence={
             name: torch.tensor(evidence[name], device=device)
             if name in evidence
-            else torch.zeros(len(split), width, device=device)
+            else torch.zeros(len(observation), width, device=device)
             for name, width in model.executor.widths.items()
         },
-        groups=split.groups,
+        groups=observation.groups,
     )
 
 
-def _with_label_estimates(model: Model, split: Split, batch: ExecutorInput) -> ExecutorInput:
-    """The batch with the label regression's estimates, where there is one."""
-    if model.label_regression is None:
-        return batch
-    estimates = model.label_regression.read(
-        batch.latents, batch.observed, split.raw_text, batch.ids, batch.groups
+def _with_label(
+    model: Model, observation: Observation, batch: ExecutorInput, execution: Execution
+) -> Execution:
+    """The label: with what was estimated, without it, and with the anchor in its place (Eq. 17)."""
+    head = model.executor.task
+    if head is None:
+        return execution
+    estimates, words = observation.label_estimates, None
+    if model.label_regression is not None:
+        words = model.label_regression.describe(observation.raw_text, len(observation))
+    batch = replace(
+        batch,
+        label_estimates=None if estimates is None else torch.tensor(estimates, device=model.device),
+        words=None if words is None else words.to(model.device),
     )
-    words = model.label_regression.describe(split.raw_text, len(split))
-    return replace(batch, label_estimates=estimates, words=None if words is None else words.to(model.device))
 
+    def outputs(fill: Mapping[str, Tensor]) -> Tensor:
+        slots = model.executor.fill(batch, fill)
+        said: Tensor = head(batch.observation, slots, batch.label_estimates, batch.observed, batch.words)
+        return said
 
-def _estimates(model: Model, batch: ExecutorInput) -> tuple[Conditions, dict[str, Tensor]]:
-    executor = model.executor
+    nothing = {name: torch.zeros_like(latents) for name, latents in batch.latents.items()}
     with torch.inference_mode():
-        conditions = executor.conditions(batch, executor.anchors(batch))
-        return conditions, executor.estimate(batch, conditions)
-
-
-def _outputs(model: Model, batch: ExecutorInput, estimates: Mapping[str, Tensor]) -> Tensor | None:
-    if model.executor.task is None:
-        return None
-    with torch.inference_mode():
-        slots = model.executor.fill(batch, estimates)
-        outputs: Tensor = model.executor.task(
-            batch.observation, slots, batch.label_estimates, batch.observed, batch.words
+        return replace(
+            execution,
+            outputs=outputs(execution.estimates),
+            outputs_without=outputs(nothing),
+            outputs_anchor=outputs(execution.anchors),
         )
-    return outputs
 
 
 def score_written(
     model: Model,
     split: Split,
-    embedding: FloatArray,
+    observation: Observation,
     plan: Plan,
     *,
     semantic_weight: float,
@@ -426,7 +466,7 @@ def score_written(
     Args:
         model: Whose planner and text encoder score it.
         split: The one sample.
-        embedding: u_X, (1, shared).
+        observation: What ``observe`` made of it.
         plan: Which obeys the model's schema.
         semantic_weight: lambda_s.
         rescore: Whether the planner is to be asked for log-probabilities; without them there is no score.
@@ -437,9 +477,10 @@ def score_written(
     planner = model.planner
     rescored: CandidatePlan | None = None
     if rescore and isinstance(planner, RescoringPlanner):
-        (rescored,) = planner.rescore(planner_input(model, split, embedding), [plan])
+        (rescored,) = planner.rescore(planner_input(split, observation), [plan])
     candidate = rescored or model.schema.candidate(plan)
-    cost = float(semantic_cost(model.text_encoder.embed([model.schema.text(plan)]), embedding)[0])
+    embedded = model.text_encoder.embed([model.schema.text(plan)])
+    cost = float(semantic_cost(embedded, observation.embedding)[0])
     total = candidate.log_probability
     score = None if total is None else total - semantic_weight * cost
     return candidate.model_copy(

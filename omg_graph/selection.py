@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from omg_graph import pipeline, records
-from omg_graph.batches import load_split
-from omg_graph.executor_node import ExecutorRequest
+from omg_graph.batches import LoadedBatch
+from omg_graph.data.dataset import FloatArray
 from omg_graph.grounding import ground
 from omg_graph.model.model import Model
-from omg_graph.record.artifacts import ArrayRef, ArtifactStore
+from omg_graph.pipeline import Observation
+from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Plan, RankedTrajectory, Selection, Trajectory
 from omg_graph.review.edits import forgotten
-from omg_graph.state import Batch, Settings
+from omg_graph.state import Settings
 
 MOST_PLANS = 5
 """Plans of a sample whose trajectories are carried out, the best ones by Eq. 5."""
 
-Execute = Callable[[ExecutorRequest], list[Trajectory]]
+
+@dataclass(frozen=True)
+class Work:
+    """All that the executor reads of a batch."""
+
+    batch: LoadedBatch
+    observation: Observation
+    plan_embeddings: FloatArray
+    """c_S, (samples, constraints + 1, shared)."""
+    evidence: dict[str, FloatArray]
+    """E of each missing modality, (samples, latent)."""
+    trajectories: list[Trajectory]
+
+
+Execute = Callable[[Work, Settings], list[Trajectory]]
 
 
 def select(
-    model: Model, store: ArtifactStore, request: ExecutorRequest, settings: Settings, execute: Execute
+    model: Model, store: ArtifactStore, work: Work, settings: Settings, execute: Execute
 ) -> list[Trajectory]:
     """The trajectory of the greatest utility of each sample, with the ranking that it won.
 
@@ -35,17 +51,17 @@ def select(
     Args:
         model: Which carries them out.
         store: Where arrays go.
-        request: The executor's, with the plans that Eq. 5 chose, and their evidence.
+        work: The executor's, with the plans that Eq. 5 chose, and their evidence.
         settings: Draws and what retrieval needs.
-        execute: Runs the executor's graph.
+        execute: The executor.
     """
     owners, rivals = [], []
-    for row, trajectory in enumerate(request.trajectories):
+    for row, trajectory in enumerate(work.trajectories):
         for plan in _rivals(trajectory):
             owners.append(row)
             rivals.append(forgotten(trajectory).model_copy(update={"plan": plan}))
-    made = execute(_widened(model, store, request, owners, rivals, settings))
-    by_sample: list[list[Trajectory]] = [[] for _ in request.trajectories]
+    made = execute(_widened(model, store, work, owners, rivals, settings), settings)
+    by_sample: list[list[Trajectory]] = [[] for _ in work.trajectories]
     for row, trajectory in zip([*range(len(by_sample)), *owners], made, strict=True):
         by_sample[row].append(trajectory)
     return [_best(store, rows) for rows in by_sample]
@@ -77,62 +93,30 @@ def _rivals(trajectory: Trajectory) -> list[Plan]:
 def _widened(
     model: Model,
     store: ArtifactStore,
-    request: ExecutorRequest,
+    work: Work,
     owners: Sequence[int],
     rivals: Sequence[Trajectory],
     settings: Settings,
-) -> ExecutorRequest:
-    """The request with a row for every rival plan after the rows that it had."""
+) -> Work:
+    """The work with a row for every rival plan after the rows that it had."""
     if not owners:
-        return request
-    split = load_split(request.batch, store).take(list(owners))
-    plans = pipeline.embed_plans(model, records.plans_of(list(rivals)), split.ids)
-    seen = store.get(request.embeddings["observation"])
-    grounded, evidence = ground(model, store, split, rivals, seen[list(owners)], plans, settings)
-    rows = np.array([*range(len(request.trajectories)), *owners])
-
-    def joined(ref: ArrayRef, more: np.ndarray) -> ArrayRef:
-        return store.put(np.concatenate([store.get(ref), more]))
-
-    width = {name: store.get(ref).shape[1] for name, ref in request.evidence_vectors.items()}
-    return ExecutorRequest(
-        batch=_rows_of(request.batch, rows, store),
-        embeddings={
-            "observation": store.put(seen[rows]),
-            "plan": joined(request.embeddings["plan"], plans),
+        return work
+    observation = work.observation.take(owners)
+    plans = pipeline.embed_plans(model, records.plans_of(list(rivals)), observation.ids)
+    grounded, evidence = ground(model, store, observation, rivals, plans, settings)
+    rows = np.array([*range(len(work.trajectories)), *owners])
+    nothing = {
+        name: np.zeros((len(owners), vectors.shape[1]), np.float32) for name, vectors in work.evidence.items()
+    }
+    return Work(
+        work.batch.take(rows),
+        work.observation.take(rows),
+        np.concatenate([work.plan_embeddings, plans]),
+        {
+            name: np.concatenate([vectors, (nothing | evidence)[name]])
+            for name, vectors in work.evidence.items()
         },
-        evidence_vectors={
-            name: joined(ref, evidence.get(name, np.zeros((len(owners), width[name]), np.float32)))
-            for name, ref in request.evidence_vectors.items()
-        },
-        trajectories=[*request.trajectories, *grounded],
-    )
-
-
-def _rows_of(batch: Batch, rows: np.ndarray, store: ArtifactStore) -> Batch:
-    """The given rows of a batch, in the given order; rows may come more than once."""
-
-    def taken(refs: dict[str, ArrayRef]) -> dict[str, ArrayRef]:
-        return {name: store.put(store.get(ref)[rows]) for name, ref in refs.items()}
-
-    def listed(columns: dict[str, tuple[bool, ...]]) -> dict[str, tuple[bool, ...]]:
-        return {name: tuple(column[row] for row in rows) for name, column in columns.items()}
-
-    return batch.model_copy(
-        update={
-            "ids": tuple(batch.ids[row] for row in rows),
-            "groups": tuple(batch.groups[row] for row in rows),
-            "arrays": taken(batch.arrays),
-            "observed": listed(batch.observed),
-            "lengths": {name: tuple(column[row] for row in rows) for name, column in batch.lengths.items()},
-            "lost": taken(batch.lost),
-            "raw_text": None if batch.raw_text is None else tuple(batch.raw_text[row] for row in rows),
-            "recordings": {
-                name: tuple(found[row] for row in rows) for name, found in batch.recordings.items()
-            },
-            "truth": taken(batch.truth),
-            "hidden": listed(batch.hidden),
-        }
+        [*work.trajectories, *grounded],
     )
 
 

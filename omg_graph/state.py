@@ -132,7 +132,11 @@ class ReconstructionState(ReconstructionInput, ReconstructionOutput):
         ),
     ] = ""
     embeddings: Annotated[
-        dict[str, ArrayRef], Field(title="Embeddings", description="u_X and c_S of the batch, by reference.")
+        dict[str, ArrayRef],
+        Field(
+            title="Embeddings",
+            description="u_X, latents, label estimates and c_S of the batch, by reference.",
+        ),
     ] = {}
     evidence_vectors: Annotated[
         dict[str, ArrayRef],
@@ -212,7 +216,7 @@ class Settings(BaseModel):
     seed: int = Field(
         default=0,
         title="Seed",
-        description="With a sample's id it decides everything random.",
+        description="Random seed; draws also depend on the sample id.",
         examples=[0],
     )
     planner: str | None = Field(
@@ -225,10 +229,10 @@ class Settings(BaseModel):
         default=True, title="Keep the path", description="Whether to keep the whole denoising path."
     )
     pictures: bool = Field(
-        default=False,
-        title="Pictures",
-        description="Whether to keep, with the path, what only a report's pictures need: the decoded "
-        "estimate at up to 25 steps, and the nearest evidence.",
+        default=True,
+        title="Keep the pictures",
+        description="Whether to keep, beside the path, what only a picture of it needs: the clean estimate "
+        "step by step, and the nearest entry.",
     )
     allow_own_group: bool = Field(
         default=False,
@@ -240,6 +244,11 @@ class Settings(BaseModel):
         title="Review the plan",
         description="Whether to stop after re-ranking, for a person to pick or edit the plan.",
     )
+
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether what only pictures need is made at all."""
+        return self.keep_path and self.pictures
 
     @property
     def drawing(self) -> dict[str, bool | float | None]:

@@ -17,7 +17,7 @@ from langgraph.types import Command
 from pydantic import Field
 
 from omg_graph import build_graph, fork_run, load_model, reconstruct
-from omg_graph.batches import load_observation, store_batch
+from omg_graph.batches import load_recordings, store_batch
 from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.data.media import image_bytes, wav_bytes
 from omg_graph.data.reader import read_data_file
@@ -242,7 +242,7 @@ def test_a_batch_gives_back_what_was_put_into_it(folder: Path) -> None:
     split = read_data_file(folder / "clip.pkl").splits["data"]
     for place in (None, DataFolder(folder)):
         store = MemoryArtifactStore()
-        again = load_observation(store_batch(split, None, None, store, place), store, place)
+        again = load_recordings(store_batch(split, None, None, store, place), store, place)
         for name, recordings in split.recordings.items():
             for before, after in zip(recordings, again.recordings[name], strict=True):
                 assert before is not None

@@ -64,26 +64,12 @@ class ModelRunner:
     def _measure(self, pairs: Pairs, part: slice, collected: _Collected) -> None:
         model = self.model
         shown = pairs.shown(self.truth, part)
-        seen = pipeline.observe(model, shown)
-        candidates = pipeline.propose(
-            model, shown, seen.embedding, model.config.planning.candidates, self.seed
-        )
-        ranked = pipeline.rerank(model, candidates, seen.embedding)
-        plans = [ranking.best.values for ranking in ranked]
-        embedded = pipeline.embed_plans(model, plans, shown.ids)
-        evidence = pipeline.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
-        vectors = {name: rows.aggregated for name, rows in evidence.items()}
-        sampled = model.config.executor.point_estimate == "sample"
-        if self.draws >= 2 or sampled:
-            execution = pipeline.execute(
-                model, shown, seen, embedded, vectors, seed=self.seed, draws=max(1, self.draws)
-            )
-        else:
-            execution = pipeline.point_estimates(model, shown, seen, embedded, vectors)
+        run = pipeline.run(model, shown, seed=self.seed, draws=self.draws if self.draws >= 2 else 0)
+        evidence, execution = run.evidence, run.execution
         collected.semantic.append(
-            np.array([ranking.best.semantic_cost for ranking in ranked], dtype=np.float64)
+            np.array([ranking.best.semantic_cost for ranking in run.ranked], dtype=np.float64)
         )
-        collected.changed.append(np.array([float(_changed(ranking)) for ranking in ranked]))
+        collected.changed.append(np.array([float(_changed(ranking)) for ranking in run.ranked]))
         collected.add_evidence(evidence, len(shown))
         collected.polarity.append(self._polarity(evidence, pairs, part))
         self._add_features(execution, pairs, part, collected)

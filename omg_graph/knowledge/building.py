@@ -95,7 +95,7 @@ def build_knowledge_base(
 def choose_plans(model: Model, split: Split, seed: int) -> list[Plan]:
     """S* of each sample of a micro-batch, by the model's planner and re-ranking."""
     observation = observe(model, split)
-    candidates = propose(model, split, observation.embedding, model.config.planning.candidates, seed)
+    candidates = propose(model, split, observation, seed=seed)
     return [chosen.best.values for chosen in rerank(model, candidates, observation.embedding)]
 
 

@@ -20,46 +20,35 @@ class UtilityWeights(BaseModel):
     path: float = 0.1
 
 
-def path_cost(clean_changes: Sequence[float]) -> float:
-    """C_path: the mean squared change of the predicted clean estimate between steps.
-
-    The paper leaves C_path open; this one is zero for a path that knows its end from the start.
-    """
-    return fmean(change * change for change in clean_changes) if clean_changes else 0.0
-
-
 def utility(
     *,
-    reconstruction_loss: float | None,
+    reconstruction_losses: Sequence[float],
     semantic_cost: float | None,
     evidence_costs: Sequence[float],
-    path_costs: Sequence[float],
+    path_cost: float | None,
     weights: UtilityWeights,
 ) -> Utility:
     """U = -L_rec - lambda_s C_sem - lambda_e C_evi - lambda_p C_path (Eq. 3).
 
     L_rec needs the truth, which nobody has when a modality is really missing: it is then left out, and
-    the note says so. Several missing modalities count by their mean.
+    the note says so. Several missing modalities count by their mean. C_path is that of
+    ``executor.sampling.path_costs``.
     """
     evidence = fmean(evidence_costs) if evidence_costs else None
-    path = fmean(path_costs) if path_costs else None
+    loss = fmean(reconstruction_losses) if reconstruction_losses else None
     total = (
-        -(reconstruction_loss or 0.0)
+        -(loss or 0.0)
         - weights.semantic * (semantic_cost or 0.0)
         - weights.evidence * (evidence or 0.0)
-        - weights.path * (path or 0.0)
+        - weights.path * (path_cost or 0.0)
     )
-    note = (
-        "L_rec against the hidden truth"
-        if reconstruction_loss is not None
-        else "L_rec left out: the truth isn't known"
-    )
+    note = "L_rec against the hidden truth" if loss is not None else "L_rec left out: the truth isn't known"
     return Utility(
         total=total,
-        reconstruction=reconstruction_loss,
+        reconstruction=loss,
         semantic=semantic_cost,
         evidence=evidence,
-        path=path,
+        path=path_cost,
         weights=weights.model_dump(),
         note=note,
     )

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.data.dataset import Split
 from omg_graph.errors import PlanError
 from omg_graph.model.model import Model
-from omg_graph.pipeline import score_written
+from omg_graph.pipeline import Observation, score_written
 from omg_graph.planner.editing import edited_plan
 from omg_graph.record.trajectory import CandidatePlan, Trajectory
 
@@ -87,7 +87,7 @@ def check_edits(edits: Sequence[Edit], trajectories: Sequence[Trajectory]) -> No
 def replanned(
     model: Model,
     split: Split,
-    embedding: FloatArray,
+    observation: Observation,
     trajectory: Trajectory,
     *,
     pick: int | None = None,
@@ -98,7 +98,7 @@ def replanned(
     Args:
         model: Whose planner and encoder score a plan that was written.
         split: The one sample.
-        embedding: u_X, (1, shared).
+        observation: What the pipeline made of it.
         trajectory: Past re-ranking.
         pick: Number of a candidate in the order of ``Plan.ranked``, from 1; the chosen one if None.
         changes: Field to value, put into that candidate.
@@ -125,7 +125,7 @@ def replanned(
             written = score_written(
                 model,
                 split,
-                embedding,
+                observation,
                 values,
                 semantic_weight=plan.semantic_weight,
                 # another planner's log-probabilities would stand beside those of the one that drew the others

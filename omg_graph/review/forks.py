@@ -15,11 +15,10 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from omg_graph import pipeline
 from omg_graph.api import prepare
-from omg_graph.batches import load_split, store_batch
+from omg_graph.batches import load_batch, store_batch
 from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.graph import build_graph
-from omg_graph.intake import ReconstructionGraph
+from omg_graph.graph import ReconstructionGraph, build_graph
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Trajectory
@@ -209,7 +208,7 @@ def _opened(
     batch = store_batch(request.observed, request.truth, request.hidden, artifacts)
     kept = trajectory.arrays.get(OBSERVATION)
     embedding = (
-        pipeline.observe(model, load_split(batch, artifacts)).embedding
+        pipeline.observe(model, load_batch(batch, artifacts).split).embedding
         if kept is None
         else artifacts.get(kept)[None]
     )

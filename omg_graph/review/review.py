@@ -21,9 +21,9 @@ from omg_graph.data.arrays import printable
 from omg_graph.data.dataset import Split
 from omg_graph.errors import OmgError, PlanError
 from omg_graph.model.model import Model
+from omg_graph.pipeline import Observation
 from omg_graph.planner.schema import Schema
-from omg_graph.record import markdown as reading
-from omg_graph.record.artifacts import ArtifactStore
+from omg_graph.record import markdown
 from omg_graph.record.trajectory import CandidatePlan, PlanOrigin, Trajectory
 from omg_graph.review.edits import check_edits, replanned
 from omg_graph.seeding import derived_seed
@@ -147,8 +147,7 @@ def read_answer(answer: object) -> ReviewAnswer:
 
 def reviewed(
     model: Model,
-    store: ArtifactStore,
-    sample: Callable[[int], Split],
+    sample: Callable[[int], tuple[Split, Observation]],
     state: ReconstructionState,
 ) -> dict[str, Any]:
     """The update of the review node: a fork's edits, or one sample's plan as a person settles it.
@@ -157,7 +156,6 @@ def reviewed(
 
     Args:
         model: With the planner of the run.
-        store: Where arrays are.
         sample: One row of the batch; where nothing is changed, none is read.
         state: Past re-ranking.
 
@@ -175,8 +173,7 @@ def reviewed(
     ]
 
     def settled(row: int, pick: int | None, changes: dict[str, str]) -> Trajectory:
-        embedding = store.get(state.embeddings["observation"])[[row]]
-        return replanned(model, sample(row), embedding, trajectories[row], pick=pick, changes=changes)
+        return replanned(model, *sample(row), trajectories[row], pick=pick, changes=changes)
 
     if edited:
         for row, edit in edited:
@@ -221,7 +218,7 @@ def after_review(state: ReconstructionState) -> Literal["planner", "review", "re
 
 
 def redrawn(
-    model: Model, store: ArtifactStore, split: Split, state: ReconstructionState, settings: Settings
+    model: Model, split: Split, observation: Observation, state: ReconstructionState, settings: Settings
 ) -> dict[str, Any]:
     """The update of the planner where a person asked for new candidates of one sample.
 
@@ -233,10 +230,11 @@ def redrawn(
     if trajectory.plan is None:
         raise PlanError(f"sample {trajectory.id!r} has no plan yet: run the re-rank node first")
     known = trajectory.plan.candidates
-    embedding = store.get(state.embeddings["observation"])[[row]]
     count = settings.candidates or model.config.planning.candidates
     seed = derived_seed(settings.seed, "new candidates", rounds)
-    (drawn,) = pipeline.propose(model, split.take([row]), embedding, count, seed, heat=HEAT * rounds)
+    (drawn,) = pipeline.propose(
+        model, split.take([row]), observation.take([row]), count, seed, heat=HEAT * rounds
+    )
     get_stream_writer()({"node": "planner", "candidates": count, "samples": 1})
     texts = {candidate.text for candidate in known}
     new = [one for one in records.counted(drawn) if one.text not in texts]
@@ -305,7 +303,7 @@ def review_request(schema: Schema, trajectory: Trajectory, number: int, of: int)
 def _settled(trajectories: list[Trajectory], done: int) -> dict[str, Any]:
     return {
         "trajectories": trajectories,
-        "reading": reading.plans(trajectories),
+        "reading": markdown.plans(trajectories),
         "reviewing": Reviewing(asked=done < len(trajectories), done=done),
     }
 

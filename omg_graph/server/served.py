@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph.state import CompiledStateGraph
 
 from omg_graph.errors import OmgError
 from omg_graph.files import DataFolder
-from omg_graph.intake import ReconstructionGraph
+from omg_graph.inputs import Graph
 
 
 class RequestError(ValueError):
@@ -21,42 +20,35 @@ class RequestError(ValueError):
     """
 
 
-class ServedGraph(ReconstructionGraph):
-    """A compiled graph that raises ``RequestError`` for what its caller can mend."""
+def served(graph: Graph, folder: DataFolder) -> Graph:
+    """The graph, which from now on raises ``RequestError`` for what its caller can mend.
 
-    folder: DataFolder
+    Args:
+        graph: Whose paths are bound to the folder.
+        folder: Its place on this machine is kept from error messages.
+    """
 
-    @classmethod
-    def around(cls, compiled: CompiledStateGraph[Any, Any, Any, Any], folder: DataFolder) -> Self:
-        """The same graph, with the intake that it has.
+    class Served(type(graph)):  # type: ignore[misc]
+        """A compiled graph whose errors reach its caller."""
 
-        Args:
-            compiled: Whose paths are bound to the folder.
-            folder: Its place on this machine is kept from error messages.
-        """
-        made = cls.of(compiled, getattr(compiled, "intake", _as_it_is))
-        made.folder = folder
-        return made
+        def stream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Iterator[Any]:
+            """Run, step by step."""
+            try:
+                with folder.unnamed():
+                    yield from super().stream(input, config, **options)
+            except OmgError as error:
+                raise RequestError(str(error)) from error
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Iterator[Any]:
-        """Run, step by step."""
-        try:
-            with self.folder.unnamed():
-                yield from super().stream(input, config, **options)
-        except OmgError as error:
-            raise RequestError(str(error)) from error
+        async def astream(
+            self, input: Any, config: RunnableConfig | None = None, **options: Any
+        ) -> AsyncIterator[Any]:
+            """The same from an event loop."""
+            try:
+                with folder.unnamed():
+                    async for chunk in super().astream(input, config, **options):
+                        yield chunk
+            except OmgError as error:
+                raise RequestError(str(error)) from error
 
-    async def astream(
-        self, input: Any, config: RunnableConfig | None = None, **options: Any
-    ) -> AsyncIterator[Any]:
-        """The same from an event loop."""
-        try:
-            with self.folder.unnamed():
-                async for chunk in super().astream(input, config, **options):
-                    yield chunk
-        except OmgError as error:
-            raise RequestError(str(error)) from error
-
-
-def _as_it_is(given: Any, _: bool) -> Any:
-    return given
+    graph.__class__ = Served
+    return graph

@@ -12,8 +12,8 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
 from omg_graph.files import DataFolder
+from omg_graph.inputs import confined, refuse_unknown_input
 from omg_graph.planner.schema_files import schema_names
-from omg_graph.strict import confined, refuse_unknown_input
 from omg_graph.training.config import is_named
 from omg_graph.training.session import TrainingRequest, TrainingSession
 

@@ -111,8 +111,9 @@ class PlannerTeacher:
             PlannerError: if the planner's language model can't be asked at all.
         """
         shown = split.without_labels()
-        embedding = observe(self._model, shown).embedding
-        outcomes = self._attempt(planner_input(self._model, shown, embedding))
+        observation = observe(self._model, shown)
+        embedding = observation.embedding
+        outcomes = self._attempt(planner_input(shown, observation))
         return [
             self._taught(sample_id, split.name, outcome, embedding[row : row + 1])
             for row, (sample_id, outcome) in enumerate(zip(split.ids, outcomes, strict=True))

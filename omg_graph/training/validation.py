@@ -55,20 +55,7 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
     guesses: dict[str, list[Any]] = {name: [] for name in missing}
     outputs = []
     for part in parts:
-        seen = pipeline.observe(model, part)
-        ranked = pipeline.rerank(
-            model,
-            pipeline.propose(model, part, seen.embedding, model.config.planning.candidates, 0),
-            seen.embedding,
-        )
-        plans = [ranking.best.values for ranking in ranked]
-        embedded = pipeline.embed_plans(model, plans, part.ids)
-        evidence = pipeline.retrieve(model, part, seen, plans, embedded, top_k=model.config.retrieval.top_k)
-        vectors = {name: rows.aggregated for name, rows in evidence.items()}
-        if model.config.executor.point_estimate == "mean":
-            point = pipeline.point_estimates(model, part, seen, embedded, vectors)
-        else:
-            point = pipeline.execute(model, part, seen, embedded, vectors, seed=0)
+        point = pipeline.run(model, part, draws=0).execution
         for name in missing:
             guesses[name].append(model.latent_space.decode(name, point.estimates[name]))
         if point.outputs is not None:

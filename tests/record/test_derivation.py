@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from omg_graph.planner.rerank import score_candidates, semantic_cost
 from omg_graph.planner.schema_files import AFFECT, load_schema
-from omg_graph.record.utility import UtilityWeights, path_cost, utility
+from omg_graph.record.utility import UtilityWeights, utility
 from omg_graph.retriever.attention import evidence_alignment_cost
 
 seeds = st.integers(0, 10_000)
@@ -114,16 +114,16 @@ def test_the_path_s_cost_is_in_no_log_probability() -> None:
     """log p(Y, S, E | X) knows nothing of the path: with C_path of equal posteriors another can win."""
     weights = UtilityWeights(semantic=0.3, evidence=0.1, path=0.1)
 
-    def total(changes: list[float]) -> float:
+    def total(path_cost: float) -> float:
         return utility(
-            reconstruction_loss=0.5,
+            reconstruction_losses=[0.5],
             semantic_cost=0.2,
             evidence_costs=[0.1],
-            path_costs=[path_cost(changes)],
+            path_cost=path_cost,
             weights=weights,
         ).total
 
-    assert total([0.0, 0.1]) > total([0.0, 1.0])
+    assert total(0.01) > total(1.0)
 
 
 def test_the_plan_s_own_log_probability_is_in_eq_5_and_not_in_eq_3() -> None:

@@ -57,10 +57,10 @@ def made() -> Trajectory:
         errors={"a.b": ReconstructionError(nmse=0.5, squared_error=1.0, squared_deviation=2.0, mse=1e-9)},
         prediction=Prediction(value=-1.25, label="negative", probabilities={"negative": 1.0}),
         utility=utility(
-            reconstruction_loss=0.5,
+            reconstruction_losses=[0.5],
             semantic_cost=0.4,
             evidence_costs=[0.25],
-            path_costs=[0.01],
+            path_cost=0.01,
             weights=UtilityWeights(),
         ),
         arrays={"path": ref},

@@ -70,25 +70,14 @@ def test_a_form_can_be_filled_in(client: SyncLangGraphClient) -> None:
     assert all(given[name]["examples"] for name in ("path", "samples", "missing"))
 
 
-def test_xray_shows_the_executors_steps(client: SyncLangGraphClient) -> None:
-    (assistant,) = client.assistants.search(graph_id="reconstruct")
-    plain = client.assistants.get_graph(assistant["assistant_id"])
-    deep = client.assistants.get_graph(assistant["assistant_id"], xray=True)
-    assert {node["id"] for node in plain["nodes"]} == {"__start__", *NODES, "review", "__end__"}
-    inside = {node["id"] for node in deep["nodes"]}
-    assert {f"executor:{step}" for step in ("encode", "denoise", "decode", "predict")} <= inside
-
-
 def test_every_way_of_streaming(streamed: tuple[str, list[tuple[str, Any]]]) -> None:
     _, parts = streamed
     kinds = {event.partition("|")[0] for event, _ in parts}
     assert {"values", "updates", "custom", "debug", "tasks", "checkpoints"} <= kinds
-    steps = [data for event, data in parts if event.startswith("custom|executor:")]
+    steps = [data for event, data in parts if event.startswith("custom") and data["node"] == "executor"]
     assert [step["step"] for step in steps] == list(range(1, steps[0]["of"] + 1))
     assert all(step["norm"]["audio"] > 0 for step in steps)
     assert [step["change"]["audio"] > 0 for step in steps] == [False, *[True] * (len(steps) - 1)]
-    inside = [list(data) for event, data in parts if event.startswith("updates|executor:")]
-    assert inside == [["encode"], ["denoise"], ["decode"], ["predict"]]
 
 
 def test_it_gives_what_a_plain_call_gives(

@@ -107,10 +107,10 @@ def test_the_student_says_what_its_teacher_always_says(
     for hidden in ("text", "audio"):
         masks = np.broadcast_to(np.array(before.names) == hidden, room.valid.mask().shape)
         partial = room.valid.hide(masks)
-        plans = propose(after, partial, observe(after, partial).embedding, 1, 0)
+        plans = propose(after, partial, observe(after, partial), 1, 0)
         assert {plan.values for (plan,) in plans} == {teacher.plan}
     assert [plan.values for (plan,) in plans] != [
-        plan.values for (plan,) in propose(before, partial, observe(before, partial).embedding, 1, 0)
+        plan.values for (plan,) in propose(before, partial, observe(before, partial), 1, 0)
     ]
     # nothing but the planner has changed
     for name in ("executor.safetensors", "observation_encoder.safetensors", "knowledge_base/entries.jsonl"):
@@ -326,7 +326,7 @@ def test_only_plans_under_another_schema(
     facts = model.manifest.training["plans"]
     assert (facts["teachers"], facts["train"]["target_from_label"]) == ({"monotone": 64}, 48)
     room = open_classroom(model, tiny_data_file)
-    inputs = planner_input(model, room.valid, observe(model, room.valid).embedding)
+    inputs = planner_input(room.valid, observe(model, room.valid))
     said = {plan.values for (plan,) in model.planner.propose(inputs, 1, 0)}
     assert not any(model.schema.violations(plan) for plan in said)
     assert {word for topic, _ in said for word in topic.split()} <= {*["a", "long", "summer", "low", "high"]}

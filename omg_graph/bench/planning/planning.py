@@ -223,11 +223,11 @@ def _planned(
     for start in range(0, len(rows), BATCH):
         index = rows[start : start + BATCH]
         part = hidden.take(index)
-        embedding = pipeline.observe(model, part).embedding
-        candidates = pipeline.propose(model, part, embedding, model.config.planning.candidates, seed)
-        ranked = pipeline.rerank(model, candidates, embedding)
+        observation = pipeline.observe(model, part)
+        candidates = pipeline.propose(model, part, observation, seed=seed)
+        ranked = pipeline.rerank(model, candidates, observation.embedding)
         rankings += ranked
-        inputs = pipeline.planner_input(model, part, embedding)
+        inputs = pipeline.planner_input(part, observation)
         surprises += _surprises(model.planner, inputs, [told[row] for row in index.tolist()])
         if isinstance(model.planner, StudentPlanner) and schema.degrees is not None:
             positive.append(_positive(model.planner, inputs, [ranking.likeliest for ranking in ranked]))

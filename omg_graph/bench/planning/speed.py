@@ -62,7 +62,7 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
         )  # the same rows again are fine: ids decide draws
         for turn in range(repeats)
     ]
-    seen = [pipeline.observe(model, part).embedding for part in parts]
+    seen = [pipeline.observe(model, part) for part in parts]
     drawn: list[list[list[CandidatePlan]]] = []
     if isinstance(model.planner, StudentPlanner):
         pipeline.propose(model, parts[0], seen[0], candidates, TIMING_SEED)  # to warm up: costs little
@@ -77,20 +77,20 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
 
     def forgetful(turn: int) -> object:
         empty = replace(model, text_encoder=CachedTextEncoder(model.text_encoder.encoder))
-        return pipeline.rerank(empty, drawn[turn], seen[turn])
+        return pipeline.rerank(empty, drawn[turn], seen[turn].embedding)
 
     def draw(turn: int) -> None:
         drawn.append(pipeline.propose(model, parts[turn], seen[turn], candidates, TIMING_SEED))
 
     proposed = timed(draw)
-    for plans, embedding in zip(drawn, seen, strict=True):
-        pipeline.rerank(model, plans, embedding)  # from here on their texts are known
+    for plans, observation in zip(drawn, seen, strict=True):
+        pipeline.rerank(model, plans, observation.embedding)  # from here on their texts are known
     if cold:
         forgetful(0)  # loads the encoder
     return Speed(
         batch=batch,
         observe=timed(lambda turn: pipeline.observe(model, parts[turn])),
         propose=proposed,
-        rerank=timed(lambda turn: pipeline.rerank(model, drawn[turn], seen[turn])),
+        rerank=timed(lambda turn: pipeline.rerank(model, drawn[turn], seen[turn].embedding)),
         rerank_cold=timed(forgetful) if cold else None,
     )

@@ -64,15 +64,10 @@ class Seen:
 
     def take(self, rows: IntArray) -> Seen:
         """Some of the clips."""
-        observation = Observation(
-            {name: value[torch.from_numpy(rows)] for name, value in self.observation.latents.items()},
-            self.observation.observed[torch.from_numpy(rows)],
-            self.observation.embedding[rows],
-        )
         chosen = rows.tolist()
         return Seen(
             self.split.take(chosen),
-            observation,
+            self.observation.take(rows),
             [self.plans[row] for row in chosen],
             {name: vectors[rows] for name, vectors in self.evidence.items()},
             tuple(self.entries[row] for row in chosen),
@@ -87,13 +82,9 @@ def show(split: Split, observed: Sequence[str]) -> Split:
 
 def look(model: Model, shown: Split) -> Seen:
     """Plan and evidence, by the steps that the graph's nodes call."""
-    seen = pipeline.observe(model, shown)
-    candidates = pipeline.propose(model, shown, seen.embedding, model.config.planning.candidates, 0)
-    plans = [ranked.best.values for ranked in pipeline.rerank(model, candidates, seen.embedding)]
-    embedded = pipeline.embed_plans(model, plans, shown.ids)
-    found = pipeline.retrieve(model, shown, seen, plans, embedded, top_k=model.config.retrieval.top_k)
-    vectors = {name: rows.aggregated for name, rows in found.items()}
-    return Seen(shown, seen, plans, vectors, found[TARGET].entries)
+    run = pipeline.run(model, shown, draws=0)
+    vectors = {name: found.aggregated for name, found in run.evidence.items()}
+    return Seen(shown, run.observation, run.plans, vectors, run.evidence[TARGET].entries)
 
 
 def answer(
@@ -114,11 +105,10 @@ def answer(
     """
     embedded = pipeline.embed_plans(model, seen.plans if plans is None else plans, seen.split.ids)
     vectors = seen.evidence if evidence is None else evidence
+    made = pipeline.execute(model, seen.observation, embedded, vectors, draws=draws)
     if draws:
-        made = pipeline.execute(model, seen.split, seen.observation, embedded, vectors, seed=0, draws=draws)
         samples = np.stack([_decoded(model, one) for one in made.draws[TARGET]], axis=1)
     else:
-        made = pipeline.point_estimates(model, seen.split, seen.observation, embedded, vectors)
         samples = np.zeros((len(seen.split), 0, 0))
     return Answer(_decoded(model, made.estimates[TARGET]), samples, _probabilities(model, made.outputs))
 

@@ -36,17 +36,14 @@ class Workflow:
 
     def __init__(self, model: Model, split: Split) -> None:
         self.seen = pipeline.observe(model, split)
-        planning = model.config.planning
-        self.candidates = pipeline.propose(model, split, self.seen.embedding, planning.candidates, 0)
+        self.candidates = pipeline.propose(model, split, self.seen)
         self.plans = [
             ranking.best.values for ranking in pipeline.rerank(model, self.candidates, self.seen.embedding)
         ]
         self.condition = pipeline.embed_plans(model, self.plans, split.ids)
-        self.evidence = pipeline.retrieve(
-            model, split, self.seen, self.plans, self.condition, top_k=model.config.retrieval.top_k
-        )
+        self.evidence = pipeline.retrieve(model, self.seen, self.plans, self.condition)
         vectors = {name: rows.aggregated for name, rows in self.evidence.items()}
-        self.execution = pipeline.point_estimates(model, split, self.seen, self.condition, vectors)
+        self.execution = pipeline.execute(model, self.seen, self.condition, vectors, draws=0)
 
     def weights(self) -> list[list[float]]:
         return [[entry.weight for entry in row] for rows in self.evidence.values() for row in rows.entries]
@@ -144,7 +141,7 @@ def test_whose_plan_turns_the_query(trained: Trained, clips: Split) -> None:
         model = trained(name)
         assert model.config.retrieval.query_kept
         plans = [tuple(field.values[0] for field in model.schema.fields if field.values)] * len(clips)
-        found = pipeline.retrieve(model, clips, pipeline.observe(model, clips), plans, plan, top_k=3)
+        found = pipeline.retrieve(model, pipeline.observe(model, clips), plans, plan, top_k=3)
         return [[entry.similarity for entry in row] for row in found["audio"].entries]
 
     width = trained(DEFAULT).config.shared_width
@@ -176,7 +173,7 @@ def changed(model: Model, split: Split, workflow: Workflow, **replaced: Any) -> 
         "evidence": {name: rows.aggregated for name, rows in workflow.evidence.items()},
     } | replaced
     seen = replace(workflow.seen, embedding=inputs["embedding"])
-    made = pipeline.point_estimates(model, split, seen, inputs["condition"], inputs["evidence"])
+    made = pipeline.execute(model, seen, inputs["condition"], inputs["evidence"], draws=0)
     return max(
         float((made.estimates[name] - workflow.execution.estimates[name]).abs().max())
         for name in ("audio", "vision")
