@@ -29,7 +29,6 @@ from jaxtyping import install_import_hook  # noqa: E402
 # The modules whose annotations give shapes. Others use typing.Self and plain protocols, which beartype
 # refuses.
 SHAPED = [
-    "omg_graph.codecs",
     "omg_graph.executor",
     "omg_graph.predictor",
     "omg_graph.priors",
