@@ -229,9 +229,9 @@ def _simulate(corpus: Path, speakers: int) -> None:
     if corpus.is_file():
         return
     from omg_graph.cli.simulate import speakers_of_splits
+    from omg_graph.data.writing import save_corpus
     from omg_graph.encoders.text import MINILM, SentenceEncoder, locate_text_encoder
     from omg_graph.simulator import AffectSimulator, SimulatorConfig
-    from omg_graph.simulator.saving import save_corpus
 
     encoder = SentenceEncoder(locate_text_encoder(MINILM, None))
     made = AffectSimulator(SimulatorConfig(), encoder.embed).corpus(speakers_of_splits(speakers), 10, 0)

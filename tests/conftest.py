@@ -274,9 +274,9 @@ def train_tiny(tiny_settings: dict[str, Any], tiny_folder: Path) -> Callable[...
 @pytest.fixture(scope="session")
 def tiny_data_file(tiny_folder: Path) -> Path:
     """Simulated clips: text, audio and vision, with transcripts and a sentiment, complete."""
+    from omg_graph.data.writing import save_corpus
     from omg_graph.seeding import derived_seed
     from omg_graph.simulator import AffectSimulator, SimulatorConfig
-    from omg_graph.simulator.saving import save_corpus
 
     def embed(texts: list[str]) -> np.ndarray:
         rows = np.stack(

@@ -22,7 +22,7 @@ def simulate(
 ) -> None:
     """Write synthetic clips (text, audio, vision, sentiment); three speakers or more give three splits."""
     from omg_graph.cli.output import note, spinner
-    from omg_graph.simulator.saving import check_path, save_corpus
+    from omg_graph.data.writing import check_path, save_corpus
 
     check_path(output)
     with spinner("simulating"):

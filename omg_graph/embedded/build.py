@@ -17,7 +17,7 @@ import torch
 
 from omg_graph.cli.output import note, stderr_console
 from omg_graph.data.dataset import Split
-from omg_graph.data.writing import save_sample
+from omg_graph.data.writing import save_corpus, save_sample
 from omg_graph.embedded.measuring import Comparison, compare, table
 from omg_graph.embedded.recipe import RECIPE, EmbeddedRecipe, load_recipe
 from omg_graph.encoders.text import SentenceEncoder, locate_text_encoder
@@ -25,7 +25,6 @@ from omg_graph.errors import OmgError
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import default_model_folder
 from omg_graph.simulator import AffectSimulator
-from omg_graph.simulator.saving import save_corpus
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
 from omg_graph.training.session import TrainingRequest

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from omg_graph.simulator.bounds import PatternBounds, every_pattern, measure_bounds, normalised_squared_error
 from omg_graph.simulator.config import ChannelGains, SimulatorConfig
 from omg_graph.simulator.content import DEGREES, Content, Contents
 from omg_graph.simulator.inference import (
     ContentPosterior,
     GaussianMixture,
+    PatternBounds,
     SentencePosterior,
     content_posterior,
+    every_pattern,
+    measure_bounds,
     missing_mixture,
     missing_sentences,
+    normalised_squared_error,
     posterior_mean,
 )
 from omg_graph.simulator.process import AffectSimulator, Embed, SimulatedSplit

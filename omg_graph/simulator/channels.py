@@ -12,12 +12,29 @@ import numpy.typing as npt
 from omg_graph.errors import ConfigError
 from omg_graph.seeding import derived_seed
 from omg_graph.simulator.config import ChannelGains, SimulatorConfig
-from omg_graph.simulator.content import Contents, Float64Array
-from omg_graph.simulator.recipe import FeatureRecipe, channel_recipe
+from omg_graph.simulator.content import Contents, Float64Array, Recipe, read_recipe
 
 CHANNELS = ("audio", "vision")
 HABITS = 2
 """Nuisance factors that look like affect: a resting face or tone (polarity) and liveliness (strength)."""
+
+
+class FeatureRecipe(Recipe):
+    """One feature of the face or the voice."""
+
+    name: str
+    unit: str
+    mean: float
+    sd: float
+    polarity: float
+    strength: float
+
+
+class ChannelRecipe(Recipe):
+    """``features.yaml``: the features of both channels."""
+
+    vision: tuple[FeatureRecipe, ...]
+    audio: tuple[FeatureRecipe, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ def build_channels(config: SimulatorConfig, contents: Contents) -> dict[str, Cha
     Raises:
         ConfigError: if more features are asked for than are named.
     """
-    recipe = channel_recipe()
+    recipe = ChannelRecipe.model_validate(read_recipe("features.yaml"))
     channels = {}
     for name in CHANNELS:
         features: Sequence[FeatureRecipe] = getattr(recipe, name)

@@ -1,22 +1,93 @@
-"""What a clip can say, as a finite list with a prior: entity, action and the sentiment's degree."""
+"""What a clip can say, as a finite list with a prior, and the sentences that say it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, ConfigDict
 
 from omg_graph.data.dataset import IntArray
 from omg_graph.errors import ConfigError
-from omg_graph.simulator.recipe import ContentRecipe, content_recipe
 
 Float64Array = npt.NDArray[np.float64]
 
 DEGREES = np.arange(-3, 4)
 """The seven degrees of sentiment, strongly negative to strongly positive."""
+
+
+class Recipe(BaseModel):
+    """A YAML file beside this one, or a part of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@cache
+def read_recipe(name: str) -> Any:
+    """One of the YAML files beside this one."""
+    return yaml.safe_load(files("omg_graph.simulator").joinpath(name).read_text(encoding="utf-8"))
+
+
+class DegreeRecipe(Recipe):
+    """One degree of sentiment."""
+
+    word: str
+    weight: float
+
+
+class EntityRecipe(Recipe):
+    """One entity that a clip can be about."""
+
+    weight: float
+    lean: float
+
+
+class ContentRecipe(Recipe):
+    """``content.yaml``: the prior over what a clip says."""
+
+    degrees: dict[int, DegreeRecipe]
+    actions: dict[str, dict[int, float]]
+    entities: dict[str, EntityRecipe]
+
+
+class EntityPhrase(Recipe):
+    """A way to name an entity."""
+
+    say: str
+    plural: bool = False
+
+
+class ActionWording(Recipe):
+    """How an action is put: frames, and the phrases that fill them with their weight per degree."""
+
+    frames: tuple[str, ...]
+    phrases: dict[str, dict[int, float]]
+
+
+class OpenLine(Recipe):
+    """A line that can be said with several sentiments."""
+
+    say: str
+    actions: tuple[str, ...]
+    degrees: dict[int, float]
+
+
+class SentenceRecipe(Recipe):
+    """``sentences.yaml``: the words."""
+
+    vague_share: float
+    open_share: float
+    entities: dict[str, tuple[EntityPhrase, ...]]
+    vague: tuple[EntityPhrase, ...]
+    actions: dict[str, ActionWording]
+    open_lines: tuple[OpenLine, ...]
 
 
 @dataclass(frozen=True)
@@ -92,7 +163,7 @@ def enumerate_contents(
     Raises:
         ConfigError: if a name is unknown or given twice, or none is given.
     """
-    recipe = content_recipe()
+    recipe = ContentRecipe.model_validate(read_recipe("content.yaml"))
     entities = _chosen("entities", entities, tuple(recipe.entities))
     actions = _chosen("actions", actions, tuple(recipe.actions))
     items, weights = [], []
@@ -129,3 +200,67 @@ def _chosen(what: str, names: tuple[str, ...] | None, known: tuple[str, ...]) ->
             f"{', '.join(names) or 'none'} came: change the setting '{what}'"
         )
     return names
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """All distinct sentences and how likely each content makes them."""
+
+    texts: tuple[str, ...]
+    probabilities: Float64Array
+    """p(sentence | content), (contents, sentences), rows sum to 1."""
+
+
+def enumerate_sentences(contents: Contents) -> Sentences:
+    """Lists the sentences in a fixed order; the same words from several contents are one sentence."""
+    recipe = SentenceRecipe.model_validate(read_recipe("sentences.yaml"))
+    # a detail is never put into words: contents that differ in it alone are worded alike
+    spoken = [replace(content, detail=None) for content in contents.items]
+    worded = {content: _sentences_of(recipe, content) for content in dict.fromkeys(spoken)}
+    rows = [worded[content] for content in spoken]
+    column = {text: i for i, text in enumerate(dict.fromkeys(text for row in rows for text in row))}
+    probabilities = np.zeros((len(rows), len(column)))
+    for k, row in enumerate(rows):
+        probabilities[k, [column[text] for text in row]] = list(row.values())
+    return Sentences(tuple(column), probabilities)
+
+
+def _sentences_of(recipe: SentenceRecipe, content: Content) -> dict[str, float]:
+    found: defaultdict[str, float] = defaultdict(float)
+    named = _normalised(dict.fromkeys(recipe.entities[content.entity], 1.0))
+    vague = _normalised(dict.fromkeys(recipe.vague, 1.0))
+    wording = recipe.actions[content.action]
+    phrases = _normalised({text: by.get(content.degree, 0.0) for text, by in wording.phrases.items()})
+    lines = _normalised(
+        {
+            line.say: line.degrees.get(content.degree, 0.0)
+            for line in recipe.open_lines
+            if content.action in line.actions
+        }
+    )
+    open_share = recipe.open_share if lines else 0.0
+    patterns = {line: open_share * p for line, p in lines.items()}
+    for frame in wording.frames:
+        for phrase, p in phrases.items():
+            patterns[frame.replace("{phrase}", phrase)] = (1 - open_share) * p / len(wording.frames)
+    for share, names in ((1 - recipe.vague_share, named), (recipe.vague_share, vague)):
+        for name, p_name in names.items():
+            for pattern, p_pattern in patterns.items():
+                found[_fill(pattern, name)] += share * p_name * p_pattern
+    return dict(found)
+
+
+def _normalised(weights: dict[_Key, float]) -> dict[_Key, float]:
+    total = sum(weights.values())
+    return {key: weight / total for key, weight in weights.items() if weight > 0}
+
+
+def _fill(pattern: str, name: EntityPhrase) -> str:
+    return pattern.format(
+        entity=name.say,
+        Entity=name.say[0].upper() + name.say[1:],
+        was="were" if name.plural else "was",
+    )

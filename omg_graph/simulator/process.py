@@ -14,8 +14,7 @@ from omg_graph.errors import ConfigError, DataError, EncoderError
 from omg_graph.seeding import derived_seed
 from omg_graph.simulator.channels import CHANNELS, Channel, build_channels, factor_count
 from omg_graph.simulator.config import SimulatorConfig
-from omg_graph.simulator.content import Content, Float64Array, enumerate_contents
-from omg_graph.simulator.wording import enumerate_sentences
+from omg_graph.simulator.content import Content, Float64Array, enumerate_contents, enumerate_sentences
 
 Embed = Callable[[list[str]], npt.NDArray[np.floating]]
 """Sentences to unit vectors, (sentences, width)."""

@@ -1,16 +1,18 @@
-"""One sample alone is read as it was among the others."""
+"""One sample alone is read as it was among the others, and splits as they were written."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from omg_graph.data.dataset import Split
 from omg_graph.data.media import wav_bytes
 from omg_graph.data.reader import read_data_file, read_mapping
 from omg_graph.data.splits import conform
-from omg_graph.data.writing import save_sample
+from omg_graph.data.writing import save_corpus, save_sample
 from omg_graph.errors import DataError
 
 
@@ -77,3 +79,54 @@ def test_recordings_are_named_or_written_out(tmp_path: Path) -> None:
         assert (after.sha256, after.rate, after.paths) == (before.sha256, before.rate, before.paths)
     with pytest.raises(DataError, match="copy it there"):
         save_sample(tmp_path / "other" / "one.pkl", split)
+
+
+@pytest.fixture
+def splits() -> dict[str, Split]:
+    def content(names: list[str]) -> dict[str, object]:
+        numbers = np.arange(len(names), dtype=np.float64)
+        return {
+            "id": [f"{name}$_$0" for name in names],
+            "raw_text": [f"what {name} said" for name in names],
+            "text": np.outer(numbers, np.ones(3)) + 1,
+            "audio": np.outer(numbers, np.ones(2)) - 1,
+            "regression_labels": numbers / 2,
+        }
+
+    return read_mapping({"train": content(["a", "é", "c"]), "valid": content(["d"])}, source="memory").splits
+
+
+@pytest.mark.parametrize("name", ["clips.npz", "clips.pkl"])
+def test_what_is_read_is_what_was_written(splits: dict[str, Split], tmp_path: Path, name: str) -> None:
+    path = tmp_path / "new" / name
+    save_corpus(path, splits)
+    save_corpus(tmp_path / name, splits)
+    assert path.read_bytes() == (tmp_path / name).read_bytes()
+    read = read_data_file(path).splits
+    assert list(read) == list(splits)
+    for key, split in splits.items():
+        came = read[key]
+        assert (came.ids, came.groups, came.raw_text) == (split.ids, split.groups, split.raw_text)
+        assert came.modalities == split.modalities
+        assert came.mask().all()
+        for modality in split.names:
+            np.testing.assert_array_equal(came.arrays[modality], split.arrays[modality])
+        assert came.labels is not None
+        assert split.labels is not None
+        assert (came.labels.name, came.labels.kind) == (split.labels.name, split.labels.kind)
+        np.testing.assert_array_equal(came.labels.values, split.labels.values)
+
+
+def test_another_ending_is_refused(splits: dict[str, Split], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\.npz or \.pkl"):
+        save_corpus(tmp_path / "clips.csv", splits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_incomplete_clips_are_refused(splits: dict[str, Split], tmp_path: Path) -> None:
+    train = splits["train"]
+    missing = np.zeros(train.mask().shape, dtype=bool)
+    missing[0, 1] = True
+    for broken in (train.hide(missing), train.without_labels(), replace(train, raw_text=None)):
+        with pytest.raises(DataError, match="complete clips"):
+            save_corpus(tmp_path / "clips.npz", {"train": broken})

@@ -20,7 +20,8 @@ from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model, default_model_folder
 from omg_graph.planner.annotator import LexicalAnnotator
 from omg_graph.simulator import AffectSimulator
-from omg_graph.simulator.recipe import channel_recipe
+from omg_graph.simulator.channels import ChannelRecipe
+from omg_graph.simulator.content import read_recipe
 from omg_graph.training.config import load_config
 
 
@@ -58,7 +59,7 @@ def test_its_manifest_says_where_it_came_from(model: Model, recipe: EmbeddedReci
 
 
 def test_its_features_have_names_and_units(model: Model) -> None:
-    channels = channel_recipe()
+    channels = ChannelRecipe.model_validate(read_recipe("features.yaml"))
     assert model.config.feature_names == {
         name: tuple(feature.name for feature in getattr(channels, name)) for name in ("audio", "vision")
     }

@@ -15,6 +15,7 @@ import pytest
 
 from omg_graph.data.pickles import read_pickle
 from omg_graph.data.reader import read_data_file
+from omg_graph.data.writing import save_corpus
 from omg_graph.errors import ConfigError, DataError, PlanError, SchemaError
 from omg_graph.model.folder import MANIFEST, load_model, read_manifest
 from omg_graph.model.model import Model
@@ -24,7 +25,6 @@ from omg_graph.planner.interface import NoValidPlanError, PlannerInput
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.record.trajectory import CandidatePlan
-from omg_graph.simulator.saving import save_corpus
 from omg_graph.training import distillation, relearning, teachers
 from omg_graph.training.classroom import open_classroom
 from omg_graph.training.distillation import DistillationRequest, distill

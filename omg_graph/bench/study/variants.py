@@ -10,11 +10,11 @@ from typing import Any
 
 from omg_graph.bench.study.settings import StudySetting
 from omg_graph.bench.study.world import World
+from omg_graph.data.writing import save_corpus
 from omg_graph.knowledge.building import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.planner.schema import Plan
-from omg_graph.simulator.saving import save_corpus
 from omg_graph.training.config import load_config
 from omg_graph.training.estimates import estimate_pairs
 from omg_graph.training.run import Progress
