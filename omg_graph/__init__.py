@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omg_graph.api import reconstruct as reconstruct
-    from omg_graph.checkpoints import checkpoint_serializer as checkpoint_serializer
     from omg_graph.errors import OmgError as OmgError
     from omg_graph.graph import build_graph as build_graph
     from omg_graph.knowledge.graph import build_knowledge_base_graph as build_knowledge_base_graph
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from omg_graph.review.review import ReviewAnswer as ReviewAnswer
     from omg_graph.review.review import ReviewRequest as ReviewRequest
     from omg_graph.state import Settings as Settings
+    from omg_graph.state import checkpoint_serializer as checkpoint_serializer
     from omg_graph.tool import as_tool as as_tool
     from omg_graph.training.graph import build_training_graph as build_training_graph
 
@@ -41,7 +41,7 @@ _HOMES = {
     "build_graph": "omg_graph.graph",
     "build_knowledge_base_graph": "omg_graph.knowledge.graph",
     "build_training_graph": "omg_graph.training.graph",
-    "checkpoint_serializer": "omg_graph.checkpoints",
+    "checkpoint_serializer": "omg_graph.state",
     "fork_run": "omg_graph.review.forks",
     "fork_thread": "omg_graph.review.forks",
     "load_model": "omg_graph.model.folder",

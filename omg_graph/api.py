@@ -12,7 +12,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from omg_graph.batches import store_batch
-from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.dataset import Split
 from omg_graph.data.request import Request, Samples, read_request
@@ -22,7 +21,7 @@ from omg_graph.model.model import Model
 from omg_graph.record.artifacts import ArtifactStore, MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.review.review import Reviewer, ReviewRequest
-from omg_graph.state import ReconstructionInput, Settings
+from omg_graph.state import ReconstructionInput, Settings, checkpoint_serializer
 
 MICRO_BATCH = 64
 FULL_PATHS = 100

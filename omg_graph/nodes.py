@@ -13,24 +13,25 @@ from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 from torch import Tensor
 
-from omg_graph import outcomes, pipeline, records
+from omg_graph import pipeline
 from omg_graph.batches import load_batch, load_observation, load_recordings, read_batch, store_observation
 from omg_graph.data.dataset import Split
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.executor.sampling import DenoisingPath
 from omg_graph.files import DataFolder
-from omg_graph.grounding import ground
 from omg_graph.model.model import Model
+from omg_graph.outcomes import executed
 from omg_graph.pipeline import Observation
 from omg_graph.planner.interface import Planner
 from omg_graph.record import markdown
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.review import review
-from omg_graph.review.edits import OBSERVATION, check_edits
+from omg_graph.review.edits import OBSERVATION, check_edits, dropped_evidence, without_evidence
 from omg_graph.selection import Work, select
 from omg_graph.state import Batch, ReconstructionState, Reviewing, Settings, settings_of
 from omg_graph.telemetry import Step, step
+from omg_graph.trajectories import evidence_vectors, ground, opened, planned, plans_of, timed
 
 Update = dict[str, Any]
 
@@ -59,7 +60,7 @@ class Nodes:
         get_stream_writer()({"node": "planner", "candidates": count, "samples": len(split)})
         ignored = pipeline.drawing_note(model, settings.drawing)
         notes = batch.notes if ignored is None else (*batch.notes, ignored)
-        trajectories = records.opened(model, batch, split, candidates, settings.seed, notes)
+        trajectories = opened(model, batch, split, candidates, settings.seed, notes)
         if split.recordings:
             trajectories = [
                 one.model_copy(update={"arrays": one.arrays | {OBSERVATION: self.store.put(row)}})
@@ -69,7 +70,7 @@ class Nodes:
         read = {} if batch is state.batch else {"batch": batch, "samples": None}
         return read | {
             "embeddings": store_observation(observation, self.store),
-            "trajectories": records.timed(trajectories, "planner", started),
+            "trajectories": timed(trajectories, "planner", started),
             "reading": markdown.candidates(trajectories),
             "reviewing": Reviewing(asked=settings.review_plan),
             "edits": [],
@@ -84,12 +85,12 @@ class Nodes:
         candidates = [one.candidates for one in waiting]
         ranked = pipeline.rerank(self.model, candidates, self._observation(state).embedding[rows])
         trajectories = list(state.trajectories)
-        for row, trajectory in zip(rows, records.planned(model, waiting, ranked), strict=True):
+        for row, trajectory in zip(rows, planned(model, waiting, ranked), strict=True):
             trajectories[row] = trajectory
         plans = [plan.text for one in trajectories if (plan := one.plan) is not None]
         get_stream_writer()({"node": "rerank", "plans": plans})
         return {
-            "trajectories": records.timed(trajectories, "rerank", started),
+            "trajectories": timed(trajectories, "rerank", started),
             "reading": markdown.plans(trajectories),
         }
 
@@ -107,23 +108,24 @@ class Nodes:
         """Ground the plan in entries of the knowledge base (Eqs. 7-9)."""
         started, settings = time.perf_counter(), settings_of(runtime)
         check_edits(state.edits, state.trajectories)
-        observation, plans = self._observation(state), records.plans_of(state.trajectories)
+        observation, plans = self._observation(state), plans_of(state.trajectories)
         plan_embeddings = pipeline.embed_plans(self.model, plans, observation.ids)
-        trajectories, evidence = ground(
-            self.model,
-            self.store,
-            observation,
-            state.trajectories,
-            plan_embeddings,
-            settings,
-            state.edits,
+        trajectories = ground(
+            self.model, self.store, observation, state.trajectories, plan_embeddings, settings
         )
+        for row, trajectory in enumerate(trajectories):
+            dropped = dropped_evidence(state.edits, trajectory.id)
+            if dropped:
+                trajectories[row] = without_evidence(
+                    self.model, self.store, trajectory, plan_embeddings[row], dropped
+                )
+        evidence = evidence_vectors(self.model, self.store, observation, trajectories)
         found = {name: sum(len(t.evidence.get(name, ())) for t in trajectories) for name in evidence}
         get_stream_writer()({"node": "retriever", "entries": found})
         return {
             "embeddings": state.embeddings | {"plan": self.store.put(plan_embeddings)},
             "evidence_vectors": {name: self.store.put(rows) for name, rows in evidence.items()},
-            "trajectories": records.timed(trajectories, "retriever", started),
+            "trajectories": timed(trajectories, "retriever", started),
             "reading": markdown.evidence(trajectories),
             "edits": [],
         }
@@ -161,10 +163,8 @@ class Nodes:
                 {"node": "executor", "draw": draw, "step": number, "of": of} | _norms(paths, missing)
             ),
         )
-        trajectories = outcomes.executed(
-            self.model, self.store, work.trajectories, work.batch, execution, settings
-        )
-        return records.timed(trajectories, "executor", started)
+        trajectories = executed(self.model, self.store, work.trajectories, work.batch, execution, settings)
+        return timed(trajectories, "executor", started)
 
     def _observation(self, state: ReconstructionState) -> Observation:
         return load_observation(_batch(state), state.embeddings, self.model, self.store)

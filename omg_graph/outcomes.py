@@ -24,8 +24,8 @@ from omg_graph.record.trajectory import (
     Trajectory,
 )
 from omg_graph.record.utility import utility
-from omg_graph.records import Trajectories
 from omg_graph.state import Settings
+from omg_graph.trajectories import Trajectories
 
 NOTHING_MISSING = "nothing was missing: nothing was reconstructed"
 STEPS_SHOWN = 25

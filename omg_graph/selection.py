@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from omg_graph import pipeline, records
+from omg_graph import pipeline
 from omg_graph.batches import LoadedBatch
 from omg_graph.data.dataset import FloatArray
-from omg_graph.grounding import ground
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Observation
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Plan, RankedTrajectory, Selection, Trajectory
 from omg_graph.review.edits import forgotten
 from omg_graph.state import Settings
+from omg_graph.trajectories import evidence_vectors, ground, plans_of
 
 MOST_PLANS = 5
 """Plans of a sample whose trajectories are carried out, the best ones by Eq. 5."""
@@ -102,8 +102,9 @@ def _widened(
     if not owners:
         return work
     observation = work.observation.take(owners)
-    plans = pipeline.embed_plans(model, records.plans_of(list(rivals)), observation.ids)
-    grounded, evidence = ground(model, store, observation, rivals, plans, settings)
+    plans = pipeline.embed_plans(model, plans_of(list(rivals)), observation.ids)
+    grounded = ground(model, store, observation, rivals, plans, settings)
+    evidence = evidence_vectors(model, store, observation, grounded)
     rows = np.array([*range(len(work.trajectories)), *owners])
     nothing = {
         name: np.zeros((len(owners), vectors.shape[1]), np.float32) for name, vectors in work.evidence.items()

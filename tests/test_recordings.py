@@ -18,7 +18,6 @@ from pydantic import Field
 
 from omg_graph import build_graph, fork_run, load_model, reconstruct
 from omg_graph.batches import load_recordings, store_batch
-from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.data.media import image_bytes, wav_bytes
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
@@ -28,7 +27,7 @@ from omg_graph.model.model import Model
 from omg_graph.planner.chat import ChatPlanner
 from omg_graph.record.artifacts import DiskArtifactStore, MemoryArtifactStore
 from omg_graph.review.edits import OBSERVATION
-from omg_graph.state import Settings
+from omg_graph.state import Settings, checkpoint_serializer
 
 TONE = np.sin(np.arange(8_000) / 9).astype(np.float32)
 FRAMES = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)

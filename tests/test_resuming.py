@@ -23,7 +23,7 @@ from omg_graph import (
     reconstruct,
 )
 from omg_graph.model.model import Model
-from omg_graph.review.edits import Edit
+from omg_graph.state import Edit
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 SETTINGS = Settings(steps=2, seed=3)

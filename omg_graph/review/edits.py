@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
 
-from omg_graph.data.dataset import Split
-from omg_graph.errors import PlanError
+from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.errors import KnowledgeBaseError, PlanError
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Observation, score_written
 from omg_graph.planner.editing import edited_plan
-from omg_graph.record.trajectory import CandidatePlan, Trajectory
+from omg_graph.record.artifacts import ArtifactStore
+from omg_graph.record.trajectory import CandidatePlan, EvidenceEntry, Trajectory
+from omg_graph.retriever.evidence import Hit, weigh
+from omg_graph.state import Edit
+from omg_graph.trajectories import grounded
 
 DOWNSTREAM = (
     "evidence",
@@ -43,34 +47,6 @@ BEFORE_EVIDENCE = ("planner", "rerank")
 """Nodes whose seconds still count."""
 
 
-class Edit(BaseModel):
-    """A change of one sample's run, or of every sample's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str | None = Field(default=None, description="Whose run is changed; every sample's if null.")
-    pick: int | None = Field(
-        default=None,
-        ge=1,
-        description="Number of the candidate to take, as the trace shows them; the chosen one if null.",
-    )
-    set: dict[str, str] = Field(
-        default={},
-        description="Values to put into that plan, by the schema's fields.",
-        examples=[{"Sentiment": "strongly negative"}],
-    )
-    drop_evidence: tuple[str, ...] = Field(default=(), description="Ids of entries to leave out.")
-
-    @property
-    def changes_plan(self) -> bool:
-        """Whether it says anything of the plan."""
-        return self.pick is not None or bool(self.set)
-
-    def concerns(self, sample_id: str) -> bool:
-        """Whether it is about this sample."""
-        return self.id is None or self.id == sample_id
-
-
 def check_edits(edits: Sequence[Edit], trajectories: Sequence[Trajectory]) -> None:
     """See that every edit is about a sample that is there.
 
@@ -82,6 +58,11 @@ def check_edits(edits: Sequence[Edit], trajectories: Sequence[Trajectory]) -> No
         if edit.id is not None and edit.id not in ids:
             known = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
             raise PlanError(f"edits: the id of a sample was expected ({known}), {edit.id!r} came")
+
+
+def dropped_evidence(edits: Sequence[Edit], sample_id: str) -> list[str]:
+    """Ids of the entries that a sample is to do without."""
+    return [entry for edit in edits if edit.concerns(sample_id) for entry in edit.drop_evidence]
 
 
 def replanned(
@@ -160,3 +141,87 @@ def _notes(trajectory: Trajectory, winner: CandidatePlan) -> tuple[str, ...]:
         return trajectory.notes
     remark = "the planner can't tell the log-probability of a plan that it didn't draw: it has no score"
     return tuple(dict.fromkeys((*trajectory.notes, remark)))
+
+
+def without_evidence(
+    model: Model,
+    store: ArtifactStore,
+    trajectory: Trajectory,
+    plan_embeddings: FloatArray,
+    dropped: Sequence[str],
+) -> Trajectory:
+    """A trajectory without some entries of its evidence; the others share their weight by Eq. 8.
+
+    Args:
+        model: Whose knowledge base holds the entries' values.
+        store: Where arrays go.
+        trajectory: With evidence.
+        plan_embeddings: c_S, (constraints + 1, shared).
+        dropped: Ids of entries.
+
+    Raises:
+        KnowledgeBaseError: if one of them isn't among the evidence, or another retriever found it.
+    """
+    there = {entry.id for entries in trajectory.evidence.values() for entry in entries}
+    unknown = [entry for entry in dropped if entry not in there]
+    if unknown:
+        raise KnowledgeBaseError(
+            f"sample {trajectory.id!r}: expected the id of an entry of its evidence "
+            f"({', '.join(sorted(there)[:5])}{' ...' if len(there) > 5 else ''}), got {unknown[0]!r}"
+        )
+    evidence = {}
+    for name, entries in trajectory.evidence.items():
+        kept = [_hit(model, name, entry) for entry in entries if entry.id not in dropped]
+        evidence[name] = weigh(
+            [kept],
+            plan_embeddings=plan_embeddings[None, 0],
+            ids=[trajectory.id],
+            groups=[trajectory.group],
+            requested=np.array([True]),
+            value_width=model.latent_space.widths[name],
+            k=max(1, len(kept)),
+            temperature=model.config.retrieval.temperature,
+            # who may serve was settled when they were looked up
+            allow_own_group=True,
+            left_out=np.array([trajectory.left_out[name]]),
+            aggregation=model.config.retrieval.aggregation,
+        )
+    keep_nearest = any(key.startswith("nearest/") for key in trajectory.arrays)
+    arrays = {key: ref for key, ref in trajectory.arrays.items() if not key.startswith("nearest/")}
+    remark = f"evidence left out on request: {', '.join(dropped)}"
+    (result,) = grounded(
+        model,
+        [
+            trajectory.model_copy(
+                update={
+                    "arrays": arrays,
+                    "notes": (*trajectory.notes, remark),
+                    "timings": {n: t for n, t in trajectory.timings.items() if n != "executor"},
+                }
+            )
+        ],
+        evidence,
+        plan_embeddings[None],
+        store,
+        keep_nearest=keep_nearest,
+    )
+    return result
+
+
+def _hit(model: Model, name: str, entry: EvidenceEntry) -> Hit:
+    kb = model.knowledge_base
+    row = kb.row_of.get(entry.id)
+    if row is None or not kb.has_value[name][row]:
+        raise KnowledgeBaseError(
+            f"entry {entry.id!r} isn't in knowledge base {kb.name}, so that what is left can't be weighed: "
+            "give the knowledge base that the run had (--kb)"
+        )
+    return Hit(
+        id=entry.id,
+        group=kb.groups[row],
+        text=entry.text,
+        source=entry.source,
+        similarity=entry.similarity,
+        value=kb.values[name][row],
+        text_embedding=kb.text_embeddings[row],
+    )

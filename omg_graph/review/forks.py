@@ -6,6 +6,7 @@ Nothing before the fork is computed again: no planner is asked. A fork starts fr
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,15 +16,15 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from omg_graph import pipeline
 from omg_graph.api import prepare
+from omg_graph.batches import OBSERVATION as STATE_OBSERVATION
 from omg_graph.batches import load_batch, store_batch
-from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.graph import ReconstructionGraph, build_graph
+from omg_graph.graph import build_graph
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Trajectory
-from omg_graph.review.edits import OBSERVATION, Edit, forgotten
-from omg_graph.state import DEFAULT_SETTINGS, Reviewing, Settings
+from omg_graph.review.edits import OBSERVATION, forgotten
+from omg_graph.state import DEFAULT_SETTINGS, Edit, Reviewing, Settings, checkpoint_serializer
 
 Thread = PregelProtocol[Any, Any, Any, Any]
 """A graph with a checkpointer, here or on a server."""
@@ -64,10 +65,14 @@ def fork_run(
         OmgError: if there is no such field, value, candidate or entry.
     """
     edit = _edit(constraints, pick, drop_evidence)
-    graph, start = _opened(model, trajectory, artifacts, edit)
-    graph.update_state(_THREAD, start, as_node=_entry(edit))
-    result = graph.invoke(None, _THREAD, context=_settings(trajectory, settings))
-    return _only(result)
+    saver = InMemorySaver(serde=checkpoint_serializer())
+    graph = build_graph(model, artifacts=artifacts, checkpointer=saver)
+    graph.update_state(_THREAD, _state(model, trajectory, artifacts, edit), as_node=_entry(edit))
+    # the person has chosen already
+    changes = {"seed": trajectory.seed, "review_plan": False}
+    context = (settings or DEFAULT_SETTINGS).model_copy(update=changes)
+    forked: Trajectory = graph.invoke(None, _THREAD, context=context)["trajectories"][0]
+    return forked
 
 
 async def afork_run(
@@ -80,11 +85,17 @@ async def afork_run(
     drop_evidence: Sequence[str] = (),
     settings: Settings | None = None,
 ) -> Trajectory:
-    """``fork_run`` for async code: the work is done in threads."""
-    edit = _edit(constraints, pick, drop_evidence)
-    graph, start = _opened(model, trajectory, artifacts, edit)
-    await graph.aupdate_state(_THREAD, start, as_node=_entry(edit))
-    return _only(await graph.ainvoke(None, _THREAD, context=_settings(trajectory, settings)))
+    """``fork_run`` for async code: the work is done in a thread."""
+    return await asyncio.to_thread(
+        fork_run,
+        model,
+        trajectory,
+        artifacts=artifacts,
+        constraints=constraints,
+        pick=pick,
+        drop_evidence=drop_evidence,
+        settings=settings,
+    )
 
 
 def fork_thread(
@@ -169,22 +180,11 @@ def _update(edit: Edit) -> dict[str, Any]:
     return {"edits": [edit.model_dump(mode="json")]}
 
 
-def _settings(trajectory: Trajectory, settings: Settings | None) -> Settings:
-    # the person has chosen already
-    changes = {"seed": trajectory.seed, "review_plan": False}
-    return (settings or DEFAULT_SETTINGS).model_copy(update=changes)
-
-
 def _context(settings: Settings | None) -> dict[str, Any]:
     """The settings as JSON, which a server takes too; the person has chosen already."""
     return (settings or DEFAULT_SETTINGS).model_dump(
         mode="json", exclude={"review_plan"}, exclude_defaults=True
     )
-
-
-def _only(result: dict[str, Any]) -> Trajectory:
-    trajectory: Trajectory = result["trajectories"][0]
-    return trajectory
 
 
 def _nowhere(edit: Edit, config: RunnableConfig) -> ConfigError:
@@ -195,10 +195,8 @@ def _nowhere(edit: Edit, config: RunnableConfig) -> ConfigError:
     )
 
 
-def _opened(
-    model: Model, trajectory: Trajectory, artifacts: ArtifactStore, edit: Edit
-) -> tuple[ReconstructionGraph, dict[str, Any]]:
-    """A graph, and the state in which it would have been when the trajectory was at the fork."""
+def _state(model: Model, trajectory: Trajectory, artifacts: ArtifactStore, edit: Edit) -> dict[str, Any]:
+    """The state in which a graph would have been when the trajectory was at the fork."""
     if trajectory.model != model.manifest.fingerprint:
         raise DataError(
             f"sample {trajectory.id!r}: a trajectory of model {model.manifest.fingerprint[:12]} was "
@@ -212,17 +210,13 @@ def _opened(
         if kept is None
         else artifacts.get(kept)[None]
     )
-    start = forgotten(trajectory) if edit.changes_plan else trajectory
-    state = {
+    return {
         "batch": batch,
-        "embeddings": {"observation": artifacts.put(embedding)},
-        "trajectories": [start],
+        "embeddings": {STATE_OBSERVATION: artifacts.put(embedding)},
+        "trajectories": [forgotten(trajectory) if edit.changes_plan else trajectory],
         "reviewing": Reviewing(done=1),
         "edits": [edit],
     }
-    return build_graph(
-        model, artifacts=artifacts, checkpointer=InMemorySaver(serde=checkpoint_serializer())
-    ), state
 
 
 def _sample(model: Model, trajectory: Trajectory, artifacts: ArtifactStore) -> dict[str, Any]:

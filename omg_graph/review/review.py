@@ -16,7 +16,7 @@ from langgraph.config import get_stream_writer
 from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from omg_graph import pipeline, records
+from omg_graph import pipeline
 from omg_graph.data.arrays import printable
 from omg_graph.data.dataset import Split
 from omg_graph.errors import OmgError, PlanError
@@ -28,6 +28,7 @@ from omg_graph.record.trajectory import CandidatePlan, PlanOrigin, Trajectory
 from omg_graph.review.edits import check_edits, replanned
 from omg_graph.seeding import derived_seed
 from omg_graph.state import ReconstructionState, Reviewing, Settings
+from omg_graph.trajectories import counted, timed
 
 HOW_TO_ANSWER = (
     'resume with {"accept": true} to take the first plan, the chosen one; {"pick": 2} to take number 2; '
@@ -237,7 +238,7 @@ def redrawn(
     )
     get_stream_writer()({"node": "planner", "candidates": count, "samples": 1})
     texts = {candidate.text for candidate in known}
-    new = [one for one in records.counted(drawn) if one.text not in texts]
+    new = [one for one in counted(drawn) if one.text not in texts]
     remark = (
         f"new candidates were asked for {rounds} times" if rounds > 1 else "new candidates were asked for"
     )
@@ -254,7 +255,7 @@ def redrawn(
         }
     )
     trajectories = list(state.trajectories)
-    (trajectories[row],) = records.timed([waiting], "planner", started)
+    (trajectories[row],) = timed([waiting], "planner", started)
     reviewing = state.reviewing.model_copy(update={"redraw": False, "rounds": rounds})
     return {"trajectories": trajectories, "reviewing": reviewing}
 

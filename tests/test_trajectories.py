@@ -9,7 +9,7 @@ import pytest
 from omg_graph.errors import PlanError
 from omg_graph.model.folder import load_model
 from omg_graph.record.trajectory import Plan
-from omg_graph.records import counted
+from omg_graph.trajectories import counted
 
 GOOD, BAD = ("story", "praises", "positive"), ("story", "lets down", "negative")
 

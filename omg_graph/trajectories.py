@@ -1,15 +1,18 @@
-"""Trajectories as they grow from node to node up to the evidence, in words, numbers and references."""
+"""Trajectories as planner, re-rank and retriever write them: words, numbers and references to arrays."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
+from omg_graph import pipeline
 from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.errors import PlanError
 from omg_graph.model.model import Model
+from omg_graph.pipeline import Observation
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan as PlanValues
 from omg_graph.record.artifacts import ArtifactStore
@@ -21,7 +24,7 @@ from omg_graph.record.trajectory import (
 )
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.retriever.retriever import ChromaRetriever
-from omg_graph.state import Batch
+from omg_graph.state import Batch, Settings
 
 Trajectories = list[Trajectory]
 
@@ -107,6 +110,61 @@ def plans_of(trajectories: Trajectories) -> list[PlanValues]:
             raise PlanError(f"sample {trajectory.id!r} has no plan: run the re-rank node first")
         plans.append(tuple(constraint.value for constraint in trajectory.plan.constraints))
     return plans
+
+
+def ground(
+    model: Model,
+    store: ArtifactStore,
+    observation: Observation,
+    trajectories: Sequence[Trajectory],
+    plan_embeddings: FloatArray,
+    settings: Settings,
+) -> Trajectories:
+    """The evidence of every sample, looked up where there is none yet.
+
+    A sample whose trajectory has evidence is in a fork behind the retriever: nothing is looked up again.
+
+    Args:
+        model: Whose knowledge base is searched.
+        store: Where arrays go.
+        observation: Of the samples.
+        trajectories: With their plans.
+        plan_embeddings: c_S, (samples, constraints + 1, shared).
+        settings: top_k, allow_own_group, and whether pictures are kept.
+    """
+    result = list(trajectories)
+    rows = [row for row, trajectory in enumerate(trajectories) if not trajectory.evidence]
+    if rows:
+        waiting = [trajectories[row] for row in rows]
+        evidence = pipeline.retrieve(
+            model,
+            observation.take(rows),
+            plans_of(waiting),
+            plan_embeddings[rows],
+            top_k=settings.top_k,
+            allow_own_group=settings.allow_own_group,
+        )
+        looked_up = grounded(
+            model, waiting, evidence, plan_embeddings[rows], store, keep_nearest=settings.keeps_pictures
+        )
+        for row, trajectory in zip(rows, looked_up, strict=True):
+            result[row] = trajectory
+    return result
+
+
+def evidence_vectors(
+    model: Model, store: ArtifactStore, observation: Observation, trajectories: Sequence[Trajectory]
+) -> dict[str, FloatArray]:
+    """E of every missing modality, (samples, latent width); zeros where nothing was found."""
+    vectors = {
+        name: np.zeros((len(observation), model.latent_space.widths[name]), dtype=np.float32)
+        for column, name in enumerate(model.names)
+        if not bool(observation.observed[:, column].all())
+    }
+    for row, trajectory in enumerate(trajectories):
+        for name in trajectory.evidence:
+            vectors[name][row] = store.get(trajectory.arrays[f"evidence/{name}"])
+    return vectors
 
 
 def grounded(

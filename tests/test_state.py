@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from omg_graph.checkpoints import checkpoint_serializer
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import DiskArtifactStore
-from omg_graph.state import Settings
+from omg_graph.state import Settings, checkpoint_serializer
 
 SIDE = 512
 """A scan of so many rows and columns of single-precision numbers is a megabyte."""
