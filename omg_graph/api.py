@@ -140,14 +140,14 @@ def stream(
         result: list[Trajectory] = []
         given: ReconstructionInput | Command[Any] | None = ReconstructionInput(batch=batch)
         while given is not None:
-            told: Iterator[Any] = graph.stream(
+            chunks: Iterator[Any] = graph.stream(
                 given,
                 {"configurable": {"thread_id": str(number)}} if review else None,
                 context=context,
                 stream_mode=["custom", "values"],
             )
             given = None
-            for mode, chunk in told:
+            for mode, chunk in chunks:
                 if mode == "custom" and on_event is not None:
                     on_event({"batch": number, **chunk})
                 if mode == "values":

@@ -18,8 +18,8 @@ from omg_graph.record.trajectory import EvidenceEntry, Trajectory
 from omg_graph.state import DEFAULT_SETTINGS, Settings
 
 NAME = "reconstruct_missing_modality"
-EVIDENCE_TOLD = 3
-"""Entries of evidence that the model is told of for each modality; the artifact holds them all."""
+ENTRIES_SHOWN = 3
+"""Entries of evidence in the text for the model, for each modality; the artifact holds them all."""
 FILE_SAMPLES = 20
 """The most samples of a file that one call takes, lest the answer fill the model's context."""
 LONGEST_TEXT = 200
@@ -79,10 +79,10 @@ def as_tool(
                 artifacts=store,
             )
         except OmgError as error:
-            told = str(error).replace("--missing", "missing")
+            message = str(error).replace("--missing", "missing")
             if source is not None:  # where the operator keeps the data is no business of the model's
-                told = told.replace(str(source), str(path))
-            raise ToolException(printable(told)) from error
+                message = message.replace(str(source), str(path))
+            raise ToolException(printable(message)) from error
         return "\n\n".join(told_of(trajectory) for trajectory in trajectories), trajectories
 
     return StructuredTool.from_function(
@@ -130,7 +130,7 @@ def told_of(trajectory: Trajectory) -> str:
 def _evidence(name: str, entries: tuple[EvidenceEntry, ...]) -> list[str]:
     if not entries:
         return [f"No evidence for {name}."]
-    top = sorted(entries, key=lambda entry: -entry.weight)[:EVIDENCE_TOLD]
+    top = sorted(entries, key=lambda entry: -entry.weight)[:ENTRIES_SHOWN]
     return [
         f"Evidence for {name}, the {len(top)} of {len(entries)} entries with the largest weights:",
         *(f"- {e.id} (weight {e.weight:.2f}, from {e.source}): {e.text[:LONGEST_TEXT]}" for e in top),
@@ -226,7 +226,7 @@ def _inside(folder: DataFolder | None, path: str) -> Path:
     """The file that a path means.
 
     Raises:
-        ToolException: if it doesn't lie under the data folder; whether it is there isn't told.
+        ToolException: if it doesn't lie under the data folder; the message doesn't say whether it is there.
     """
     if folder is None:
         raise ToolException(f"path: a sample was expected, {printable(path)[:100]!r} came: write it out")

@@ -25,7 +25,7 @@ from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.state import Settings
-from omg_graph.tool import EVIDENCE_TOLD, FILE_SAMPLES, NAME
+from omg_graph.tool import ENTRIES_SHOWN, FILE_SAMPLES, NAME
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_text_for_the_model_and_trajectories_for_the_program(model: Model, sampl
     assert all(f"{link.field} = {link.value}" in text for link in trajectory.plan.constraints)
     entries = sorted(trajectory.evidence["audio"], key=lambda entry: -entry.weight)
     assert [f"- {entry.id} (weight {entry.weight:.2f}," in text for entry in entries] == [
-        number < EVIDENCE_TOLD for number in range(len(entries))
+        number < ENTRIES_SHOWN for number in range(len(entries))
     ]
     assert f"Prediction: {trajectory.prediction.label} {trajectory.prediction.value:+.2f}" in text
     assert len(text) < 2000

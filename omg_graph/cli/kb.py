@@ -158,7 +158,7 @@ def _entries(
     name: str,
 ) -> KnowledgeBase:
     from omg_graph.cli.output import note, progress_bar
-    from omg_graph.knowledge.building import build_knowledge_base, read_sources
+    from omg_graph.knowledge.entries import build_knowledge_base, read_sources
 
     names = None if modalities is None else [part.strip() for part in modalities.split(",") if part.strip()]
     sources, notes = read_sources(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from omg_graph.errors import KnowledgeBaseError
 from omg_graph.files import DataFolder
 from omg_graph.inputs import confined, refuse_unknown_input
-from omg_graph.knowledge.building import EntrySource, build_knowledge_base, read_sources
+from omg_graph.knowledge.entries import EntrySource, build_knowledge_base, read_sources
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.retriever.entries import KnowledgeBase

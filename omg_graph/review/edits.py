@@ -139,7 +139,7 @@ def forgotten(trajectory: Trajectory) -> Trajectory:
 def _notes(trajectory: Trajectory, winner: CandidatePlan) -> tuple[str, ...]:
     if not winner.edited or winner.log_probability is not None:
         return trajectory.notes
-    remark = "the planner can't tell the log-probability of a plan that it didn't draw: it has no score"
+    remark = "the planner can't score a plan that it didn't draw: it has no log-probability and no score"
     return tuple(dict.fromkeys((*trajectory.notes, remark)))
 
 

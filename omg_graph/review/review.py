@@ -201,8 +201,8 @@ def reviewed(
             error = printable(str(problem))
             continue
         plan = trajectories[done].plan
-        told = {"node": "review", "sample": trajectories[done].id, "plan": plan and plan.text}
-        get_stream_writer()(told | {"chosen_by": plan and plan.chosen_by})
+        event = {"node": "review", "sample": trajectories[done].id, "plan": plan and plan.text}
+        get_stream_writer()(event | {"chosen_by": plan and plan.chosen_by})
         return _settled(trajectories, done + 1)
 
 
@@ -243,7 +243,7 @@ def redrawn(
         f"new candidates were asked for {rounds} times" if rounds > 1 else "new candidates were asked for"
     )
     notes = tuple(note for note in trajectory.notes if not note.startswith("new candidates were asked for"))
-    told = () if new else (f"nothing new came up among {count} new candidates",)
+    nothing_new = () if new else (f"nothing new came up among {count} new candidates",)
     origin = drawn[0].origin if drawn and drawn[0].origin is not None else _origin(trajectory)
     waiting = trajectory.model_copy(
         update={
@@ -251,7 +251,7 @@ def redrawn(
             "candidates": (*(one for one in known if one.log_probability is not None), *new),
             "plan": None,
             "plan_origin": origin,
-            "notes": (*notes, remark, *told),
+            "notes": (*notes, remark, *nothing_new),
         }
     )
     trajectories = list(state.trajectories)

@@ -24,7 +24,7 @@ from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, Thinke
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.encoders.raw_parts import Content
 from omg_graph.errors import ConfigError, EncoderError
-from omg_graph.knowledge.building import EntrySource, build_knowledge_base
+from omg_graph.knowledge.entries import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.seeding import derived_seed, generator
 from omg_graph.training.config import EncoderSettings, load_config

@@ -11,7 +11,7 @@ from typing import Any
 from omg_graph.bench.study.settings import StudySetting
 from omg_graph.bench.study.world import World
 from omg_graph.data.writing import save_corpus
-from omg_graph.knowledge.building import EntrySource, build_knowledge_base
+from omg_graph.knowledge.entries import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.planner.schema import Plan

@@ -10,7 +10,7 @@ import torch
 
 from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError, KnowledgeBaseError
-from omg_graph.knowledge.building import EntrySource, build_knowledge_base, choose_plans, read_sources
+from omg_graph.knowledge.entries import EntrySource, build_knowledge_base, choose_plans, read_sources
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 
