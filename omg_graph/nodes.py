@@ -22,7 +22,7 @@ from omg_graph.files import DataFolder
 from omg_graph.model.model import Model
 from omg_graph.outcomes import executed
 from omg_graph.pipeline import Observation
-from omg_graph.planner.interface import Planner
+from omg_graph.planner.interface import Planner, sampling_note
 from omg_graph.record import markdown
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import Trajectory
@@ -58,7 +58,7 @@ class Nodes:
         count = settings.candidates or self.model.config.planning.candidates
         candidates = pipeline.propose(model, split, observation, count, settings.seed)
         get_stream_writer()({"node": "planner", "candidates": count, "samples": len(split)})
-        ignored = pipeline.drawing_note(model, settings.drawing)
+        ignored = sampling_note(model.planner, settings.drawing)
         notes = batch.notes if ignored is None else (*batch.notes, ignored)
         trajectories = opened(model, batch, split, candidates, settings.seed, notes)
         if split.recordings:

@@ -21,11 +21,10 @@ from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
-from omg_graph.planner.interface import HotterPlanner, PlannerInput, RescoringPlanner, drawing_without_effect
+from omg_graph.planner.interface import PlannerInput, RescoringPlanner, required
 from omg_graph.planner.rerank import Reranking, semantic_cost
 from omg_graph.planner.rerank import rerank as rerank_all
 from omg_graph.planner.schema import Plan
-from omg_graph.planner.student import StudentPlanner
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.retriever.keys import build_keys
@@ -185,37 +184,17 @@ def propose(
         observation: What ``observe`` made of them.
         candidates: How many for each of them; the model's own number if None.
         seed: Random seed; draws also depend on the sample id.
-        heat: By how much the planner's temperature is raised, if it has one, where a person wants other
-            plans than the likely ones; the greedy plan is then left out. Log-probabilities are the same.
+        heat: By how much the temperature is raised, where a person wants other plans than the likely ones;
+            the greedy plan is then left out. Log-probabilities are the same.
+
+    Raises:
+        NoValidPlanError: if the planner has no valid plan for a sample.
     """
-    inputs = planner_input(split, observation)
     settings = model.config.planning
-    count = settings.candidates if candidates is None else candidates
-    with step("planner.call", level=logging.DEBUG, samples=len(split), candidates=count):
-        if isinstance(model.planner, StudentPlanner):
-            return model.planner.propose(
-                inputs,
-                count,
-                seed,
-                include_greedy=settings.include_greedy and not heat,
-                temperature=settings.temperature + heat,
-                top_p=settings.top_p,
-            )
-        planner = model.planner
-        if heat and isinstance(planner, HotterPlanner):
-            planner = planner.hotter(heat)
-        return planner.propose(inputs, count, seed)
-
-
-def drawing_note(model: Model, settings: Mapping[str, bool | float | None]) -> str | None:
-    """A note where the planner ignores sampling settings; None where it follows them.
-
-    Args:
-        model: Whose planner is asked.
-        settings: ``greedy``, ``temperature`` and ``top_p``; None where nothing was asked for.
-    """
-    asked = {name: value for name, value in settings.items() if value is not None}
-    return None if isinstance(model.planner, StudentPlanner) else drawing_without_effect(model.planner, asked)
+    sampling = settings.sampling(settings.candidates if candidates is None else candidates, heat)
+    inputs = planner_input(split, observation)
+    with step("planner.call", level=logging.DEBUG, samples=len(split), candidates=sampling.candidates):
+        return required(model.planner.propose(inputs, sampling, seed))
 
 
 def rerank(

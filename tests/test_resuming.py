@@ -41,6 +41,7 @@ model = load_model(model_folder)
 class Planner:
     name = model.planner.name
     schema = model.schema
+    follows_sampling = True
 
     def propose(self, *arguments):
         with (folder / "planned").open("a") as file:
@@ -75,6 +76,7 @@ class NoPlanner:
     """Whoever asks it for plans plans anew."""
 
     name = "distilled"
+    follows_sampling = True
 
     def __init__(self, model: Model) -> None:
         self.schema = model.schema

@@ -19,7 +19,7 @@ from omg_graph.data.reader import read_data_file
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.trajectory import CandidatePlan, Trajectory
 from omg_graph.retriever.index import ChromaIndex
@@ -159,13 +159,14 @@ class WatchedPlanner:
     """The model's own planner, which notes the threads that it is asked in."""
 
     name = "watched"
+    follows_sampling = False
 
     def __init__(self, model: Model) -> None:
         self.planner, self.threads = model.planner, set[int]()
 
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
+    def propose(self, observations: PlannerInput, sampling: Sampling, seed: int) -> list[list[CandidatePlan]]:
         self.threads.add(threading.get_ident())
-        return self.planner.propose(observations, candidates, seed)
+        return self.planner.propose(observations, sampling, seed)
 
 
 def test_from_an_event_loop(tiny_model_folder: Path, samples: list[dict[str, Any]]) -> None:

@@ -135,7 +135,7 @@ def run(
 
     from omg_graph.api import FULL_PATHS, prepare, stream
     from omg_graph.model.model import choose_device
-    from omg_graph.pipeline import drawing_note
+    from omg_graph.planner.interface import sampling_note
     from omg_graph.record.artifacts import MemoryArtifactStore
     from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.state import Settings
@@ -183,7 +183,7 @@ def run(
         keep_path=keep_path != "none",
         allow_own_group=allow_own_group,
     )
-    idle = drawing_note(loaded, settings.drawing)
+    idle = sampling_note(loaded.planner, settings.drawing)
     told_notes = request.notes if idle is None else (*request.notes, idle)
     if not as_json:
         for remark in told_notes:

@@ -15,6 +15,7 @@ from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.metrics.families import MetricFamily
 from omg_graph.model.conditions import PlanConditionName, QueryPlanName
+from omg_graph.planner.interface import Sampling
 from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.record.utility import UtilityWeights
 from omg_graph.retriever.attention import AggregationName
@@ -34,15 +35,19 @@ class PlanningSettings(_Record):
     candidates: int = 5
     include_greedy: bool = True
     temperature: float = 1.0
-    """Of the distilled planner's draws."""
+    """Of the draws, for planners that follow sampling settings."""
     top_p: float = 1.0
-    """The distilled planner draws from the likeliest values that together have this share."""
+    """Draws are from the likeliest values that together have this share."""
     semantic_weight: float = 0.3
     """lambda_s of Eq. 5."""
     schema_penalty: float = 0.1
     """gamma of Eq. 5."""
     condition: PlanConditionName = "plan"
     """What stands for c_S."""
+
+    def sampling(self, candidates: int, heat: float = 0.0) -> Sampling:
+        """How ``candidates`` plans are drawn; ``heat`` is added to the temperature, with no greedy plan."""
+        return Sampling(candidates, self.include_greedy and not heat, self.temperature + heat, self.top_p)
 
 
 class RetrievalSettings(_Record):
@@ -95,6 +100,8 @@ class ModelConfig(_Record):
     planning: PlanningSettings = PlanningSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     utility: UtilityWeights = UtilityWeights()
+    planner: str = Field(default="distilled", exclude_if=lambda name: name == "distilled")
+    """The name of the planner that is stored with the model."""
     median_lengths: dict[str, int] = {}
     """Frames of a padded sequence whose length nothing tells."""
 

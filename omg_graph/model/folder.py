@@ -33,8 +33,9 @@ from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor
 from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
+from omg_graph.model.planners import load_planner
 from omg_graph.model.thinkers import recorded_states
-from omg_graph.planner.student import StudentPlanner
+from omg_graph.planner.interface import StoredPlanner
 from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.predictor.words import WordEncoder
 from omg_graph.retriever.entries import KnowledgeBase
@@ -66,17 +67,22 @@ def save_model(model: Model, folder: Path) -> Manifest:
 
     The caller makes the folder appear whole (a rename); the manifest's hashes tell afterwards.
     """
-    if not isinstance(model.planner, StudentPlanner):
-        raise ModelError(f"a model is saved with its distilled planner, {model.planner.name} came")
+    if not isinstance(model.planner, StoredPlanner):
+        raise ModelError(
+            f"expected a planner that can be stored with its model, got {model.planner.name}: save the model "
+            "with its own planner"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / CONFIG, model.config.model_dump(mode="json"))
+    config = model.config.model_copy(update={"planner": model.planner.name})
+    _write_json(folder / CONFIG, config.model_dump(mode="json"))
     _save_weights(model.latent_space.state(), folder / CODECS)
     _save_weights(model.encoder.state_dict(), folder / ENCODER)
     _save_weights(model.projection.state_dict(), folder / PROJECTION)
     model.executor.denoiser.save_pretrained(folder / DENOISER)
     _forget_place(folder / DENOISER / "config.json")
-    config = model.config.executor
-    make_scheduler(config.sampler, config.train_steps, config.prediction).save_pretrained(folder / SCHEDULER)
+    steps = model.config.executor
+    scheduler = make_scheduler(steps.sampler, steps.train_steps, steps.prediction)
+    scheduler.save_pretrained(folder / SCHEDULER)
     rest = {k: v for k, v in model.executor.state_dict().items() if not k.startswith("denoiser.")}
     _save_weights(rest, folder / EXECUTOR)
     if model.label_regression is not None:
@@ -204,7 +210,7 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
         label_regression.kernel.load_state_dict(load_file(folder / READER))
     projection = build_projection(config)
     projection.load_state_dict(load_file(folder / PROJECTION))
-    planner = StudentPlanner.load(folder / PLANNER)
+    planner = load_planner(config.planner, folder / PLANNER)
     try:
         kb = KnowledgeBase.load(folder / KNOWLEDGE_BASE)
     except KnowledgeBaseError as error:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.errors import ConfigError, SchemaError
 from omg_graph.model.model import Model
-from omg_graph.planner.fallback import FallbackPlanner, Propose
-from omg_graph.planner.interface import Planner
+from omg_graph.planner.fallback import FallbackPlanner
+from omg_graph.planner.interface import Planner, StoredPlanner
 from omg_graph.planner.prompting import Language, MediaSetting
-from omg_graph.planner.student import StudentPlanner
 
 GROUP = "omg_graph.planners"
 OWN = tuple(
@@ -23,6 +21,10 @@ OWN = tuple(
     for name in ("chat", "distilled", "qwen-omni")
 )
 """Registered like any other, and there even if a checkout's metadata is older than it is."""
+
+STORED_GROUP = "omg_graph.stored_planners"
+"""Classes whose ``load(folder)`` reads back what a stored planner's ``save`` wrote, by the planner's name."""
+OWN_STORED = EntryPoint("distilled", "omg_graph.planner.student:StudentPlanner", STORED_GROUP)
 
 
 class PlannerOptions(BaseModel):
@@ -71,17 +73,7 @@ def make_planner(name: str, model: Model, options: PlannerOptions | None = None)
         ConfigError: if there is none of this name, its package can't be imported, or an option doesn't fit.
         SchemaError: if it plans by another schema than the model's.
     """
-    known = registered_planners()
-    if name not in known:
-        names = ", ".join(sorted(known))
-        raise ConfigError(f"one of the planners {names} was expected, {name!r} came: name one of them")
-    try:
-        factory: PlannerFactory = known[name].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"planner {name!r} can't be imported ({type(error).__name__}): install the package that "
-            f"registers {known[name].value} anew"
-        ) from error
+    factory: PlannerFactory = _loaded(name, registered_planners(), "planners")
     planner = factory(model, options or PlannerOptions())
     if planner.schema.fingerprint != model.schema.fingerprint:
         raise SchemaError(
@@ -89,6 +81,31 @@ def make_planner(name: str, model: Model, options: PlannerOptions | None = None)
             "give it model.schema"
         )
     return planner
+
+
+def load_planner(name: str, folder: Path) -> StoredPlanner:
+    """The planner that is stored in a folder of a model.
+
+    Raises:
+        ConfigError: if no installed package has a stored planner of this name, or it can't be imported.
+        ModelError: if the folder is damaged.
+    """
+    known = {entry.name: entry for entry in (*entry_points(group=STORED_GROUP), OWN_STORED)}
+    planner: StoredPlanner = _loaded(name, known, "stored planners").load(folder)
+    return planner
+
+
+def _loaded(name: str, known: Mapping[str, EntryPoint], what: str) -> Any:
+    if name not in known:
+        names = ", ".join(sorted(known))
+        raise ConfigError(f"expected one of the {what} {names}, got {name!r}: name one of them")
+    try:
+        return known[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"planner {name!r} can't be imported ({type(error).__name__}): install the package that "
+            f"registers {known[name].value} anew"
+        ) from error
 
 
 def distilled_planner(model: Model, options: PlannerOptions) -> Planner:
@@ -152,7 +169,7 @@ def chat_planner(model: Model, options: PlannerOptions) -> Planner:
     )
     if options.on_invalid == "error":
         return planner
-    return FallbackPlanner(planner, _own_proposals(model), model.planner.name)
+    return FallbackPlanner(planner, model.planner)
 
 
 def qwen_omni_planner(model: Model, options: PlannerOptions) -> Planner:
@@ -181,24 +198,8 @@ def qwen_omni_planner(model: Model, options: PlannerOptions) -> Planner:
         model.schema,
         language=options.language,
         media=options.media,
-        include_greedy=model.config.planning.include_greedy,
-        temperature=model.config.planning.temperature,
-        top_p=model.config.planning.top_p,
         name=f"qwen-omni {known_as}",
     )
     if options.on_invalid == "error":
         return planner
-    return FallbackPlanner(planner, _own_proposals(model), model.planner.name)
-
-
-def _own_proposals(model: Model) -> Propose:
-    """How the model's own planner proposes in ``omg run``."""
-    if isinstance(model.planner, StudentPlanner):
-        settings = model.config.planning
-        return partial(
-            model.planner.propose,
-            include_greedy=settings.include_greedy,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
-    return model.planner.propose
+    return FallbackPlanner(planner, model.planner)

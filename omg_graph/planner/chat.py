@@ -11,7 +11,7 @@ from functools import partial
 from inspect import signature
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumpd
@@ -21,7 +21,7 @@ from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner.answer_cache import AnswerCache
 from omg_graph.planner.answers import Answer, MalformedAnswerError, candidates_of, read_arguments, read_text
 from omg_graph.planner.calling import Caller, Failure, NotTakenError
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput, required
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.media import (
     BOUNDS,
     Attachment,
@@ -115,6 +115,8 @@ class ChatPlanner:
     affair; with a cache on disk a repeated run does.
     """
 
+    follows_sampling: ClassVar[bool] = False
+
     def __init__(
         self,
         model: BaseChatModel,
@@ -180,30 +182,19 @@ class ChatPlanner:
         """How many calls were made so far."""
         return self._caller.calls
 
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
-        """``candidates`` plans for each sample, in the samples' order.
-
-        Raises:
-            ConfigError: if there are no candidates.
-            DataError: if a recording can't be read.
-            NoValidPlanError: if the model declines a sample, gives five answers for it that can't be read,
-                or no plan that obeys the schema.
-            PlannerError: if the model can't be reached, or the bound on calls is used up.
-        """
-        return required(self.attempt(observations, candidates, seed))
-
-    def attempt(
-        self, observations: PlannerInput, candidates: int, seed: int
+    def propose(
+        self, observations: PlannerInput, sampling: Sampling, seed: int
     ) -> list[list[CandidatePlan] | NoValidPlanError]:
-        """Like ``propose``, with the error of each sample that has no valid plan in its place.
+        """Candidate plans for each sample, in the samples' order; the provider draws them in its own way.
+
+        A sample has none if the model declines it, gives five answers for it that can't be read, or no plan
+        that obeys the schema.
 
         Raises:
-            ConfigError: if there are no candidates.
             DataError: if a recording can't be read.
             PlannerError: if the model can't be reached, or the bound on calls is used up.
         """
-        if candidates < 1:
-            raise ConfigError(f"candidates is at least 1, {candidates} came")
+        candidates = sampling.candidates
         samples = [self._shown(observations, row) for row in range(len(observations.ids))]
         # samples that look the same to the model are asked for once
         answers = self._answers(list(dict.fromkeys(samples)), candidates, seed)

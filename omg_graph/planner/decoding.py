@@ -43,8 +43,8 @@ def candidate_noise(
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How candidates are drawn."""
+class TokenChoice:
+    """How the next token of each row is chosen."""
 
     noise: Float[Tensor, "rows steps tokens"]
     """What ``candidate_noise`` drew."""
@@ -96,7 +96,7 @@ class Decoder:
         self,
         language_model: Any,
         grammar: Grammar,
-        sampling: Sampling,
+        choice: TokenChoice,
         candidates: int,
         added: Float[Tensor, "samples fields tokens"] | None = None,
     ) -> None:
@@ -105,16 +105,16 @@ class Decoder:
         Args:
             language_model: A causal one of transformers.
             grammar: Of its tokens.
-            sampling: How the next token is chosen.
+            choice: How the next token is chosen.
             candidates: Plans for each sample.
             added: To the logits of each field's tokens.
         """
         self._model = language_model
         self._grammar = grammar
         self._vocabulary = grammar.vocabulary
-        self._sampling = sampling
+        self._choice = choice
         self._candidates = candidates
-        self._allowed = grammar.allowed.to(sampling.noise.device)
+        self._allowed = grammar.allowed.to(choice.noise.device)
         self._added = None if added is None else added.repeat_interleave(candidates, dim=0)
 
     def decode(self, prefix: Float[Tensor, "samples prefix hidden"]) -> list[DecodedPlan]:
@@ -156,7 +156,7 @@ class Decoder:
         last = log_probs[:, -1]
         states = torch.tensor([row.state.index for row in rows], device=last.device)
         steps = torch.tensor([row.written for row in rows], device=last.device)
-        choices = self._sampling.choose(last.masked_fill(~self._allowed[states], -torch.inf), steps)
+        choices = self._choice.choose(last.masked_fill(~self._allowed[states], -torch.inf), steps)
         chosen = choices.tolist()
         chosen_log_probs = last.gather(1, choices[:, None]).squeeze(1).tolist()
         forced = self._forced_log_probabilities(rows, log_probs)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from omg_graph.data.recordings import Recording
-from omg_graph.errors import PlanError
+from omg_graph.errors import ConfigError, PlanError
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.record.trajectory import CandidatePlan
 
@@ -57,7 +58,11 @@ class NoValidPlanError(PlanError):
         self.reason = reason
 
 
-def required(outcomes: Sequence[list[CandidatePlan] | NoValidPlanError]) -> list[list[CandidatePlan]]:
+Outcomes = Sequence[Sequence[CandidatePlan] | NoValidPlanError]
+"""For each sample its candidates, or why it has none."""
+
+
+def required(outcomes: Outcomes) -> list[list[CandidatePlan]]:
     """The candidates of all samples.
 
     Raises:
@@ -67,12 +72,37 @@ def required(outcomes: Sequence[list[CandidatePlan] | NoValidPlanError]) -> list
     for outcome in outcomes:
         if isinstance(outcome, NoValidPlanError):
             raise outcome
-        plans.append(outcome)
+        plans.append(list(outcome))
     return plans
 
 
-class Planner(Protocol):
-    """Progressive planning: c_l ~ pi(. | X, c_<l) (section 3.3)."""
+@dataclass(frozen=True)
+class Sampling:
+    """How candidates are drawn; log-probabilities are those at temperature 1 whatever it says.
+
+    Raises:
+        ConfigError: if a number is out of range.
+    """
+
+    candidates: int = 1
+    greedy: bool = True
+    """Whether the first candidate is greedy: the likeliest token at each place."""
+    temperature: float = 1.0
+    """Of the other candidates' draws."""
+    top_p: float = 1.0
+    """They are drawn from the likeliest tokens that together have this share."""
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ConfigError(f"candidates: expected 1 or more, got {self.candidates}")
+        if not self.temperature > 0:
+            raise ConfigError(f"the planner's temperature: expected more than 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"the planner's top-p: expected more than 0 and at most 1, got {self.top_p}")
+
+
+class PlanWriter(Protocol):
+    """Whoever writes plans: a planner, or a teacher of one."""
 
     @property
     def name(self) -> str:
@@ -80,47 +110,39 @@ class Planner(Protocol):
         ...
 
     @property
+    def follows_sampling(self) -> bool:
+        """Whether ``greedy``, ``temperature`` and ``top_p`` count; ``candidates`` always does."""
+        ...
+
+
+class Planner(PlanWriter, Protocol):
+    """Progressive planning: c_l ~ pi(. | X, c_<l) (section 3.3)."""
+
+    @property
     def schema(self) -> Schema:
         """What its plans obey."""
         ...
 
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
-        """``candidates`` plans for each sample; what is drawn depends on (seed, id, candidate) alone."""
+    def propose(self, observations: PlannerInput, sampling: Sampling, seed: int) -> Outcomes:
+        """Candidate plans for each sample, or in its place the error that says why there are none.
+
+        What is drawn depends on (seed, id, candidate) alone.
+        """
         ...
 
 
-@runtime_checkable
-class HotterPlanner(Protocol):
-    """A planner with bolder draws at hand, for a person who wants other plans than the likely ones."""
-
-    def hotter(self, heat: float) -> Planner:
-        """The same planner, its temperature higher by ``heat`` and no greedy plan among its candidates."""
-        ...
-
-
-@runtime_checkable
-class DrawingPlanner(Protocol):
-    """A planner that was told how to draw when it was made."""
-
-    @property
-    def drawing(self) -> Mapping[str, bool | float]:
-        """What it goes by of ``greedy``, ``temperature`` and ``top_p``."""
-        ...
-
-
-def drawing_without_effect(planner: Planner, asked: Mapping[str, bool | float]) -> str | None:
-    """What to tell someone who asked a planner to draw otherwise than it does; None where it does as asked.
+def sampling_note(writer: PlanWriter, asked: Mapping[str, bool | float | None]) -> str | None:
+    """A note if sampling settings were asked for and are ignored, else None.
 
     Args:
-        planner: One that isn't told anew in each run.
-        asked: What was asked for, of ``greedy``, ``temperature`` and ``top_p``.
+        writer: Who plans.
+        asked: ``greedy``, ``temperature`` and ``top_p``; None for a setting that nobody asked for.
     """
-    heeded = planner.drawing if isinstance(planner, DrawingPlanner) else {}
-    idle = [name for name, value in asked.items() if heeded.get(name) != value]
-    if not idle:
+    names = [name for name, value in asked.items() if value is not None]
+    if not names or writer.follows_sampling:
         return None
-    verb = "has" if len(idle) == 1 else "have"
-    return f"{', '.join(idle)} {verb} no effect: planner {planner.name} draws in its own way"
+    verb = "has" if len(names) == 1 else "have"
+    return f"{', '.join(names)} {verb} no effect: {writer.name} ignores sampling settings"
 
 
 @runtime_checkable
@@ -129,4 +151,13 @@ class RescoringPlanner(Protocol):
 
     def rescore(self, observations: PlannerInput, plans: Sequence[Plan]) -> list[CandidatePlan | None]:
         """One plan for each sample, with its log-probabilities; None where it has none to give."""
+        ...
+
+
+@runtime_checkable
+class StoredPlanner(Planner, RescoringPlanner, Protocol):
+    """A planner that is stored with its model; a class of its name loads it again (``load_planner``)."""
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder, whole."""
         ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from omg_graph.omni.messages import Message, Part
 from omg_graph.omni.running import Continuation, Prefix, followed, read
 from omg_graph.omni.thinker import Thinker
 from omg_graph.planner.answers import FROM_MODEL
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput, required
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.media import recordings_of, seen
 from omg_graph.planner.prompting import Language, MediaSetting, load_prompt, sample_message
 from omg_graph.planner.schema import Plan, Schema
@@ -57,9 +57,11 @@ class OmniPlanner:
 
     A sample's prompt is read once, and all its candidates go on from there; the part that all samples share
     is read once altogether. Candidates are drawn from the model's distribution over what the schema allows,
-    at ``temperature`` and ``top_p``. Their log-probabilities are the unmodified model's: teacher-forced, at
+    as ``Sampling`` says. Their log-probabilities are the unmodified model's: teacher-forced, at
     temperature 1 and over the whole vocabulary, of each value's tokens and its terminator.
     """
+
+    follows_sampling: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,9 +70,6 @@ class OmniPlanner:
         *,
         language: Language = "en",
         media: MediaSetting = "auto",
-        include_greedy: bool = True,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
         constrained: bool | None = None,
         name: str = "qwen-omni",
     ) -> None:
@@ -81,27 +80,18 @@ class OmniPlanner:
             schema: What plans obey; the model's own schema, ``model.schema``.
             language: Of the prompt.
             media: Whether recordings are read: all are, unless ``off``.
-            include_greedy: Whether the first candidate is the likeliest one, token by token.
-            temperature: Of the draws.
-            top_p: Draw from the likeliest tokens that together have this share.
             constrained: Whether plans are held to the schema while they are written, which needs llguidance;
                 None where it is installed.
             name: What trajectories call it.
 
         Raises:
-            ConfigError: if a setting is out of range, or llguidance is asked for and isn't there.
+            ConfigError: if llguidance is asked for and isn't there.
         """
-        if not temperature > 0:
-            raise ConfigError(f"the planner's temperature is above 0, {temperature} came")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"the planner's top-p is above 0 and at most 1, {top_p} came")
         self.name = name
         self.schema = schema
         self.prompt = load_prompt(language)
         self._thinker = thinker
         self._media = media
-        self._include_greedy = include_greedy
-        self._temperature, self._top_p = temperature, top_p
         self._spelling = Spelling(schema, thinker.encode)
         self._source = self._writers(constrained)
         self._origin = PlanOrigin(
@@ -115,11 +105,6 @@ class OmniPlanner:
         self._system = Message("system", (self.prompt.system_message(schema),))
         self._shared: Prefix | None = None
         self._busy = threading.Lock()
-
-    @property
-    def drawing(self) -> Mapping[str, bool | float]:
-        """How its candidates are drawn."""
-        return {"greedy": self._include_greedy, "temperature": self._temperature, "top_p": self._top_p}
 
     def _writers(self, constrained: bool | None) -> WriterSource:
         thinker = self._thinker
@@ -137,37 +122,19 @@ class OmniPlanner:
         writable = writable_tokens(thinker.vocabulary_size, len(thinker.tokenizer), special)
         return FreeSource(self._spelling, thinker.decode, writable)
 
-    def hotter(self, heat: float) -> OmniPlanner:
-        """The same planner, its temperature higher by ``heat`` and no greedy plan among its candidates."""
-        planner = copy(self)
-        planner._temperature += heat
-        planner._include_greedy = False
-        return planner
-
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
-        """``candidates`` plans for each sample; what is drawn depends on (seed, id, candidate) alone.
-
-        Raises:
-            ConfigError: if there are no candidates.
-            DataError: if a recording can't be read.
-            NoValidPlanError: if no plan of a sample obeys the schema; only free writing can end like this.
-        """
-        return required(self.attempt(observations, candidates, seed))
-
-    def attempt(
-        self, observations: PlannerInput, candidates: int, seed: int
+    def propose(
+        self, observations: PlannerInput, sampling: Sampling, seed: int
     ) -> list[list[CandidatePlan] | NoValidPlanError]:
-        """Like ``propose``, with the error of each sample that has no valid plan in its place.
+        """Candidate plans for each sample; what is drawn depends on (seed, id, candidate) alone.
+
+        Only free writing can end without a plan that obeys the schema.
 
         Raises:
-            ConfigError: if there are no candidates.
             DataError: if a recording can't be read.
         """
-        if candidates < 1:
-            raise ConfigError(f"candidates is at least 1, {candidates} came")
         with self._busy:
             return [
-                self._attempt_one(observations, row, candidates, seed) for row in range(len(observations.ids))
+                self._propose_one(observations, row, sampling, seed) for row in range(len(observations.ids))
             ]
 
     def rescore(self, observations: PlannerInput, plans: Sequence[Plan]) -> list[CandidatePlan | None]:
@@ -191,18 +158,19 @@ class OmniPlanner:
                 for row, plan in enumerate(plans)
             ]
 
-    def _attempt_one(
-        self, observations: PlannerInput, row: int, candidates: int, seed: int
+    def _propose_one(
+        self, observations: PlannerInput, row: int, sampling: Sampling, seed: int
     ) -> list[CandidatePlan] | NoValidPlanError:
         sample_id = observations.ids[row]
         prefix = self._prefix(observations, row)
-        greedy = self._include_greedy
+        greedy = sampling.greedy
         plans = self._written(
             prefix,
             [
                 None if greedy and number == 0 else generator(seed, sample_id, "plan", number)
-                for number in range(candidates)
+                for number in range(sampling.candidates)
             ],
+            sampling,
         )
         if all(self.schema.violations(plan) for plan in plans):
             reason = f"none of its {len(plans)} plans obeys schema {self.schema.name!r}"
@@ -250,7 +218,9 @@ class OmniPlanner:
             parts += [f"\n{name}: ", recording]
         return tuple(parts)
 
-    def _written(self, prefix: Prefix, randoms: Sequence[torch.Generator | None]) -> list[Plan]:
+    def _written(
+        self, prefix: Prefix, randoms: Sequence[torch.Generator | None], sampling: Sampling
+    ) -> list[Plan]:
         """One plan for each generator, all of them going on from one prefix."""
         rows = [_Candidate(self._source.start(0, ()), random) for random in randoms]
         for row in rows:
@@ -261,7 +231,7 @@ class OmniPlanner:
         while True:
             for row, distribution in zip(active, logits, strict=True):
                 if not row.pending and not self._done(row):
-                    self._put(row, row.writer.write(self._choice(row, distribution)))
+                    self._put(row, row.writer.write(self._choice(row, distribution, sampling)))
             kept = [number for number, row in enumerate(active) if not self._done(row)]
             if not kept:
                 return [row.plan for row in rows]
@@ -285,13 +255,13 @@ class OmniPlanner:
             row.writer = self._source.start(level, row.plan)
             row.pending += [*self._spelling.scaffold(level), *row.writer.opening()]
 
-    def _choice(self, row: _Candidate, logits: Tensor) -> int:
+    def _choice(self, row: _Candidate, logits: Tensor, sampling: Sampling) -> int:
         """The next token: the likeliest one that may come, or a draw among these."""
         allowed = torch.from_numpy(np.flatnonzero(row.writer.allowed())).to(logits.device)
         likely = logits[allowed]
         if row.random is None:
             return int(allowed[likely.argmax()])
-        return int(allowed[drawn(likely.cpu().numpy(), row.random, self._temperature, self._top_p)])
+        return int(allowed[drawn(likely.cpu().numpy(), row.random, sampling.temperature, sampling.top_p)])
 
     def _scored(self, prefix: Prefix, plans: Sequence[Plan]) -> dict[Plan, CandidatePlan]:
         """Each different plan with its log-probabilities, as the schema's spelling has it."""

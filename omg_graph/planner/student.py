@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
-from omg_graph.planner.decoding import DecodedPlan, Decoder, Sampling, candidate_noise
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.decoding import DecodedPlan, Decoder, TokenChoice, candidate_noise
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.vocabulary import EncodedPlan, Grammar, Vocabulary
 from omg_graph.record.trajectory import CandidatePlan
@@ -81,6 +81,7 @@ class StudentPlanner(nn.Module):
     """
 
     name: ClassVar[str] = "distilled"
+    follows_sampling: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -251,51 +252,24 @@ class StudentPlanner(nn.Module):
             [(taken * (levels == level)).sum(dim=1) for level in range(len(self.schema.fields))], dim=1
         )
 
-    def propose(
-        self,
-        observations: PlannerInput,
-        candidates: int,
-        seed: int,
-        include_greedy: bool = True,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-    ) -> list[list[CandidatePlan]]:
-        """``candidates`` plans for each sample; the greedy one comes first, the others are drawn.
+    def propose(self, observations: PlannerInput, sampling: Sampling, seed: int) -> list[list[CandidatePlan]]:
+        """Candidate plans for each sample; the greedy one comes first, the others are drawn.
 
-        What is drawn depends on (seed, id, candidate) alone; two candidates may be alike. Temperature and
-        top-p shape the draws, never the log-probabilities.
-
-        Args:
-            observations: The samples.
-            candidates: How many for each.
-            seed: Of the draws.
-            include_greedy: Whether the first candidate is greedy: the likeliest token at each place.
-            temperature: Of the draws.
-            top_p: Draw from the likeliest allowed tokens that together have this share.
-
-        Raises:
-            ConfigError: if there are no candidates, the temperature isn't above 0, or top-p isn't above 0 and
-                at most 1.
+        What is drawn depends on (seed, id, candidate) alone; two candidates may be equal.
         """
-        if candidates < 1:
-            raise ConfigError(f"candidates is at least 1, {candidates} came")
-        if not temperature > 0:
-            raise ConfigError(f"the planner's temperature is above 0, {temperature} came")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"the planner's top-p is above 0 and at most 1, {top_p} came")
-        size = (self._longest_plan(), len(self.vocabulary))
+        candidates, size = sampling.candidates, (self._longest_plan(), len(self.vocabulary))
         plans: list[DecodedPlan] = []
         with torch.inference_mode():
             for start in range(0, len(observations.ids), MICRO_BATCH):
                 rows = slice(start, start + MICRO_BATCH)
                 noise = candidate_noise(
-                    observations.ids[rows], candidates, seed=seed, include_greedy=include_greedy, size=size
+                    observations.ids[rows], candidates, seed=seed, include_greedy=sampling.greedy, size=size
                 )
-                shape = Sampling(noise, temperature, top_p)
-                plans += self._decode(*self._read(observations, rows), shape, candidates)
+                choice = TokenChoice(noise, sampling.temperature, sampling.top_p)
+                plans += self._decode(*self._read(observations, rows), choice, candidates)
         return [
             [
-                self.schema.candidate(*plan, greedy=include_greedy and number == 0)
+                self.schema.candidate(*plan, greedy=sampling.greedy and number == 0)
                 for number, plan in enumerate(plans[row : row + candidates])
             ]
             for row in range(0, len(plans), candidates)
@@ -334,10 +308,10 @@ class StudentPlanner(nn.Module):
         )
 
     def _decode(
-        self, embeddings: Tensor, reading: Tensor | None, sampling: Sampling, candidates: int
+        self, embeddings: Tensor, reading: Tensor | None, choice: TokenChoice, candidates: int
     ) -> list[DecodedPlan]:
-        sampling = replace(sampling, noise=sampling.noise.to(embeddings.device))
-        decoder = Decoder(self.language_model, self.grammar, sampling, candidates, self.added_by(reading))
+        choice = replace(choice, noise=choice.noise.to(embeddings.device))
+        decoder = Decoder(self.language_model, self.grammar, choice, candidates, self.added_by(reading))
         return decoder.decode(self.prefix_of(embeddings))
 
     def _token_log_probabilities(

@@ -18,6 +18,7 @@ from omg_graph.files import whole_folder, write_atomically
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.model.model import Model, default_model_folder
 from omg_graph.model.planners import PlannerOptions, make_planner
+from omg_graph.planner.interface import sampling_note
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schema_files import load_schema
 from omg_graph.training.classroom import Classroom, open_classroom
@@ -161,8 +162,8 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     if classroom.numbered:
         plans = plans.of_rows(classroom.facts["sha256"])
     notes = classroom.notes
-    idle = teacher.drawing_note(_drawing(request))
-    notes = notes if idle is None else (*notes, idle)
+    ignored = sampling_note(teacher, _drawing(request))
+    notes = notes if ignored is None else (*notes, ignored)
     if not plans.teachers:
         silent = f"teacher {teacher.name} has nothing to say of these samples: plans hold the labels alone"
         notes = (*notes, silent)

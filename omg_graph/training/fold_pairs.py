@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omg_graph.data.dataset import TEXT_MODALITY, Split
 from omg_graph.encoders.text import TextEncoder
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.planner.rerank import rerank
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.student import StudentPlanner
@@ -46,11 +46,8 @@ def plan_pairs(
             texts,
             label_estimates=None if reading is None else reading.numpy(),
         ),
-        settings.candidates,
+        Sampling(settings.candidates, settings.include_greedy, settings.temperature, settings.top_p),
         seed,
-        include_greedy=settings.include_greedy,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
     )
     ranked = rerank(
         student.schema,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -14,8 +14,7 @@ from omg_graph.model.model import Model
 from omg_graph.pipeline import observe, planner_input, rerank
 from omg_graph.planner.annotator import LexicalAnnotator
 from omg_graph.planner.choosing import SchemaChoice, choose_schema, unreadable_text
-from omg_graph.planner.fallback import AttemptingPlanner
-from omg_graph.planner.interface import NoValidPlanError, Planner, PlannerInput, drawing_without_effect
+from omg_graph.planner.interface import NoValidPlanError, Planner, PlanWriter
 from omg_graph.planner.prompting import Prompt
 from omg_graph.planner.schema import Schema
 from omg_graph.record.trajectory import CandidatePlan
@@ -30,13 +29,8 @@ OnInvalid = Literal["error", "lexical", "skip"]
 """What becomes of a sample that a teacher has no valid plan for."""
 
 
-class Teacher(Protocol):
+class Teacher(PlanWriter, Protocol):
     """Writes plans of samples that are seen whole, never of their labels."""
-
-    @property
-    def name(self) -> str:
-        """What plans say of where they come from."""
-        ...
 
     @property
     def prompt(self) -> Prompt | None:
@@ -46,10 +40,6 @@ class Teacher(Protocol):
     @property
     def calls(self) -> int | None:
         """How many calls to a provider it has made, where it makes any."""
-        ...
-
-    def drawing_note(self, asked: Mapping[str, float]) -> str | None:
-        """What to tell someone who asked it to draw otherwise than it does; None where it does as asked."""
         ...
 
     def write(self, split: Split) -> list[TaughtPlan]:
@@ -100,9 +90,10 @@ class PlannerTeacher:
         made = getattr(self._planner, "calls", None)
         return made if isinstance(made, int) else None
 
-    def drawing_note(self, asked: Mapping[str, float]) -> str | None:
+    @property
+    def follows_sampling(self) -> bool:
         """The planner's."""
-        return drawing_without_effect(self._planner, asked)
+        return self._planner.follows_sampling
 
     def write(self, split: Split) -> list[TaughtPlan]:
         """One plan for each sample.
@@ -113,37 +104,28 @@ class PlannerTeacher:
         shown = split.without_labels()
         observation = observe(self._model, shown)
         embedding = observation.embedding
-        outcomes = self._attempt(planner_input(shown, observation))
+        outcomes = self._planner.propose(
+            planner_input(shown, observation),
+            self._model.config.planning.sampling(self._candidates),
+            self._seed,
+        )
         return [
             self._taught(sample_id, split.name, outcome, embedding[row : row + 1])
             for row, (sample_id, outcome) in enumerate(zip(split.ids, outcomes, strict=True))
         ]
 
-    def _attempt(self, inputs: PlannerInput) -> list[list[CandidatePlan] | PlanError]:
-        if isinstance(self._planner, AttemptingPlanner):
-            return [*self._planner.attempt(inputs, self._candidates, self._seed)]
-        try:
-            return [*self._planner.propose(inputs, self._candidates, self._seed)]
-        except NoValidPlanError as error:
-            if len(inputs.ids) == 1:
-                return [error]
-            # one of them has no plan: which, a sample at a time tells
-            return [
-                outcome for row in range(len(inputs.ids)) for outcome in self._attempt(inputs.take([row]))
-            ]
-
     def _taught(
         self,
         sample_id: str,
         split: str,
-        outcome: list[CandidatePlan] | PlanError,
+        outcome: Sequence[CandidatePlan] | NoValidPlanError,
         embedding: FloatArray,
     ) -> TaughtPlan:
         prompt, schema = self.prompt, self._model.schema
         values: dict[str, str] | None = None
         reason: str | None = None
-        if isinstance(outcome, PlanError):
-            reason = outcome.reason if isinstance(outcome, NoValidPlanError) else str(outcome)
+        if isinstance(outcome, NoValidPlanError):
+            reason = outcome.reason
         else:
             try:
                 (ranked,) = rerank(self._model, [outcome], embedding)
@@ -194,12 +176,10 @@ class LexicalTeacher:
         self._schema = schema
         self._annotator = LexicalAnnotator(schema)
 
-    def drawing_note(self, asked: Mapping[str, float]) -> str | None:
+    @property
+    def follows_sampling(self) -> bool:
         """It draws nothing."""
-        if not asked:
-            return None
-        verb = "has" if len(asked) == 1 else "have"
-        return f"{', '.join(asked)} {verb} no effect: teacher {LEXICAL} draws nothing"
+        return False
 
     def write(self, split: Split) -> list[TaughtPlan]:
         """One plan for each sample, without its target where the words don't tell it."""

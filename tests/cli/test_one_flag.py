@@ -132,7 +132,7 @@ def test_what_a_planner_makes_nothing_of_is_told(
     chat = ("--planner", "chat", "--planner-model", "openai:tiny")
     assert not any("no effect" in remark for document in run(*chat) for remark in document["notes"])
     capsys.readouterr()
-    told = "temperature, top_p have no effect: planner chat openai:tiny draws in its own way"
+    told = "temperature, top_p have no effect: chat openai:tiny ignores sampling settings"
     for document in run("--temperature", "2", "--top-p", "0.5", *chat):
         assert document["notes"].count(told) == 1
     shown = capsys.readouterr()

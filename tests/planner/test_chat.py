@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner import calling
 from omg_graph.planner.chat import ChatPlanner
 from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling, required
 from omg_graph.planner.rerank import score_candidates
 from omg_graph.planner.schema import Schema
 from omg_graph.record.trajectory import CandidatePlan
@@ -100,7 +101,7 @@ def no_secret(error: BaseException) -> str:
 
 def test_answers_with_log_probabilities(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, n: {"content": (text := (GOOD, BAD)[n % 2]), "tokens": spelt(text, -0.25)}
-    (plans,) = make().propose(batch("What a story!"), 2, seed=0)
+    (plans,) = make().propose(batch("What a story!"), Sampling(2), seed=0)
     assert [plan.values for plan in plans] == [("story", "good"), ("music", "bad")]
     # every letter and the closing quote
     assert plans[0].token_counts == (6, 5)
@@ -121,7 +122,7 @@ def test_answers_with_log_probabilities(make: Make, chat_server: Any) -> None:
 
 def test_without_log_probabilities_confidence_is_agreement(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, n: BAD if n == 2 else GOOD
-    (plans,) = make().propose(batch("x"), 4, seed=0)
+    (plans,) = make().propose(batch("x"), Sampling(4), seed=0)
     assert plans[0].log_probabilities == pytest.approx((np.log(3 / 4), 0.0))
     assert plans[2].log_probabilities == pytest.approx((np.log(1 / 4), 0.0))
     assert plans[0].origin is not None
@@ -135,7 +136,7 @@ def test_a_provider_that_takes_neither_schema_nor_log_probabilities(make: Make, 
         return GOOD
 
     chat_server.reply = reply
-    (plans,) = make().propose(batch("x"), 3, seed=0)
+    (plans,) = make().propose(batch("x"), Sampling(3), seed=0)
     assert [plan.values for plan in plans] == [("story", "good")] * 3
     # what isn't taken is found out once
     assert len(chat_server.requests) == 3 + 3
@@ -143,17 +144,17 @@ def test_a_provider_that_takes_neither_schema_nor_log_probabilities(make: Make, 
 
 def test_a_provider_that_takes_nothing_but_messages(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda request, _: (422, {}, {}) if "seed" in request else GOOD
-    (plans,) = make().propose(batch("x"), 2, seed=0)
+    (plans,) = make().propose(batch("x"), Sampling(2), seed=0)
     assert [plan.values for plan in plans] == [("story", "good")] * 2
     chat_server.reply = lambda *_: (400, {}, {"error": {"message": SECRET}})
     with pytest.raises(PlannerError, match=r"does not take the request \(HTTP 400\)") as raised:
-        make().propose(batch("x"), 2, seed=0)
+        make().propose(batch("x"), Sampling(2), seed=0)
     no_secret(raised.value)
 
 
 def test_malformed_answers_are_asked_for_again(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, n: "{not json" if n < 4 else GOOD
-    (plans,) = make().propose(batch("x"), 1, seed=0)
+    (plans,) = make().propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("story", "good")
     assert len({request["seed"] for request in chat_server.requests}) == 5
 
@@ -162,7 +163,7 @@ def test_malformed_answers_are_asked_for_again(make: Make, chat_server: Any) -> 
 def test_five_malformed_answers_are_an_error(make: Make, chat_server: Any, concurrency: int) -> None:
     chat_server.reply = lambda _, __: f"{SECRET} is no JSON"
     with pytest.raises(NoValidPlanError, match=r"clip0.*can't be read.*--on-invalid-plan") as raised:
-        make(concurrency=concurrency).propose(batch("x"), 2, seed=0)
+        required(make(concurrency=concurrency).propose(batch("x"), Sampling(2), seed=0))
     no_secret(raised.value)
     assert 5 <= len(chat_server.requests) <= 4 + concurrency
 
@@ -177,7 +178,7 @@ def test_five_malformed_answers_are_an_error(make: Make, chat_server: Any, concu
 )
 def test_what_is_cut_off_or_no_completion_is_malformed(make: Make, chat_server: Any, told: Any) -> None:
     chat_server.reply = lambda _, n: told if n == 0 else GOOD
-    (plans,) = make().propose(batch("x"), 1, seed=0)
+    (plans,) = make().propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("story", "good")
 
 
@@ -187,14 +188,14 @@ def test_what_is_cut_off_or_no_completion_is_malformed(make: Make, chat_server: 
 def test_a_refusal_is_an_error_at_once(make: Make, chat_server: Any, told: dict[str, Any]) -> None:
     chat_server.reply = lambda _, __: told
     with pytest.raises(NoValidPlanError, match="declined"):
-        make().propose(batch("x"), 3, seed=0)
+        required(make().propose(batch("x"), Sampling(3), seed=0))
     assert len(chat_server.requests) == 1
 
 
 def test_a_violation_stays_a_candidate_that_cannot_win(make: Make, chat_server: Any) -> None:
     odd = '{"Entity": "weather", "Sentiment": "good"}'
     chat_server.reply = lambda _, n: BAD if n == 1 else odd
-    (plans,) = make().propose(batch("x"), 3, seed=0)
+    (plans,) = make().propose(batch("x"), Sampling(3), seed=0)
     assert [plan.values[0] for plan in plans] == ["weather", "music", "weather"]
     ranking = score_candidates(SCHEMA, plans, np.ones((3, 2)), np.ones(2))
     assert ranking.chosen == 1
@@ -203,7 +204,7 @@ def test_a_violation_stays_a_candidate_that_cannot_win(make: Make, chat_server: 
 def test_only_violations_are_an_error(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, __: '{"Entity": "weather", "Sentiment": "good"}'
     with pytest.raises(NoValidPlanError, match="none of its 2 plans obeys"):
-        make().propose(batch("x"), 2, seed=0)
+        required(make().propose(batch("x"), Sampling(2), seed=0))
 
 
 def test_a_hostile_transcript_is_data(make: Make, chat_server: Any) -> None:
@@ -213,7 +214,7 @@ def test_a_hostile_transcript_is_data(make: Make, chat_server: Any) -> None:
     )
     obeyed = '{"Entity": "weather", "Sentiment": "hacked"}'
     chat_server.reply = lambda _, n: (obeyed, "Ignoring the schema as told.", GOOD)[n % 3]
-    (plans,) = make().propose(batch(hostile), 2, seed=0)
+    (plans,) = make().propose(batch(hostile), Sampling(2), seed=0)
     assert [plan.values for plan in plans] == [("weather", "hacked"), ("story", "good")]
     assert SCHEMA.violations(plans[0].values)
     request = chat_server.requests[0]
@@ -233,7 +234,7 @@ def test_retry_after_is_honoured(make: Make, chat_server: Any, form: str) -> Non
         return (429, {"Retry-After": wait}, {"error": {"message": SECRET}}) if number == 0 else GOOD
 
     chat_server.reply = reply
-    make().propose(batch("x"), 1, seed=0)
+    make().propose(batch("x"), Sampling(1), seed=0)
     assert len(times) == 2
     assert times[1] - times[0] >= 0.55
 
@@ -242,7 +243,7 @@ def test_retry_after_is_honoured(make: Make, chat_server: Any, form: str) -> Non
 def test_what_passes_is_waited_out(make: Make, chat_server: Any, told: Any) -> None:
     chat_server.reply = lambda _, n: told if n < 2 else GOOD
     planner = make(timeout=0.4 if told == 30.0 else 20.0)
-    (plans,) = planner.propose(batch("x"), 1, seed=0)
+    (plans,) = planner.propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("story", "good")
     assert planner.calls == 3
 
@@ -265,7 +266,7 @@ def test_what_does_not_pass_is_one_line(
     chat_server.reply = lambda _, __: told
     planner = make(retries=2, timeout=0.3 if told == 30.0 else 20.0)
     with pytest.raises(PlannerError, match=words) as raised:
-        planner.propose(batch("x", "y"), 2, seed=0)
+        planner.propose(batch("x", "y"), Sampling(2), seed=0)
     assert "\n" not in no_secret(raised.value)
     assert planner.calls == calls
 
@@ -273,10 +274,10 @@ def test_what_does_not_pass_is_one_line(
 def test_the_bound_on_calls(make: Make, chat_server: Any, tmp_path: Path) -> None:
     chat_server.reply = lambda _, __: GOOD
     with pytest.raises(PlannerError, match=r"bound of 3 calls is used up.*--max-planner-calls.*kept"):
-        make(max_calls=3, cache=tmp_path, concurrency=2).propose(batch("x", "y"), 2, seed=0)
+        make(max_calls=3, cache=tmp_path, concurrency=2).propose(batch("x", "y"), Sampling(2), seed=0)
     assert len(chat_server.requests) == 3
     # what was paid for counts no more
-    assert len(make(max_calls=1, cache=tmp_path).propose(batch("x", "y"), 2, seed=0)) == 2
+    assert len(make(max_calls=1, cache=tmp_path).propose(batch("x", "y"), Sampling(2), seed=0)) == 2
 
 
 def test_order_is_kept_and_nothing_is_asked_twice(make: Make, chat_server: Any) -> None:
@@ -291,23 +292,23 @@ def test_order_is_kept_and_nothing_is_asked_twice(make: Make, chat_server: Any) 
 
     chat_server.reply = reply
     texts = [str(number) for number in range(8)] + ["1", "2"]
-    plans = make(concurrency=4).propose(batch(*texts), 1, seed=0)
+    plans = make(concurrency=4).propose(batch(*texts), Sampling(1), seed=0)
     assert [rows[0].values[0] for rows in plans] == ["music", "story"] * 4 + ["story", "music"]
     assert len(chat_server.requests) == 8
 
 
 def test_the_cache(make: Make, chat_server: Any, tmp_path: Path) -> None:
     chat_server.reply = lambda _, n: {"content": (text := (GOOD, BAD)[n % 2]), "tokens": spelt(text, -0.1)}
-    first = make(cache=tmp_path).propose(batch("x"), 2, seed=0)
+    first = make(cache=tmp_path).propose(batch("x"), Sampling(2), seed=0)
     again = make(cache=tmp_path)
-    assert again.propose(batch("x"), 2, seed=0) == first
+    assert again.propose(batch("x"), Sampling(2), seed=0) == first
     assert again.calls == 0
     for changed in (
-        lambda: make(cache=tmp_path).propose(batch("x"), 2, seed=1),
-        lambda: make(cache=tmp_path).propose(batch("y"), 2, seed=0),
-        lambda: make(cache=tmp_path).propose(batch(None), 2, seed=0),
-        lambda: make(cache=tmp_path, language="zh").propose(batch("x"), 2, seed=0),
-        lambda: make().propose(batch("x"), 2, seed=0),
+        lambda: make(cache=tmp_path).propose(batch("x"), Sampling(2), seed=1),
+        lambda: make(cache=tmp_path).propose(batch("y"), Sampling(2), seed=0),
+        lambda: make(cache=tmp_path).propose(batch(None), Sampling(2), seed=0),
+        lambda: make(cache=tmp_path, language="zh").propose(batch("x"), Sampling(2), seed=0),
+        lambda: make().propose(batch("x"), Sampling(2), seed=0),
     ):
         before = len(chat_server.requests)
         changed()
@@ -317,7 +318,7 @@ def test_the_cache(make: Make, chat_server: Any, tmp_path: Path) -> None:
     for path in files:
         assert set(json.loads(path.read_text())) == {"plan", "log_probabilities", "token_counts"}
         path.write_text("{half")
-    (plans,) = make(cache=tmp_path).propose(batch("x"), 2, seed=0)
+    (plans,) = make(cache=tmp_path).propose(batch("x"), Sampling(2), seed=0)
     assert len(plans) == 2
 
 
@@ -343,7 +344,7 @@ def test_a_model_without_structured_output_nor_a_time_limit() -> None:
 
     model: BaseChatModel = Slow(messages=iter([AIMessage("late"), AIMessage(f"```json\n{GOOD}\n```")]))
     start = time.monotonic()
-    (plans,) = ChatPlanner(model, SCHEMA, timeout=0.2).propose(batch("x"), 1, seed=0)
+    (plans,) = ChatPlanner(model, SCHEMA, timeout=0.2).propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("story", "good")
     assert time.monotonic() - start < 4
 
@@ -355,7 +356,7 @@ def test_tool_calls_are_read() -> None:
 
     call = {"name": "plan", "args": {"Entity": "music", "Sentiment": "good"}, "id": "1", "type": "tool_call"}
     model = Tools(messages=iter([AIMessage("", tool_calls=[call])]))
-    (plans,) = ChatPlanner(model, SCHEMA).propose(batch("x"), 1, seed=0)
+    (plans,) = ChatPlanner(model, SCHEMA).propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("music", "good")
 
 
@@ -363,14 +364,13 @@ def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda request, _: GOOD if heard(request)["transcript"] == "fine" else "no"
     asked = []
 
-    def instead(observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
-        asked.append((observations.ids, observations.raw_text, candidates, seed))
-        return [
-            [SCHEMA.candidate(("music", "bad"), (-1.0, -1.0), (1, 1))] * candidates for _ in observations.ids
-        ]
+    def propose(observations: PlannerInput, sampling: Sampling, seed: int) -> list[list[CandidatePlan]]:
+        asked.append((observations.ids, observations.raw_text, sampling.candidates, seed))
+        plan = SCHEMA.candidate(("music", "bad"), (-1.0, -1.0), (1, 1))
+        return [[plan] * sampling.candidates for _ in observations.ids]
 
-    planner = FallbackPlanner(make(), instead, "distilled")
-    plans = planner.propose(batch("odd", "fine", "odder"), 2, seed=7)
+    planner = FallbackPlanner(make(), SimpleNamespace(name="distilled", propose=propose))  # type: ignore[arg-type]
+    plans = planner.propose(batch("odd", "fine", "odder"), Sampling(2), seed=7)
     assert asked == [(("clip0", "clip2"), ("odd", "odder"), 2, 7)]
     origins = [rows[0].origin for rows in plans]
     assert [origin and origin.planner for origin in origins] == [
@@ -388,6 +388,6 @@ def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
 
 def test_an_unreachable_provider_is_no_invalid_plan(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda _, __: (401, {}, {"error": {"message": SECRET}})
-    planner = FallbackPlanner(make(), lambda *_: pytest.fail("the other one was asked"), "distilled")
+    planner = FallbackPlanner(make(), None)  # type: ignore[arg-type]  # asking it would be an error
     with pytest.raises(PlannerError, match="credentials"):
-        planner.propose(batch("x"), 1, seed=0)
+        planner.propose(batch("x"), Sampling(1), seed=0)

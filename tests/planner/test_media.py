@@ -22,7 +22,7 @@ from omg_graph.data.recordings import Recording
 from omg_graph.errors import DataError
 from omg_graph.planner import calling
 from omg_graph.planner.chat import ChatPlanner
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.planner.media import MOST_IMAGE_BYTES, small_image
 from omg_graph.planner.schema import Schema
 
@@ -85,7 +85,7 @@ def test_sound_and_images_arrive_after_their_modalitys_name(make: Make, chat_ser
     video = Recording(
         "video", np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8), 10
     )
-    (plans,) = make().propose(batch({"audio": tone(0.5), "vision": video}), 1, seed=0)
+    (plans,) = make().propose(batch({"audio": tone(0.5), "vision": video}), Sampling(1), seed=0)
     (request,) = chat_server.requests
     assert kinds(request) == ["text", "text", "input_audio", "text", *["image_url"] * 8]
     told = parts(request)
@@ -115,7 +115,7 @@ def test_what_is_sent_is_bounded(make: Make, chat_server: Any) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1_500, 3_000, 3), dtype=np.uint8)
     assert len(small_image(noise)) <= MOST_IMAGE_BYTES
     sample = {"audio": tone(61.0, 8_000), "vision": Recording("image", noise)}
-    (plans,) = make().propose(batch(sample), 1, seed=0)
+    (plans,) = make().propose(batch(sample), Sampling(1), seed=0)
     told = parts(chat_server.requests[0])
     with wave.open(io.BytesIO(base64.b64decode(told[2]["input_audio"]["data"]))) as sound:
         assert sound.getnframes() == 60 * 16_000
@@ -142,7 +142,7 @@ def test_what_a_model_is_known_to_take_or_what_is_asked_for(
 ) -> None:
     chat_server.reply = lambda *_: GOOD
     observations = batch({"audio": tone(0.1), "vision": picture()})
-    (plans,) = make(profile, media=setting).propose(observations, 1, seed=0)
+    (plans,) = make(profile, media=setting).propose(observations, Sampling(1), seed=0)
     named = [part["text"].rstrip(":") for part in parts(chat_server.requests[0]) if part["type"] == "text"][
         1:
     ]
@@ -162,7 +162,7 @@ def test_a_refused_kind_is_found_out_once_and_said_of_every_sample(make: Make, c
     chat_server.reply = reply
     samples = [{"audio": tone(0.1), "vision": picture(1)}, {"audio": tone(0.2)}, {"vision": picture(2)}]
     planner = make()
-    plans = planner.propose(batch(*samples, texts=("a", "b", "c")), 2, seed=0)
+    plans = planner.propose(batch(*samples, texts=("a", "b", "c")), Sampling(2), seed=0)
     # one request too many; from then on only images are sent
     assert planner.calls == 1 + 2 * 3
     assert sum("input_audio" in kinds(request) for request in chat_server.requests) == 1
@@ -178,13 +178,13 @@ def test_a_refused_kind_is_found_out_once_and_said_of_every_sample(make: Make, c
         "planner chat wasn't sent the recording of audio: the provider refused one",
         None,
     ]
-    planner.propose(batch({"audio": tone(0.3)}), 1, seed=0)
+    planner.propose(batch({"audio": tone(0.3)}), Sampling(1), seed=0)
     assert kinds(chat_server.requests[-1]) == ["text"]
 
 
 def test_recordings_are_not_blamed_for_what_else_isnt_taken(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda request, _: (400, {}, {}) if "response_format" in request else GOOD
-    (plans,) = make().propose(batch({"audio": tone(0.1)}), 2, seed=0)
+    (plans,) = make().propose(batch({"audio": tone(0.1)}), Sampling(2), seed=0)
     assert plans[0].origin is not None
     assert [one.modality for one in plans[0].origin.recordings] == ["audio"]
     assert plans[0].origin.note is None
@@ -193,7 +193,7 @@ def test_recordings_are_not_blamed_for_what_else_isnt_taken(make: Make, chat_ser
 def test_nothing_refused_passes_for_taken_where_the_provider_fails(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda request, n: (400, {}, {}) if n == 0 else (500, {}, {}) if n == 1 else GOOD
     planner = make()
-    (plans,) = planner.propose(batch({"audio": tone(0.1)}), 1, seed=0)
+    (plans,) = planner.propose(batch({"audio": tone(0.1)}), Sampling(1), seed=0)
     assert plans[0].origin is not None
     assert plans[0].origin.recordings == ()
     assert planner.calls == 3
@@ -208,7 +208,7 @@ def test_a_model_that_langchain_has_no_form_of_a_recording_for(make: Make) -> No
 
     model = Reads(messages=iter([AIMessage(GOOD)] * 2))
     (plans,) = ChatPlanner(model, SCHEMA, media="on", concurrency=1).propose(
-        batch({"audio": tone(0.1)}), 2, seed=0
+        batch({"audio": tone(0.1)}), Sampling(2), seed=0
     )
     assert plans[0].origin is not None
     assert "refused" in str(plans[0].origin.note)
@@ -218,13 +218,13 @@ def test_an_answer_is_kept_for_the_recordings_it_was_given_for(
     make: Make, chat_server: Any, tmp_path: Path
 ) -> None:
     chat_server.reply = lambda *_: GOOD
-    first = make(cache=tmp_path).propose(batch({"audio": tone(0.1)}), 2, seed=0)
+    first = make(cache=tmp_path).propose(batch({"audio": tone(0.1)}), Sampling(2), seed=0)
     again = make(cache=tmp_path)
-    assert again.propose(batch({"audio": tone(0.1)}), 2, seed=0) == first
+    assert again.propose(batch({"audio": tone(0.1)}), Sampling(2), seed=0) == first
     assert again.calls == 0
     for other in ({"audio": tone(0.2)}, {"vision": picture()}, {}):
         planner = make(cache=tmp_path)
-        planner.propose(batch(other), 2, seed=0)
+        planner.propose(batch(other), Sampling(2), seed=0)
         assert planner.calls == 2
     files = [path.read_bytes() for path in tmp_path.rglob("*.json")]
     assert len(files) == 8
@@ -235,10 +235,10 @@ def test_samples_that_look_the_same_are_asked_for_once(make: Make, chat_server: 
     chat_server.reply = lambda *_: GOOD
     samples = [{"audio": tone(0.1)}, {"audio": tone(0.1)}, {"audio": tone(0.2)}]
     planner = make()
-    planner.propose(batch(*samples), 1, seed=0)
+    planner.propose(batch(*samples), Sampling(1), seed=0)
     assert planner.calls == 2
     deaf = make(None)
-    plans = deaf.propose(batch(*samples, {}), 1, seed=0)
+    plans = deaf.propose(batch(*samples, {}), Sampling(1), seed=0)
     assert deaf.calls == 2  # what isn't sent makes no difference, but that it is there does
     assert [bool(rows[0].origin and rows[0].origin.note) for rows in plans] == [True, True, True, False]
 
@@ -248,5 +248,5 @@ def test_a_recording_that_cannot_be_read_is_an_error(make: Make, chat_server: An
     path = tmp_path / "a.wav"
     path.write_bytes(wav_bytes(np.zeros(1_000), 16_000)[:-500])
     with pytest.raises(DataError, match=r"a\.wav.*ends before"):
-        make().propose(batch({"audio": Recording("audio", path)}), 1, seed=0)
+        make().propose(batch({"audio": Recording("audio", path)}), Sampling(1), seed=0)
     assert not chat_server.requests

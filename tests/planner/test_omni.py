@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from omg_graph.omni.messages import Message
 from omg_graph.omni.running import Continuation, followed, read
 from omg_graph.omni.thinker import Thinker, load_thinker
 from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput, RescoringPlanner
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, RescoringPlanner, Sampling, required
 from omg_graph.planner.omni import OmniPlanner, drawn
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Field, Schema
@@ -99,7 +100,7 @@ def from_scratch(
 
 
 def test_every_plan_obeys_the_schema_whatever_the_weights(planner: OmniPlanner) -> None:
-    plans = planner.propose(batch(), 12, seed=3)
+    plans = planner.propose(batch(), Sampling(12), seed=3)
     assert [len(rows) for rows in plans] == [12, 12, 12]
     for rows in plans:
         for plan in rows:
@@ -118,7 +119,7 @@ def test_log_probabilities_are_those_of_teacher_forcing(thinker: Thinker, planne
     assert isinstance(planner, RescoringPlanner)
     for row in range(3):
         alone = batch((row,))
-        (plans,) = planner.propose(alone, 4, seed=1)
+        (plans,) = planner.propose(alone, Sampling(4), seed=1)
         for plan in plans:
             expected = from_scratch(thinker, planner, alone, plan.values)
             np.testing.assert_allclose(plan.log_probabilities, expected, atol=1e-4, rtol=0)
@@ -147,9 +148,9 @@ def test_the_chances_of_all_that_may_follow_sum_to_at_most_one(planner: OmniPlan
 def test_drawing_follows_the_model_among_what_is_allowed(thinker: Thinker) -> None:
     """Over two values, the drawn shares are the model's own, given that it is one of the two."""
     schema = Schema(name="two", fields=(Field(name="A", values=("plot", "loud")),), text_form="{A}")
-    planner = OmniPlanner(thinker, schema, include_greedy=False)
+    planner = OmniPlanner(thinker, schema)
     observations = batch((0,))
-    (plans,) = planner.propose(observations, 400, seed=0)
+    (plans,) = planner.propose(observations, Sampling(400, greedy=False), seed=0)
     found = sum(plan.values == ("plot",) for plan in plans) / 400
     spelling = Spelling(schema, thinker.encode)
     first = {value: spelling.value(value)[0] for value in ("plot", "loud")}
@@ -160,23 +161,25 @@ def test_drawing_follows_the_model_among_what_is_allowed(thinker: Thinker) -> No
 
 
 def test_a_sample_is_planned_alike_alone_in_a_batch_and_in_any_order(planner: OmniPlanner) -> None:
-    together = planner.propose(batch(), 5, seed=7)
-    backwards = planner.propose(batch((2, 1, 0)), 5, seed=7)
+    together = planner.propose(batch(), Sampling(5), seed=7)
+    backwards = planner.propose(batch((2, 1, 0)), Sampling(5), seed=7)
     for row in range(3):
-        (alone,) = planner.propose(batch((row,)), 5, seed=7)
-        (fewer,) = planner.propose(batch((row,)), 2, seed=7)
+        (alone,) = planner.propose(batch((row,)), Sampling(5), seed=7)
+        (fewer,) = planner.propose(batch((row,)), Sampling(2), seed=7)
         for one, two, three in zip(together[row], backwards[2 - row], alone, strict=True):
             assert one.values == two.values == three.values
             np.testing.assert_allclose(one.log_probabilities, two.log_probabilities, atol=1e-5)
             np.testing.assert_allclose(one.log_probabilities, three.log_probabilities, atol=1e-5)
         assert [plan.values for plan in fewer] == [plan.values for plan in alone[:2]]
-    assert planner.propose(batch((0,)), 5, seed=8) != planner.propose(batch((0,)), 5, seed=7)
+    assert planner.propose(batch((0,)), Sampling(5), seed=8) != planner.propose(
+        batch((0,)), Sampling(5), seed=7
+    )
 
 
 def test_the_greedy_plan_is_the_likeliest_one_step_by_step(thinker: Thinker, planner: OmniPlanner) -> None:
     """By hand, with no cache of candidates: at each step the likeliest token that some value has."""
     observations = batch((1,))
-    (plans,) = planner.propose(observations, 1, seed=0)
+    (plans,) = planner.propose(observations, Sampling(1), seed=0)
     spelling = Spelling(SCHEMA, thinker.encode)
     prefix = planner._prefix(observations, 0)
     written: tuple[int, ...] = ()
@@ -193,12 +196,12 @@ def test_the_greedy_plan_is_the_likeliest_one_step_by_step(thinker: Thinker, pla
     assert values[plans[0].values[0]] == written
 
 
-def test_a_hotter_planner_draws_more_evenly_and_says_the_same_of_a_plan(planner: OmniPlanner) -> None:
+def test_a_higher_temperature_draws_more_evenly_and_says_the_same_of_a_plan(planner: OmniPlanner) -> None:
     observations = batch((0,))
-    hot = planner.hotter(20.0)
-    (plans,) = hot.propose(observations, 30, seed=0)
+    hot = Sampling(30, greedy=False, temperature=21.0)
+    (plans,) = planner.propose(observations, hot, seed=0)
     assert not any(plan.greedy for plan in plans)
-    (usual,) = planner.propose(observations, 30, seed=0)
+    (usual,) = planner.propose(observations, Sampling(30), seed=0)
     assert usual[0].greedy
     assert np.mean([sum(p.log_probabilities) for p in plans]) < np.mean(
         [sum(p.log_probabilities) for p in usual]
@@ -211,7 +214,7 @@ def test_a_hotter_planner_draws_more_evenly_and_says_the_same_of_a_plan(planner:
 def test_the_prompt_is_read_once_for_all_candidates(
     thinker: Thinker, planner: OmniPlanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planner.propose(batch((0,)), 1, seed=0)  # what all samples share is read by now
+    planner.propose(batch((0,)), Sampling(1), seed=0)  # what all samples share is read by now
     read_tokens = []
     forward = thinker.model.model.forward
 
@@ -220,7 +223,7 @@ def test_the_prompt_is_read_once_for_all_candidates(
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(thinker.model.model, "forward", counted)
-    planner.propose(batch((1,)), 5, seed=0)
+    planner.propose(batch((1,)), Sampling(5), seed=0)
     whole = thinker.inputs([[planner._system, Message("user", planner._parts(batch((1,)), 0))]])
     shared = thinker.inputs([[planner._system]], answer=False)["input_ids"].shape[1]
     own = whole["input_ids"].shape[1] - shared + len(Spelling(SCHEMA, thinker.encode).scaffold(0))
@@ -264,13 +267,13 @@ def test_recordings_and_words_change_what_is_planned(planner: OmniPlanner) -> No
 def test_the_trajectory_tells_what_was_read(thinker: Thinker, planner: OmniPlanner) -> None:
     long = Recording("video", np.zeros((40, 30, 30, 3), np.uint8), 10.0)
     observations = replace(batch((1,)), recordings={"audio": (SOUND,), "vision": (long,)})
-    ((plan,),) = planner.propose(observations, 1, seed=0)
+    ((plan,),) = planner.propose(observations, Sampling(1), seed=0)
     assert plan.origin is not None
     told = [(one.modality, one.kind, one.seconds, one.frames) for one in plan.origin.recordings]
     assert told == [("audio", "audio", 0.5, None), ("vision", "video", 4.0, 40)]
     assert plan.origin.note == "planner qwen-omni was given 16 of 40 frames of vision"
     deaf = OmniPlanner(thinker, SCHEMA, media="off")
-    ((plan,),) = deaf.propose(observations, 1, seed=0)
+    ((plan,),) = deaf.propose(observations, Sampling(1), seed=0)
     assert plan.origin is not None
     assert plan.origin.recordings == ()
     assert plan.origin.note is None
@@ -281,14 +284,14 @@ def test_the_trajectory_tells_what_was_read(thinker: Thinker, planner: OmniPlann
 def test_written_freely_it_is_marked_and_checked_afterwards(thinker: Thinker) -> None:
     free = OmniPlanner(thinker, SCHEMA, constrained=False)
     observations = batch((0,))
-    (outcome,) = free.attempt(observations, 5, seed=0)
+    (outcome,) = free.propose(observations, Sampling(5), seed=0)
     assert isinstance(outcome, NoValidPlanError)  # random weights don't know the schema
     assert "--on-invalid-plan distilled" in str(outcome)
     with pytest.raises(NoValidPlanError):
-        free.propose(observations, 5, seed=0)
+        required([outcome])
     easy = Schema(name="easy", fields=(Field(name="A", max_words=30),), text_form="{A}")
     planner = OmniPlanner(thinker, easy, constrained=False)
-    (plans,) = planner.propose(observations, 40, seed=0)
+    (plans,) = planner.propose(observations, Sampling(40), seed=0)
     origin = plans[0].origin
     assert origin is not None
     assert origin.decoding == "written freely, checked against the schema afterwards"
@@ -314,7 +317,7 @@ def test_without_llguidance_plans_are_written_freely(
 
 def test_half_precision_plans_too(tiny_thinker_folder: Path) -> None:
     planner = OmniPlanner(load_thinker(str(tiny_thinker_folder), dtype="bfloat16"), SCHEMA)
-    (plans,) = planner.propose(batch((1,)), 3, seed=0)
+    (plans,) = planner.propose(batch((1,)), Sampling(3), seed=0)
     for plan in plans:
         assert SCHEMA.violations(plan.values) == ()
         (again,) = planner.rescore(batch((1,)), [plan.values])
@@ -326,7 +329,7 @@ def test_half_precision_plans_too(tiny_thinker_folder: Path) -> None:
 def test_a_value_is_written_as_it_is(thinker: Thinker, value: str) -> None:
     """Where there is no choice, nothing is drawn and the model reads it all at once."""
     schema = Schema(name="one", fields=(Field(name="A", values=(value,)),), text_form="{A}")
-    ((plan,),) = OmniPlanner(thinker, schema).propose(batch((0,)), 1, seed=0)
+    ((plan,),) = OmniPlanner(thinker, schema).propose(batch((0,)), Sampling(1), seed=0)
     assert plan.values == (value,)
 
 
@@ -393,28 +396,23 @@ def test_draws_have_the_shares_they_should(temperature: float, top_p: float, exp
 def test_a_fall_back_takes_what_has_no_valid_plan(thinker: Thinker) -> None:
     free = OmniPlanner(thinker, SCHEMA, constrained=False)
     valid = SCHEMA.candidate(("story", "plot", "so"), (-1.0, -1.0, -1.0), (1, 1, 1))
-    planner = FallbackPlanner(
-        free, lambda observations, _, __: [[valid]] * len(observations.ids), "distilled"
-    )
-    (plans,) = planner.propose(batch((0,)), 1, seed=0)
+    other = SimpleNamespace(name="distilled", propose=lambda shown, *_: [[valid]] * len(shown.ids))
+    planner = FallbackPlanner(free, other)  # type: ignore[arg-type]
+    (plans,) = planner.propose(batch((0,)), Sampling(1), seed=0)
     assert plans[0].origin is not None
     assert plans[0].origin.planner == "distilled (fallback)"
 
 
 def test_a_fall_back_passes_on_what_its_first_planner_can(planner: OmniPlanner) -> None:
-    pair = FallbackPlanner(planner, lambda *_: pytest.fail("the other one was asked"), "distilled")
-    (plans,), (alone,) = (each.hotter(0.5).propose(batch((0,)), 3, seed=0) for each in (pair, planner))
-    assert plans == alone
-    assert not any(plan.greedy for plan in plans)
-    assert pair.rescore(batch((0,)), [plans[0].values]) == planner.rescore(batch((0,)), [plans[0].values])
+    pair = FallbackPlanner(planner, None)  # type: ignore[arg-type]  # asking it would be an error
+    assert pair.follows_sampling
+    hot = Sampling(3, greedy=False, temperature=1.5)
+    assert pair.propose(batch((0,)), hot, seed=0) == planner.propose(batch((0,)), hot, seed=0)
+    assert pair.rescore(batch((0,)), [("story", "plot", "so")]) == planner.rescore(
+        batch((0,)), [("story", "plot", "so")]
+    )
 
 
-def test_settings_and_plans_that_cannot_be(thinker: Thinker, planner: OmniPlanner) -> None:
-    with pytest.raises(ConfigError, match="temperature"):
-        OmniPlanner(thinker, SCHEMA, temperature=0.0)
-    with pytest.raises(ConfigError, match="top-p"):
-        OmniPlanner(thinker, SCHEMA, top_p=1.5)
-    with pytest.raises(ConfigError, match="candidates"):
-        planner.propose(batch(), 0, seed=0)
+def test_a_plan_that_breaks_the_schema_is_not_scored(planner: OmniPlanner) -> None:
     with pytest.raises(PlanError, match="violates schema"):
         planner.rescore(batch((0,)), [("story", "loud", "so it goes")])

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
-from omg_graph.planner.decoding import Sampling
-from omg_graph.planner.interface import PlannerInput, RescoringPlanner
+from omg_graph.planner.decoding import TokenChoice
+from omg_graph.planner.interface import PlannerInput, RescoringPlanner, Sampling
 from omg_graph.planner.schema import Field, Schema
 from omg_graph.planner.schema_files import load_schema
 from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner
@@ -71,7 +71,7 @@ def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models
     planner = make(whole_values=whole_values)
     batch = observations(7)
     assert batch.label_estimates is not None
-    proposed = planner.propose(batch, candidates=6, seed=11)
+    proposed = planner.propose(batch, Sampling(6), seed=11)
     assert [len(plans) for plans in proposed] == [6] * 7
     for row, plans in enumerate(proposed):
         assert all(TOY.violations(plan.values) == () for plan in plans)
@@ -90,7 +90,7 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     """One value is allowed, yet its log-probability is not zero: the grammar changes no probability."""
     schema = Schema(name="one", fields=(Field(name="Only", values=("one way",)),), text_form="{Only}")
     planner = StudentPlanner(schema, WIDTH, width=32).eval()
-    (plans,) = planner.propose(observations(1), candidates=2, seed=0)
+    (plans,) = planner.propose(observations(1), Sampling(2), seed=0)
     assert plans[0].values == plans[1].values == ("one way",)
     assert plans[0].token_counts == (2,)
     uniform = -2 * math.log(len(planner.vocabulary))
@@ -100,16 +100,16 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
 def test_a_sample_alone_gets_the_plans_it_gets_in_any_batch() -> None:
     planner = student()
     batch = observations(MICRO_BATCH + 3)
-    together = planner.propose(batch, candidates=4, seed=5)
+    together = planner.propose(batch, Sampling(4), seed=5)
     order = np.random.default_rng(1).permutation(len(batch.ids))[:20]
     shuffled = planner.propose(
         PlannerInput(tuple(batch.ids[i] for i in order), batch.embeddings[order], (None,) * len(order)),
-        candidates=4,
+        Sampling(4),
         seed=5,
     )
     for row, plans in zip(order, shuffled, strict=True):
         alone = planner.propose(
-            PlannerInput((batch.ids[row],), batch.embeddings[row : row + 1], (None,)), candidates=4, seed=5
+            PlannerInput((batch.ids[row],), batch.embeddings[row : row + 1], (None,)), Sampling(4), seed=5
         )[0]
         for ours, other, single in zip(plans, together[row], alone, strict=True):
             assert ours.values == other.values == single.values
@@ -119,18 +119,18 @@ def test_a_sample_alone_gets_the_plans_it_gets_in_any_batch() -> None:
 
 def test_fewer_candidates_are_the_first_of_more() -> None:
     planner = student()
-    few = planner.propose(observations(5), candidates=2, seed=9)
-    many = planner.propose(observations(5), candidates=6, seed=9)
+    few = planner.propose(observations(5), Sampling(2), seed=9)
+    many = planner.propose(observations(5), Sampling(6), seed=9)
     assert [[p.values for p in plans] for plans in few] == [[p.values for p in plans[:2]] for plans in many]
 
 
 def test_the_greedy_plan_comes_first_and_only_if_asked_for() -> None:
     planner = student()
     batch = observations(4)
-    with_greedy = planner.propose(batch, candidates=3, seed=0)
+    with_greedy = planner.propose(batch, Sampling(3), seed=0)
     assert [[p.greedy for p in plans] for plans in with_greedy] == [[True, False, False]] * 4
-    assert [p[0] for p in planner.propose(batch, candidates=1, seed=99)] == [p[0] for p in with_greedy]
-    sampled = planner.propose(batch, candidates=3, seed=0, include_greedy=False)
+    assert [p[0] for p in planner.propose(batch, Sampling(1), seed=99)] == [p[0] for p in with_greedy]
+    sampled = planner.propose(batch, Sampling(3, greedy=False), seed=0)
     assert not any(p.greedy for plans in sampled for p in plans)
     assert [p[1:] for p in sampled] == [p[1:] for p in with_greedy]
 
@@ -145,7 +145,7 @@ def test_draws_follow_the_models_distribution_under_the_grammar() -> None:
     batch = PlannerInput(
         tuple(str(i) for i in range(count)), np.repeat(one.embeddings, count, axis=0), (None,) * count
     )
-    drawn = [p[0].values[0] for p in planner.propose(batch, 1, seed=2, include_greedy=False)]
+    drawn = [p[0].values[0] for p in planner.propose(batch, Sampling(1, greedy=False), seed=2)]
     first_word = planner.score(torch.from_numpy(one.embeddings).expand(3, -1), [("a",), ("b",), ("c",)])
     # The terminator is certain under the grammar: take its share out, by the plan without it.
     ends = _terminator_log_probabilities(planner, one.embeddings, ("a", "b", "c"))
@@ -179,10 +179,10 @@ def test_the_label_reading_is_read_where_there_is_one() -> None:
     assert batch.label_estimates is not None
     other = replace(batch, label_estimates=-batch.label_estimates)
     unread, read = student(), reader()
-    assert unread.propose(batch, 4, seed=1) == unread.propose(other, 4, seed=1)
-    assert read.propose(batch, 4, seed=1) != read.propose(other, 4, seed=1)
+    assert unread.propose(batch, Sampling(4), seed=1) == unread.propose(other, Sampling(4), seed=1)
+    assert read.propose(batch, Sampling(4), seed=1) != read.propose(other, Sampling(4), seed=1)
     with pytest.raises(PlanError, match="label reading"):
-        read.propose(replace(batch, label_estimates=None), 4, seed=1)
+        read.propose(replace(batch, label_estimates=None), Sampling(4), seed=1)
 
 
 def test_what_is_read_is_measured_in_its_own_spread() -> None:
@@ -246,7 +246,7 @@ def _chosen_word(planner: StudentPlanner, embeddings: torch.Tensor, plan: tuple[
 
 
 def test_temperature_near_zero_draws_the_greedy_plan() -> None:
-    (plans,) = student().propose(observations(1), candidates=4, seed=0, temperature=1e-6)
+    (plans,) = student().propose(observations(1), Sampling(4, temperature=1e-6), seed=0)
     assert len({plan.values for plan in plans}) == 1
 
 
@@ -273,7 +273,7 @@ def test_it_learns_which_plan_belongs_to_which_embedding() -> None:
     assert before > 2.0
     assert after < 0.05
     unseen = PlannerInput(("x", "y", "z"), centres, (None,) * 3)
-    assert [p[0].values for p in planner.propose(unseen, 1, seed=0)] == plans
+    assert [p[0].values for p in planner.propose(unseen, Sampling(1), seed=0)] == plans
 
 
 def test_dropout_is_drawn_from_the_generator_alone() -> None:
@@ -310,7 +310,9 @@ def test_a_saved_student_comes_back_the_same(
     assert suffixes == {".json", ".safetensors"}
     loaded = StudentPlanner.load(tmp_path / "planner")
     assert loaded.schema == planner.schema
-    assert loaded.propose(observations(3), 4, seed=1) == planner.propose(observations(3), 4, seed=1)
+    assert loaded.propose(observations(3), Sampling(4), seed=1) == planner.propose(
+        observations(3), Sampling(4), seed=1
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other schema"])
@@ -332,9 +334,9 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, damage: str) -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     planner = student()
     with pytest.raises(ConfigError, match="candidates"):
-        planner.propose(observations(1), candidates=0, seed=0)
+        planner.propose(observations(1), Sampling(0), seed=0)
     with pytest.raises(ConfigError, match="temperature"):
-        planner.propose(observations(1), candidates=1, seed=0, temperature=0.0)
+        planner.propose(observations(1), Sampling(1, temperature=0.0), seed=0)
     with pytest.raises(ConfigError, match="width"):
         StudentPlanner(TOY, WIDTH, words=NOTES, width=30)
     with pytest.raises(SchemaError, match="free text"):
@@ -342,13 +344,13 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(PlanError, match="after 'circle'"):
         planner.score(torch.zeros(1, WIDTH), [("circle", "large", "plain")])
     empty = replace(observations(1), ids=(), embeddings=np.zeros((0, WIDTH), dtype=np.float32), raw_text=())
-    assert planner.propose(empty, candidates=2, seed=0) == []
+    assert planner.propose(empty, Sampling(2), seed=0) == []
 
 
 def test_a_plan_that_it_did_not_draw_is_scored_as_if_it_had() -> None:
     planner, batch = student(), observations(3)
     assert isinstance(planner, RescoringPlanner)
-    drawn = [plans[1] for plans in planner.propose(batch, candidates=2, seed=4)]
+    drawn = [plans[1] for plans in planner.propose(batch, Sampling(2), seed=4)]
     scored = planner.rescore(batch, [plan.values for plan in drawn])
     for one, other in zip(scored, drawn, strict=True):
         assert one is not None
@@ -372,21 +374,21 @@ def test_top_p_leaves_the_unlikely_out_and_the_greedy_plan_in() -> None:
     noise = torch.zeros(1, 1, 4)
     noise[0, 0, 3] = 50.0
     steps = torch.zeros(1, dtype=torch.int64)
-    assert int(Sampling(noise).choose(sharp, steps)) == 3
-    assert int(Sampling(noise, top_p=0.96).choose(sharp, steps)) == 3
+    assert int(TokenChoice(noise).choose(sharp, steps)) == 3
+    assert int(TokenChoice(noise, top_p=0.96).choose(sharp, steps)) == 3
     noise[0, 0, 2] = 40.0
-    assert int(Sampling(noise, top_p=0.9).choose(sharp, steps)) == 2
-    assert int(Sampling(noise, top_p=1e-6).choose(sharp, steps)) == 0
+    assert int(TokenChoice(noise, top_p=0.9).choose(sharp, steps)) == 2
+    assert int(TokenChoice(noise, top_p=1e-6).choose(sharp, steps)) == 0
     # a high temperature flattens the shares: three are needed for what two had
-    assert int(Sampling(noise, temperature=100.0, top_p=0.6).choose(sharp, steps)) == 2
-    assert int(Sampling(noise, top_p=0.6).choose(sharp, steps)) == 0
+    assert int(TokenChoice(noise, temperature=100.0, top_p=0.6).choose(sharp, steps)) == 2
+    assert int(TokenChoice(noise, top_p=0.6).choose(sharp, steps)) == 0
 
 
 def test_a_tiny_top_p_draws_the_greedy_plan_and_changes_no_log_probability() -> None:
     batch = observations(4)
-    for plans in reader().propose(batch, candidates=3, seed=0, top_p=1e-6):
+    for plans in reader().propose(batch, Sampling(3, top_p=1e-6), seed=0):
         assert {(plan.values, plan.log_probabilities) for plan in plans} == {
             (plans[0].values, plans[0].log_probabilities)
         }
     with pytest.raises(ConfigError, match="top-p"):
-        student().propose(batch, candidates=1, seed=0, top_p=0.0)
+        student().propose(batch, Sampling(1, top_p=0.0), seed=0)

@@ -27,7 +27,7 @@ from omg_graph import (
 )
 from omg_graph.errors import ConfigError, DataError, KnowledgeBaseError, PlanError
 from omg_graph.planner.chat import ChatPlanner
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.record.trajectory import CandidatePlan
 
 SETTINGS = Settings(steps=3, draws=2, seed=4)
@@ -38,13 +38,14 @@ class CountedPlanner:
     """The model's own planner, and how often it was asked for plans."""
 
     name = "counted"
+    follows_sampling = False
 
     def __init__(self, model: Model) -> None:
         self.planner, self.schema, self.asked = model.planner, model.schema, 0
 
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
+    def propose(self, observations: PlannerInput, sampling: Sampling, seed: int) -> list[list[CandidatePlan]]:
         self.asked += 1
-        return self.planner.propose(observations, candidates, seed)
+        return self.planner.propose(observations, sampling, seed)
 
 
 class CountedRetriever:

@@ -21,7 +21,7 @@ from omg_graph.model.folder import MANIFEST, load_model, read_manifest
 from omg_graph.model.model import Model
 from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.pipeline import observe, planner_input, propose
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput
+from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.record.trajectory import CandidatePlan
@@ -39,6 +39,7 @@ class Monotone:
     """Says the same of everybody; refuses whom it is told to, and breaks down after some samples."""
 
     name = "monotone"
+    follows_sampling = False
 
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self.schema, self.plan = schema, plan
@@ -48,16 +49,21 @@ class Monotone:
         self.breaks_after = 10_000
         self.temperature = 0.0
 
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
-        refused = self.refused.intersection(observations.ids)
-        if refused:
-            raise NoValidPlanError(min(refused), self.name, "it has nothing to say")
+    def propose(
+        self, observations: PlannerInput, sampling: Sampling, seed: int
+    ) -> list[list[CandidatePlan] | NoValidPlanError]:
+        self.temperature = sampling.temperature
         if len(self.asked) + len(observations.ids) > self.breaks_after:
             raise KeyboardInterrupt
-        self.asked += observations.ids
+        self.asked += [sample for sample in observations.ids if sample not in self.refused]
         self.shown += observations.observed
         one = self.schema.candidate(self.plan, (-0.1,) * len(self.plan), (1,) * len(self.plan))
-        return [[one] * candidates for _ in observations.ids]
+        return [
+            NoValidPlanError(sample, self.name, "it has nothing to say")
+            if sample in self.refused
+            else [one] * sampling.candidates
+            for sample in observations.ids
+        ]
 
 
 @pytest.fixture
@@ -67,7 +73,6 @@ def teacher(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Monoton
     made = Monotone(schema, tuple((field.values or ())[-1] for field in schema.fields))
 
     def find(name: str, model: Model, options: PlannerOptions | None = None) -> Any:
-        made.temperature = model.config.planning.temperature
         return made if name == "monotone" else make_planner(name, model, options)
 
     monkeypatch.setattr(distillation, "make_planner", find)
@@ -286,9 +291,9 @@ def test_how_a_teacher_is_to_draw_is_not_passed_over_in_silence(
     distil: Distil, teacher: Monotone, tmp_path: Path
 ) -> None:
     made = distil(plans_only=tmp_path / "plans.jsonl", output=None, temperature=2.0, top_p=0.5)
-    assert "temperature, top_p have no effect: planner monotone draws in its own way" in made.notes
+    assert "temperature, top_p have no effect: monotone ignores sampling settings" in made.notes
     lexical = distil("lexical", plans_only=tmp_path / "words.jsonl", output=None, temperature=2.0)
-    assert "temperature has no effect: teacher lexical draws nothing" in lexical.notes
+    assert "temperature has no effect: lexical ignores sampling settings" in lexical.notes
 
 
 def test_a_model_of_one_fold_is_taught_its_own_rows(tiny_model_folder: Path, tiny_data_file: Path) -> None:
@@ -327,7 +332,7 @@ def test_only_plans_under_another_schema(
     assert (facts["teachers"], facts["train"]["target_from_label"]) == ({"monotone": 64}, 48)
     room = open_classroom(model, tiny_data_file)
     inputs = planner_input(room.valid, observe(model, room.valid))
-    said = {plan.values for (plan,) in model.planner.propose(inputs, 1, 0)}
+    said = {plan.values for (plan,) in model.planner.propose(inputs, Sampling(1), 0)}
     assert not any(model.schema.violations(plan) for plan in said)
     assert {word for topic, _ in said for word in topic.split()} <= {*["a", "long", "summer", "low", "high"]}
 
@@ -368,9 +373,9 @@ def test_batches_are_small(distil: Distil, teacher: Monotone, monkeypatch: pytes
     sizes: list[int] = []
     ask = teacher.propose
 
-    def counted(observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
+    def counted(observations: PlannerInput, *rest: Any) -> Any:
         sizes.append(len(observations.ids))
-        return ask(observations, candidates, seed)
+        return ask(observations, *rest)
 
     monkeypatch.setattr(teacher, "propose", counted)
     distil()

@@ -28,11 +28,10 @@ from omg_graph.evaluation.bootstrap import Resamples
 from omg_graph.metrics.calibration import BINS, bins_of
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
-from omg_graph.planner.interface import Planner, PlannerInput, RescoringPlanner
+from omg_graph.planner.interface import Planner, PlannerInput, RescoringPlanner, StoredPlanner
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.planner.student import StudentPlanner
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.validation import patterns_of
 
@@ -229,8 +228,10 @@ def _planned(
         rankings += ranked
         inputs = pipeline.planner_input(part, observation)
         surprises += _surprises(model.planner, inputs, [told[row] for row in index.tolist()])
-        if isinstance(model.planner, StudentPlanner) and schema.degrees is not None:
-            positive.append(_positive(model.planner, inputs, [ranking.likeliest for ranking in ranked]))
+        planner = model.planner
+        # the model's own: another one would take long to say how likely every degree is
+        if isinstance(planner, StoredPlanner) and schema.degrees is not None:
+            positive.append(_positive(schema, planner, inputs, [one.likeliest for one in ranked]))
     likely = [ranking.likeliest for ranking in rankings]
     chosen = [ranking.best for ranking in rankings]
     place = target or 0
@@ -253,9 +254,11 @@ def _planned(
     )
 
 
-def _positive(planner: StudentPlanner, inputs: PlannerInput, plans: Sequence[CandidatePlan]) -> BoolArray:
+def _positive(
+    schema: Schema, planner: RescoringPlanner, inputs: PlannerInput, plans: Sequence[CandidatePlan]
+) -> BoolArray:
     """Whether degrees above 0 are together likelier than those below, given what each plan says before."""
-    degrees, target = planner.schema.degrees or {}, planner.schema.target_index or 0
+    degrees, target = schema.degrees or {}, schema.target_index or 0
     mass = np.zeros(len(plans))
     for value, degree in degrees.items():
         told = [(*plan.values[:target], value, *plan.values[target + 1 :]) for plan in plans]

@@ -14,7 +14,7 @@ from omg_graph.bench.planning.report import Speed
 from omg_graph.data.dataset import Split
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.model.model import Model
-from omg_graph.planner.student import StudentPlanner
+from omg_graph.planner.interface import StoredPlanner
 from omg_graph.record.trajectory import CandidatePlan
 
 BATCHES = (1, 64)
@@ -42,13 +42,13 @@ def speeds(
     Args:
         model: Whose planner is timed.
         split: Samples, taken again from the start where a batch is larger.
-        batches: Samples at once; 1 and 64 if None, 1 alone for a planner that isn't the distilled one.
+        batches: Samples at once; 1 and 64 if None, 1 alone for a planner that isn't the model's own.
         repeats: Runs of each, over different samples where there are enough; 15 if None, 3 likewise.
         cold: Whether to time re-ranking once more with no plan text's embedding known.
         clock: What is read before and after; ``time.process_time`` with one thread leaves out what other
             programs took.
     """
-    own = isinstance(model.planner, StudentPlanner)
+    own = isinstance(model.planner, StoredPlanner)
     sizes = batches or (BATCHES if own else OTHER_BATCHES)
     turns = repeats or (REPEATS if own else OTHER_REPEATS)
     return tuple(_speed(model, split, batch, turns, cold, clock) for batch in sizes)
@@ -64,7 +64,7 @@ def _speed(model: Model, split: Split, batch: int, repeats: int, cold: bool, clo
     ]
     seen = [pipeline.observe(model, part) for part in parts]
     drawn: list[list[list[CandidatePlan]]] = []
-    if isinstance(model.planner, StudentPlanner):
+    if isinstance(model.planner, StoredPlanner):
         pipeline.propose(model, parts[0], seen[0], candidates, TIMING_SEED)  # to warm up: costs little
 
     def timed(work: Callable[[int], object]) -> float:

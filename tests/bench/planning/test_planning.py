@@ -19,7 +19,7 @@ from omg_graph.cli.app import app
 from omg_graph.data.dataset import Split
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-from omg_graph.planner.interface import PlannerInput
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schema_files import load_schema
@@ -31,6 +31,7 @@ class Knowing:
     """Says the truth of every second sample, with a known probability, and of the others another degree."""
 
     name = "knowing"
+    follows_sampling = False
 
     def __init__(self, schema: Schema, split: Split, probability: float) -> None:
         assert schema.target_index is not None
@@ -44,7 +45,7 @@ class Knowing:
         }
         self._order = {sample: number for number, sample in enumerate(split.ids)}
 
-    def propose(self, observations: PlannerInput, candidates: int, seed: int) -> list[list[CandidatePlan]]:
+    def propose(self, observations: PlannerInput, sampling: Sampling, seed: int) -> list[list[CandidatePlan]]:
         """Two plans: a likely one, and one that is less likely by far."""
         return [
             [self._plan(sample, 0, self._probability), self._plan(sample, 1, self._probability - 9.0)]
