@@ -22,9 +22,7 @@ class DataFolder:
 
     def __init__(self, folder: str | Path) -> None:
         if not Path(folder).is_dir():
-            raise DataError(
-                f"{folder}: a folder of data was expected as data_folder, there is none: create it"
-            )
+            raise DataError(f"{folder}: expected a folder of data as data_folder, there is none: create it")
         self.folder = Path(folder).resolve()
 
     def find(self, path: str, what: str) -> Path:
@@ -44,7 +42,7 @@ class DataFolder:
                 found.exists()  # raises where the name is too long
                 return found
         raise DataError(
-            f"{what}: a file in the data folder was expected, {path[:100]!r} came: give a relative path"
+            f"{what}: expected a file in the data folder, got {path[:100]!r}: give a relative path"
         )
 
     @contextmanager
@@ -148,7 +146,7 @@ class KeyedFiles:
             folder.mkdir(parents=True, exist_ok=True)
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             raise ConfigError(
-                f"a folder that can be written was expected for {what}, {folder} isn't one: {remedy}"
+                f"expected a folder that can be written for {what}, {folder} isn't one: {remedy}"
             )
 
     def read(self, key: str) -> bytes | None:

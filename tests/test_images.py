@@ -86,5 +86,5 @@ def test_what_is_missing_together_depends_on_what_is_observed(model: Model, give
 def test_an_image_that_is_partly_nan_is_an_error(model: Model, given: dict[str, Any]) -> None:
     photo = np.array(given["photo"])
     photo[0, 0] = np.nan
-    with pytest.raises(DataError, match=r"photo.*finite numbers were expected, 12 of 24"):
+    with pytest.raises(DataError, match=r"photo.*expected finite numbers, 12 of 24"):
         reconstruct(model, given | {"photo": photo})

@@ -164,12 +164,12 @@ def test_a_file_of_the_data_folder(tool: StructuredTool, folder: Path) -> None:
 def test_no_file_outside_the_data_folder(tool: StructuredTool, folder: Path, path: str) -> None:
     message = ask(tool, path=path.format(root=folder.parent))
     assert (message.status, message.artifact) == ("error", None)
-    assert str(message.content).startswith("path: a file in the data folder was expected")
+    assert str(message.content).startswith("path: expected a file in the data folder")
     # whether it is there isn't told
     absent = ask(tool, path="../no-such.pkl")
     assert (
         str(absent.content).replace("../no-such.pkl", "")
-        == "path: a file in the data folder was expected, '' came: give a relative path"
+        == "path: expected a file in the data folder, got '': give a relative path"
     )
 
 
@@ -181,11 +181,11 @@ def test_no_file_outside_the_data_folder(tool: StructuredTool, folder: Path, pat
         ({"sample": {"id": "a", "audio": [1.0, 2.0]}}, "audio"),
         ({"sample": {"id": "a", "audio": [1.0] * 4 + ["\x1b[2J\n"]}}, "audio"),
         ({"sample": "a"}, "sample"),
-        ({"path": "clips/none.pkl"}, "clips/none.pkl: a data file"),
-        ({"path": "clips"}, "clips: a data file"),
+        ({"path": "clips/none.pkl"}, "clips/none.pkl: expected a data file"),
+        ({"path": "clips"}, "clips: expected a data file"),
         (
             {"path": "clips/ours.pkl", "missing": ["smell"]},
-            "missing: one of text, audio, vision was expected",
+            "missing: expected one of text, audio, vision",
         ),
         ({"path": "clips/ours.pkl", "missing": ["text", "audio", "vision"]}, "nothing is"),
         ({"path": "clips/ours.pkl", "limit": 0}, "limit"),

@@ -48,8 +48,8 @@ def plain_dtype(text: str) -> np.dtype[np.generic]:
     """
     if not _PLAIN_DTYPE.fullmatch(text):
         raise UnsafeFileError(
-            f"arrays of numbers, booleans or strings were expected, one of dtype {text[:40]!r} came: "
-            "save it as one of those"
+            f"expected arrays of numbers, booleans or strings, got one of dtype {text[:40]!r}: save "
+            "it as one of those"
         )
     try:
         return np.dtype(text)
@@ -134,9 +134,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, PlainArray]:
     names = [entry.filename for entry in entries]
     if not names or not all(name.endswith(".npy") for name in names):
         shown = ", ".join(name[:40] for name in names[:3]) or "nothing"
-        raise DataError(
-            f"an .npz file was expected, whose members are .npy arrays; a zip file with {shown} came"
-        )
+        raise DataError(f"expected an .npz file, whose members are .npy arrays, got a zip file with {shown}")
     if len(set(names)) < len(names):
         raise DataError("two members of the file have the same name")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
@@ -160,8 +158,8 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> PlainArray:
     fields = dict(zip(match.groups()[::2], match.groups()[1::2], strict=True)) if match else {}
     if set(fields) != {"descr", "fortran_order", "shape"}:
         raise UnsafeFileError(
-            f"arrays of numbers or strings were expected, {entry.filename[:40]} holds something else: "
-            "save each field as an array of its own"
+            f"expected arrays of numbers or strings, {entry.filename[:40]} holds something else: save "
+            "each field as an array of its own"
         )
     try:
         dtype = plain_dtype(fields["descr"].strip("'"))

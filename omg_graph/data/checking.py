@@ -378,7 +378,7 @@ def _check_recordings(
 def _check_all(raws: Sequence[RawSplit], reports: Sequence[SplitReport], findings: _Findings) -> None:
     """What only the splits together show."""
     if not any(raw.columns or raw.errors for raw in raws):
-        findings.add("error", "no modality: an array of numbers with a row for each sample was expected")
+        findings.add("error", "no modality: expected an array of numbers with a row for each sample")
     else:
         before = len(findings)
         with findings.errors():

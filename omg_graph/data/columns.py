@@ -132,27 +132,27 @@ def read_column(name: str, value: object, rows: int, *, single: bool, where: str
         value = value[None] if isinstance(value, np.ndarray) else [value]
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
-            raise DataError(f"{label}: an array of numbers was expected, one of {value.dtype} came")
+            raise DataError(f"{label}: expected an array of numbers, got one of {value.dtype}")
         return _from_array(name, value, rows, label)
     if isinstance(value, (list, tuple)):
         return _from_rows(name, value, rows, label)
-    raise DataError(f"{label}: an array or a list of rows was expected, {type(value).__name__} came")
+    raise DataError(f"{label}: expected an array or a list of rows, got {type(value).__name__}")
 
 
 def _from_array(name: str, value: npt.NDArray[np.generic], rows: int, label: str) -> Column:
     if value.ndim == 0 or len(value) != rows:
-        raise DataError(f"{label}: {rows} rows were expected, an array of shape {value.shape} came")
+        raise DataError(f"{label}: expected {rows} rows, got an array of shape {value.shape}")
     if value.ndim == 1:
         value = value[:, None]
     kind = _kind(value.ndim - 1, value.dtype == np.uint8, label)
     if 0 in value.shape[1:]:
-        raise DataError(f"{label}: at least one feature was expected, the shape {value.shape} came")
+        raise DataError(f"{label}: expected at least one feature, got the shape {value.shape}")
     return Column(name, kind, _as_float(value), np.ones(rows, bool))
 
 
 def _from_rows(name: str, value: Sequence[object], rows: int, label: str) -> Column | None:
     if len(value) != rows:
-        raise DataError(f"{label}: {rows} rows were expected, a list of {len(value)} came")
+        raise DataError(f"{label}: expected {rows} rows, got a list of {len(value)}")
     given = np.array([not is_nothing(row) for row in value], bool)
     arrays = {index: _row(row, f"{label}, row {index}") for index, row in enumerate(value) if given[index]}
     if not arrays:
@@ -166,14 +166,14 @@ def _from_rows(name: str, value: Sequence[object], rows: int, label: str) -> Col
     frames = max(len(array) for array in arrays.values() if array.ndim)
     shape = (frames, *first.shape[1:]) if ragged else first.shape
     if 0 in shape:
-        raise DataError(f"{label}: at least one feature was expected, a row of shape {shape} came")
+        raise DataError(f"{label}: expected at least one feature, got a row of shape {shape}")
     if len(shape) > 1 and rows * int(np.prod(shape)) > 64 * sum(a.size for a in arrays.values()) + 2**24:
-        raise DataError(f"{label}: rows of very different lengths came: cut the longest or leave it out")
+        raise DataError(f"{label}: expected rows of similar lengths: cut the longest or leave it out")
     values = np.zeros((rows, *shape), np.float32)
     lengths = np.zeros(rows, np.int64) if ragged else None
     for index, array in arrays.items():
         if array.shape[ragged:] != shape[ragged:]:
-            raise DataError(f"{label}, row {index}: shape {shape} was expected, {array.shape} came")
+            raise DataError(f"{label}, row {index}: expected shape {shape}, got {array.shape}")
         values[index, : len(array)] = _as_float(array)
         if lengths is not None:
             lengths[index] = len(array)
@@ -188,8 +188,8 @@ def _kind(axes: int, is_uint8: bool, label: str) -> ModalityKind:
     if axes == 3:
         return "image"
     raise DataError(
-        f"{label}: a sample of 1 axis (features), 2 (frames, features) or 3 (channels, height, width) was "
-        f"expected, one of {axes} came"
+        f"{label}: expected a sample of 1 axis (features), 2 (frames, features) or 3 (channels, "
+        f"height, width), got one of {axes}"
     )
 
 
@@ -202,12 +202,12 @@ def _row(row: object, label: str) -> npt.NDArray[np.generic]:
     """One sample from nested lists; None inside becomes NaN."""
     if isinstance(row, np.ndarray):
         if row.dtype.kind not in "biuf":
-            raise DataError(f"{label}: numbers were expected, an array of {row.dtype} came")
+            raise DataError(f"{label}: expected numbers, got an array of {row.dtype}")
         return row
     if isinstance(row, (int, float, np.number, np.bool_)):
         return np.asarray(row)
     if not isinstance(row, (list, tuple)) or not row:
-        raise DataError(f"{label}: a list of numbers was expected, {_described(row)} came")
+        raise DataError(f"{label}: expected a list of numbers, got {_described(row)}")
     try:
         if all(item is None or isinstance(item, (int, float, np.number, np.bool_)) for item in row):
             return np.array(row, dtype=np.float64)
@@ -215,7 +215,7 @@ def _row(row: object, label: str) -> npt.NDArray[np.generic]:
         nothing = np.full_like(next(iter(parts.values())), np.nan, dtype=np.float64)
         return np.stack([parts.get(place, nothing) for place in range(len(row))])
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{label}: an array of numbers was expected: {str(error)[:80]}") from None
+        raise DataError(f"{label}: expected an array of numbers: {str(error)[:80]}") from None
 
 
 def _described(value: object) -> str:
@@ -232,14 +232,14 @@ def with_lengths(column: Column, value: object, *, where: str) -> Column:
     rows, frames = len(column.given), column.shape[0]
     items = np.atleast_1d(value).tolist() if isinstance(value, (np.ndarray, int, float)) else value
     if not isinstance(items, (list, tuple)) or len(items) != rows:
-        raise DataError(f"{label}: {rows} whole numbers were expected, something else came")
+        raise DataError(f"{label}: expected {rows} whole numbers, got something else")
     lengths = np.zeros(rows, np.int64)
     for row, item in enumerate(items):
         if is_nothing(item):
             continue
         number = isinstance(item, (int, float, np.number)) and 0 <= item <= frames
         if not number or item != int(item):
-            raise DataError(f"{label}: a number from 0 to {frames} was expected, row {row} has {item!r:.40}")
+            raise DataError(f"{label}: expected a number from 0 to {frames}, row {row} has {item!r:.40}")
         lengths[row] = int(item)
     return Column(column.name, column.kind, column.values, column.given, lengths)
 
@@ -286,10 +286,9 @@ def settle(
         row = int(np.flatnonzero(broken)[0])
         frames = ", or make the whole frame NaN if it is lost" if column.kind == "sequence" else ""
         raise DataError(
-            f"{where}: modality {column.name!r}: finite numbers were expected, "
-            f"{int(broken[row])} of {int(np.prod(column.shape))} in row {ids[row]!r} are not "
-            f"({int((broken > 0).sum())} such rows): give --fill-nonfinite zero or mean, or make the row "
-            f"None{frames}"
+            f"{where}: modality {column.name!r}: expected finite numbers, {int(broken[row])} of "
+            f"{int(np.prod(column.shape))} in row {ids[row]!r} are not ({int((broken > 0).sum())} "
+            f"such rows): give --fill-nonfinite zero or mean, or make the row None{frames}"
         )
     lost = column.lost()
     array = column.values.copy()

@@ -139,7 +139,7 @@ class Split:
         """
         expected = (len(self), len(self.modalities))
         if missing.shape != expected:
-            raise DataError(f"a mask of shape {expected} was expected, {missing.shape} came")
+            raise DataError(f"expected a mask of shape {expected}, got {missing.shape}")
         arrays, observed, recordings = dict(self.arrays), dict(self.observed), dict(self.recordings)
         raw_text = self.raw_text
         for column, name in enumerate(self.names):
@@ -175,11 +175,10 @@ def check_names(names: Collection[str]) -> None:
     taken = {f"{name}{suffix}": name for name in names for suffix in RESULT_SUFFIXES}
     for name in names:
         if not name.strip():
-            raise DataError(f"a name for each modality was expected, {name[:40]!r} came: rename the field")
+            raise DataError(f"expected a name for each modality, got {name[:40]!r}: rename the field")
         if any(category(letter) == "Cc" for letter in name):
             raise DataError(
-                f"modality {name[:40]!r}: a name with no control character in it was expected: "
-                "rename the field"
+                f"modality {name[:40]!r}: expected a name with no control character in it: rename the field"
             )
         if name == "ids":
             raise DataError(f"modality {name!r}: that name is for the ids in the results: rename the field")

@@ -51,8 +51,8 @@ def find_layout(content: object, specs: Sequence[ModalitySpec] = ()) -> Layout:
         return Layout({DEFAULT_SPLIT: _columns([_named(item) for item in content])}, single=False, flat=True)
     if not isinstance(content, Mapping) or not content:
         raise DataError(
-            "a mapping of splits, or of the fields of samples (id, raw_text, modalities), was expected, "
-            f"{'an empty one' if isinstance(content, Mapping) else type(content).__name__} came"
+            "expected a mapping of splits, or of the fields of samples (id, raw_text, modalities), "
+            f"got {'an empty one' if isinstance(content, Mapping) else type(content).__name__}"
         )
     fields = _named(content)
     inner = {
@@ -85,7 +85,7 @@ def _named(mapping: Mapping[object, object]) -> Fields:
     fields: Fields = {}
     for key, value in mapping.items():
         if not isinstance(key, (str, bytes)):
-            raise DataError(f"names of splits or fields were expected, the key {key!r:.40} came")
+            raise DataError(f"expected names of splits or fields, got the key {key!r:.40}")
         fields[whole_text(key)] = value
     return fields
 
@@ -97,7 +97,7 @@ def _columns(samples: list[Fields]) -> Fields:
     if "observed" in names:
         flags = [{} if sample.get("observed") is None else sample["observed"] for sample in samples]
         if not all(isinstance(item, Mapping) for item in flags):
-            raise DataError("observed: a mapping from modality to true or false was expected")
+            raise DataError("observed: expected a mapping from modality to true or false")
         said = cast("list[Mapping[str, object]]", flags)
         known = dict.fromkeys(name for item in said for name in item)
         columns["observed"] = {name: [item.get(name, True) for item in said] for name in known}
@@ -298,7 +298,7 @@ def _count(name: str, fields: Fields, modalities: Collection[str] | None) -> int
         if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
             return len(value)
     shown = ", ".join(key[:40] for key in list(fields)[:12]) or "nothing"
-    raise DataError(f"{name}: ids or modalities with a row for each sample were expected, {shown} came")
+    raise DataError(f"{name}: expected ids or modalities with a row for each sample, got {shown}")
 
 
 def _items(value: object, rows: int, single: bool, where: str) -> list[object]:
@@ -308,9 +308,9 @@ def _items(value: object, rows: int, single: bool, where: str) -> list[object]:
     if single and is_scalar(value):
         return [value]
     if not isinstance(value, (list, tuple)):
-        raise DataError(f"{where}: a list was expected, {type(value).__name__} came")
+        raise DataError(f"{where}: expected a list, got {type(value).__name__}")
     if len(value) != rows:
-        raise DataError(f"{where}: {rows} values were expected, {len(value)} came")
+        raise DataError(f"{where}: expected {rows} values, got {len(value)}")
     return list(value)
 
 
@@ -323,14 +323,14 @@ def _text(item: object, label: str) -> str | None:
         return whole_text(item)
     if isinstance(item, (int, float)):
         return str(int(item) if isinstance(item, float) and item.is_integer() else item)
-    raise DataError(f"{label}: text was expected, {type(item).__name__} came")
+    raise DataError(f"{label}: expected text, got {type(item).__name__}")
 
 
 def _ids(name: str, texts: Sequence[str | None]) -> tuple[str, ...]:
     given = tuple(text for text in texts if text is not None)
     if len(given) < len(texts):
         row = list(texts).index(None)
-        raise DataError(f"{name}: an id for each sample was expected, row {row} has none")
+        raise DataError(f"{name}: expected an id for each sample, row {row} has none")
     return given
 
 
@@ -339,8 +339,7 @@ def _check_different(name: str, ids: Sequence[str]) -> None:
     if surplus:
         twice = Counter(ids).most_common(1)[0][0]
         raise DataError(
-            f"{name}: different ids were expected, {twice[:60]!r} comes more than once "
-            f"({surplus} rows too many)"
+            f"{name}: expected different ids, {twice[:60]!r} comes more than once ({surplus} rows too many)"
         )
 
 
@@ -359,12 +358,12 @@ def _read_flags(split: RawSplit, value: object, single: bool) -> None:
     if value is None:
         return
     if not isinstance(value, Mapping):
-        raise DataError(f"{split.name}: observed: a mapping was expected, {type(value).__name__} came")
+        raise DataError(f"{split.name}: observed: expected a mapping, got {type(value).__name__}")
     for key, flags in value.items():
         name = whole_text(key) if isinstance(key, (str, bytes)) else str(key)
         items = _items(flags, split.rows, single, f"{split.name}: observed/{name}")
         if not all(isinstance(item, (bool, int, np.bool_, float)) and item in (0, 1) for item in items):
-            raise DataError(f"{split.name}: observed/{name}: true or false for each sample was expected")
+            raise DataError(f"{split.name}: observed/{name}: expected true or false for each sample")
         said = np.array(items, bool)
         if name in split.columns:
             split.flags[name] = said

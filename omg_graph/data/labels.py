@@ -41,8 +41,8 @@ def choose_label(
     if requested is not None:
         if requested not in present:
             raise DataError(
-                f"the target {requested!r} was expected, the file has {', '.join(names) or 'no labels'}: "
-                "name the field with --label"
+                f"expected the target {requested!r}, the file has {', '.join(names) or 'no labels'}: name "
+                "the field with --label"
             )
         return requested, None
     if len(names) < 2:
@@ -51,9 +51,7 @@ def choose_label(
         if name in names:
             others = ", ".join(other for other in names if other != name)
             return name, f"the target is {name!r}; --label takes another ({others})"
-    raise DataError(
-        f"one target was expected, the file has several: give --label with one of {', '.join(names)}"
-    )
+    raise DataError(f"expected one target, the file has several: give --label with one of {', '.join(names)}")
 
 
 def read_labels(layout: Layout, splits: Sequence[RawSplit], name: str) -> dict[str, Labels]:
@@ -112,7 +110,7 @@ def _values(value: object, rows: int, *, single: bool, label: str) -> list[Label
         items = value
     if not isinstance(items, (list, tuple)) or len(items) != rows:
         raise DataError(
-            f"{label}: one number or name for each of {rows} samples was expected, something else came"
+            f"{label}: expected one number or name for each of {rows} samples, got something else"
         )
     return [_label_value(item, label) for item in items]
 
@@ -125,10 +123,10 @@ def _label_value(item: object, label: str) -> LabelValue:
     if item is None or (isinstance(item, float) and math.isnan(item)):
         return None
     if isinstance(item, float) and math.isinf(item):
-        raise DataError(f"{label}: finite numbers were expected, {item} came")
+        raise DataError(f"{label}: expected finite numbers, got {item}")
     if isinstance(item, (int, float)):
         return item
-    raise DataError(f"{label}: a number or a name was expected, {type(item).__name__} came")
+    raise DataError(f"{label}: expected a number or a name, got {type(item).__name__}")
 
 
 def _labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[str, Labels]:
@@ -161,14 +159,10 @@ def _regression(name: str, values: Sequence[LabelValue]) -> Labels:
     numbers: list[float] = []
     for value in values:
         if isinstance(value, str):
-            raise DataError(
-                f"{name}: numbers were expected, {value[:40]!r} came: choose another field by --label"
-            )
+            raise DataError(f"{name}: expected numbers, got {value[:40]!r}: choose another field by --label")
         number = math.nan if value is None else float(value)
         if abs(number) > MAX_LABEL:
-            raise DataError(
-                f"{name}: numbers up to {MAX_LABEL:.1e} were expected, {number:g} came: rescale them"
-            )
+            raise DataError(f"{name}: expected numbers up to {MAX_LABEL:.1e}, got {number:g}: rescale them")
         numbers.append(number)
     return Labels(name, "regression", np.array(numbers, np.float64))
 

@@ -38,7 +38,7 @@ def random_masks(observed: BoolArray, rate: float, seed: int) -> BoolArray:
         DataError: if the rate is no share.
     """
     if not 0.0 <= rate <= 1.0:
-        raise DataError(f"a missing rate from 0 to 1 was expected, {rate} came")
+        raise DataError(f"expected a missing rate from 0 to 1, got {rate}")
     rows, columns = observed.shape
     left = observed.copy()
     if not observed.size:
@@ -62,7 +62,7 @@ def all_patterns(modalities: int) -> BoolArray:
         DataError: if there are too many to go through.
     """
     if not 1 <= modalities <= MAX_MODALITIES:
-        raise DataError(f"1 to {MAX_MODALITIES} modalities were expected for all patterns, {modalities} came")
+        raise DataError(f"expected 1 to {MAX_MODALITIES} modalities for all patterns, got {modalities}")
     chosen = [some for size in range(1, modalities + 1) for some in combinations(range(modalities), size)]
     patterns = np.zeros((len(chosen), modalities), bool)
     for row, some in enumerate(chosen):
@@ -84,9 +84,7 @@ class MaskFile(BaseModel):
     def _has_a_column_for_each(self) -> Self:
         for sample_id, row in self.observed.items():
             if len(row) != len(self.modalities):
-                raise ValueError(
-                    f"{len(self.modalities)} values were expected for {sample_id!r}, {len(row)} came"
-                )
+                raise ValueError(f"expected {len(self.modalities)} values for {sample_id!r}, got {len(row)}")
         return self
 
     @classmethod
@@ -106,11 +104,11 @@ class MaskFile(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise DataError(f"{path}: a mask file was expected: {error.strerror}") from None
+            raise DataError(f"{path}: expected a mask file: {error.strerror}") from None
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the file"
-            raise DataError(f"{path}: a mask file was expected, {place}: {first['msg']}") from None
+            raise DataError(f"{path}: expected a mask file, {place}: {first['msg']}") from None
 
     def write(self, path: Path) -> None:
         """Write the mask; whoever reads meanwhile sees the old file or the new one, whole."""
@@ -132,14 +130,12 @@ class MaskFile(BaseModel):
         """
         strange = [name for name in split.names if name not in self.modalities]
         if strange:
-            raise DataError(
-                f"a mask for {', '.join(split.names)} was expected, this one lacks {strange[0]!r}"
-            )
+            raise DataError(f"expected a mask for {', '.join(split.names)}, this one lacks {strange[0]!r}")
         columns = [self.modalities.index(name) for name in split.names]
         rows = []
         for sample_id in split.ids:
             if sample_id not in self.observed:
-                raise DataError(f"a mask for every sample was expected, this one lacks {sample_id!r}")
+                raise DataError(f"expected a mask for every sample, this one lacks {sample_id!r}")
             rows.append([bool(self.observed[sample_id][column]) for column in columns])
         told = np.array(rows, bool).reshape(len(split), len(columns))
         hidden: BoolArray = split.mask() & ~told

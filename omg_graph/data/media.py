@@ -57,7 +57,7 @@ def image_size(path: Path) -> tuple[int, int]:
         width, height = image.size
     if width * height > MOST_PIXELS:
         raise DataError(
-            f"{path}: at most {MOST_PIXELS} pixels were expected, {width} x {height} came: scale it down"
+            f"{path}: expected at most {MOST_PIXELS} pixels, got {width} x {height}: scale it down"
         )
     return width, height
 
@@ -90,7 +90,7 @@ def _image_errors(path: Path) -> Iterator[None]:
         yield
     except damages as error:
         raise DataError(
-            f"{path}: a PNG or JPEG file was expected, this one can't be read: {type(error).__name__}"
+            f"{path}: expected a PNG or JPEG file, this one can't be read: {type(error).__name__}"
         ) from None
 
 
@@ -169,7 +169,7 @@ def resampled(sound: FloatArray, rate: int, wanted: int) -> FloatArray:
         from scipy.signal import resample_poly
     except ImportError:
         raise ConfigError(
-            f"sound at {wanted} Hz was expected, some at {rate} Hz came: pip install 'omg-graph[media]', "
+            f"expected sound at {wanted} Hz, got some at {rate} Hz: pip install 'omg-graph[media]', "
             "which can convert it"
         ) from None
     common = gcd(rate, wanted)
@@ -180,9 +180,9 @@ def _declared(file: wave.Wave_read, path: Path) -> tuple[int, int, int, int]:
     rate, width = file.getframerate(), file.getsampwidth()
     channels, frames = file.getnchannels(), file.getnframes()
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise _unusable(path, f"{LOWEST_RATE} to {HIGHEST_RATE} Hz were expected, {rate} came")
+        raise _unusable(path, f"expected {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {rate}")
     if width not in (1, 2, 3, 4):
-        raise _unusable(path, f"8, 16, 24 or 32 bits a sample were expected, {8 * width} came")
+        raise _unusable(path, f"expected 8, 16, 24 or 32 bits a sample, got {8 * width}")
     if not frames:
         raise _unusable(path, "it holds no sound")
     _check_length(path, frames * channels)
@@ -192,8 +192,8 @@ def _declared(file: wave.Wave_read, path: Path) -> tuple[int, int, int, int]:
 def _check_length(path: Path, samples: int) -> None:
     if samples > MOST_SAMPLES:
         raise DataError(
-            f"{path}: at most {MOST_SAMPLES} samples in all channels were expected, {samples} came: "
-            "cut the sound to the clip"
+            f"{path}: expected at most {MOST_SAMPLES} samples in all channels, got {samples}: cut the "
+            "sound to the clip"
         )
 
 
@@ -214,20 +214,20 @@ def _read_otherwise(path: Path, why: str) -> tuple[FloatArray, int]:
         import soundfile
     except ImportError:
         raise _unusable(
-            path, f"{why}; a WAV file of PCM was expected: save it so, or pip install soundfile"
+            path, f"expected {why}; a WAV file of PCM: save it so, or pip install soundfile"
         ) from None
     try:
         about = soundfile.info(str(path))
         if about.format not in ("WAV", "WAVEX", "RF64"):
-            raise _unusable(path, f"a WAV file was expected, {about.format} came")
+            raise _unusable(path, f"expected a WAV file, got {about.format}")
         _check_length(path, about.frames * about.channels)
         sound, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise _unusable(path, str(error)) from None
     if not len(sound) or not LOWEST_RATE <= rate <= HIGHEST_RATE or not np.isfinite(sound).all():
-        raise _unusable(path, "finite numbers at a rate in reach were expected")
+        raise _unusable(path, "expected finite numbers at a rate in reach")
     return np.asarray(sound.mean(axis=1), np.float32), int(rate)
 
 
 def _unusable(path: Path, why: str) -> DataError:
-    return DataError(f"{path}: a WAV file was expected, this one can't be used: {why[:200]}")
+    return DataError(f"{path}: expected a WAV file, this one can't be used: {why[:200]}")

@@ -46,7 +46,7 @@ def read_pickle(path: Path) -> object:
     """
     size = path.stat().st_size
     if size == 0:
-        raise DataError(f"{path}: a pickle was expected, the file is empty")
+        raise DataError(f"{path}: expected a pickle, the file is empty")
     try:
         # A map hands out what is there, however much a damaged length asks for, and keeps no second copy.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
@@ -94,12 +94,12 @@ class _Machine:
         elif name in _WITHOUT_ARGUMENT:
             _WITHOUT_ARGUMENT[name](self)
         else:
-            raise UnsafeFileError(f"plain data was expected, the pickle operation {name} came: refused")
+            raise UnsafeFileError(f"expected plain data, got the pickle operation {name}: refused")
 
     def push(self, value: object) -> None:
         """Put a value on the stack."""
         if type(value) is int and value.bit_length() > MAX_BITS:
-            raise DataError(f"numbers of 64 bits were expected, one of {value.bit_length()} bits came")
+            raise DataError(f"expected numbers of 64 bits, got one of {value.bit_length()} bits")
         self.stack.append(value)
 
     def push_container(self, value: object) -> None:
@@ -277,7 +277,7 @@ def _settled(root: object, size: int) -> object:
         elif isinstance(plain, set):
             weight = 1 + len(plain)
         else:
-            raise DataError("plain data was expected, an unfinished array or a bare name of NumPy's came")
+            raise DataError("expected plain data, got an unfinished array or a bare name of NumPy's")
         if weight > limit:
             raise DataError(
                 "a few bytes are repeated by reference into more than such a file can hold: refused"
@@ -345,7 +345,7 @@ def look_up(module: str, attribute: str) -> PickledName:
     if kind is None:
         shown = f"{module}.{attribute}"[:120]
         raise UnsafeFileError(
-            f"containers, strings, numbers and NumPy arrays were expected, the pickle asks for {shown!r}: "
+            f"expected containers, strings, numbers and NumPy arrays, the pickle asks for {shown!r}: "
             "refused before anything in it was run; save the data as NumPy arrays"
         )
     return PickledName(kind)
@@ -358,7 +358,7 @@ def build(callee: object, arguments: object, limit: int) -> object:
         UnsafeFileError: for any other callee, or unusual arguments.
     """
     if not isinstance(callee, PickledName) or not isinstance(arguments, tuple):
-        raise UnsafeFileError("plain data was expected, a call of something else came: refused")
+        raise UnsafeFileError("expected plain data, got a call of something else: refused")
     if callee.kind in ("reconstruct", "dtype", "scalar", "frombuffer"):
         return _build_numpy(callee.kind, arguments, limit)
     match callee.kind, arguments:
@@ -403,7 +403,9 @@ def _build_numpy(kind: str, arguments: tuple[object, ...], limit: int) -> object
 
 
 def _unusual(kind: str) -> UnsafeFileError:
-    return UnsafeFileError(f"{kind} with unusual arguments came in the pickle: refused, nothing was run")
+    return UnsafeFileError(
+        f"expected plain data, got {kind} with unusual arguments in the pickle: refused, nothing was run"
+    )
 
 
 def fill(target: object, state: object, limit: int) -> None:
@@ -428,18 +430,16 @@ def fill(target: object, state: object, limit: int) -> None:
             target.order = cast("str", order) if order in ("<", ">") else ""
         case PickledArray(content=None), (1, shape, PickledDtype() as dtype, bool(), list() as items):
             if not dtype.code.startswith("O"):
-                raise DataError("a damaged pickle: a list where an array's bytes were expected")
+                raise DataError("a damaged pickle: a list in the place of an array's bytes")
             if checked_shape(shape, limit) != (len(items),):
-                raise DataError(
-                    "an array of objects with one axis was expected: save it as numbers or strings"
-                )
+                raise DataError("expected an array of objects with one axis: save it as numbers or strings")
             target.content = items
         case PickledArray(content=None), (1, shape, PickledDtype() as dtype, bool() as fortran, content) if (
             isinstance(content, bytes | bytearray | str)
         ):
             target.content = dtype.array(shape, content, limit, fortran)
         case _:
-            raise UnsafeFileError("plain data was expected, an object with a state of its own came: refused")
+            raise UnsafeFileError("expected plain data, got an object with a state of its own: refused")
 
 
 def latin1(text: str) -> bytes:

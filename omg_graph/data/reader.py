@@ -127,8 +127,8 @@ def read_content(path: Path) -> object:
         DataError: if there is no such file, or it is neither a pickle nor an ``.npz`` file.
     """
     if not path.is_file():
-        came = "a folder came" if path.is_dir() else "there is none"
-        raise DataError(f"{path}: a data file (.pkl or .npz) was expected, {came}: check the path")
+        found = "got a folder" if path.is_dir() else "there is none"
+        raise DataError(f"{path}: expected a data file (.pkl or .npz), {found}: check the path")
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -139,8 +139,8 @@ def read_content(path: Path) -> object:
     if len(start) >= 2 and start[0] == 0x80 and start[1] in range(2, 6):
         return read_pickle(path)
     raise DataError(
-        f"{path}: a pickle (protocol 2 to 5) or an .npz file was expected, "
-        f"{'an empty file' if not start else 'something else'} came: save the samples as one of these"
+        f"{path}: expected a pickle (protocol 2 to 5) or an .npz file, got "
+        f"{'an empty file' if not start else 'something else'}: save the samples as one of these"
     )
 
 
@@ -195,8 +195,8 @@ def _data_file(
     if not any(raw.columns for raw in raws):
         names = list(dict.fromkeys(name for fields in layout.splits.values() for name in fields))
         raise DataError(
-            "a modality was expected (an array of numbers, samples by features), "
-            f"the fields {', '.join(names[:12])} came"
+            "expected a modality (an array of numbers, samples by features), got the fields "
+            f"{', '.join(names[:12])}: give one"
         )
     labels = read_labels(layout, raws, target) if target is not None else {}
     unimodal = read_unimodal(layout, raws, next(iter(labels.values()))) if labels else {}
@@ -264,7 +264,7 @@ def _check_asked(layout: Layout, modalities: Sequence[str]) -> None:
                 for fields in layout.splits.values()
                 for candidate in modality_candidates(fields, layout.single)
             )
-            raise DataError(f"--modalities: some of {', '.join(known)} were expected, {name!r} came")
+            raise DataError(f"--modalities: expected some of {', '.join(known)}, got {name!r}")
 
 
 def _check_kinds(raw: RawSplit, specs: Sequence[ModalitySpec]) -> None:
@@ -272,8 +272,8 @@ def _check_kinds(raw: RawSplit, specs: Sequence[ModalitySpec]) -> None:
     for spec in specs:
         if spec.name in raw.ignored:
             raise DataError(
-                f"{raw.name}: {spec.name}: numbers were expected, as it is a modality of the model, "
-                "something else came: give its features, or None where it is missing"
+                f"{raw.name}: {spec.name}: expected numbers, as it is a modality of the model, "
+                "got something else: give its features, or None where it is missing"
             )
 
 

@@ -119,7 +119,7 @@ class Recording:
     def waveform_as_it_is(self) -> tuple[FloatArray, int]:
         """The sound in one channel and at its own rate, in Hz."""
         if self.kind != "audio" or isinstance(self.source, tuple):
-            raise DataError(f"a sound was expected, a recording of kind {self.kind} came")
+            raise DataError(f"expected a sound, got a recording of kind {self.kind}")
         if isinstance(self.source, Path):
             return read_wav(self.source)
         return sound_of(self.source, "a sound"), sound_rate(self.rate, "a sound")
@@ -131,7 +131,7 @@ class Recording:
             DataError: if it is a sound.
         """
         if self.kind == "audio":
-            raise DataError("an image or a video was expected, a recording of kind audio came")
+            raise DataError("expected an image or a video, got a recording of kind audio")
         if self.kind == "image":
             return [read_image(self.paths[0]) if self.paths else self._pixels]
         count = self._count
@@ -150,7 +150,7 @@ class Recording:
             DataError: if it is a video, for which there is no one file: ask for its frames.
         """
         if self.kind == "video":
-            raise DataError("a sound or an image was expected, a video came: take its frames")
+            raise DataError("expected a sound or an image, got a video: take its frames")
         if isinstance(self.source, Path):
             kinds = {".wav": "audio/wav", ".png": "image/png"}
             return self.source.read_bytes(), kinds.get(self.source.suffix.lower(), "image/jpeg")
@@ -165,7 +165,7 @@ class Recording:
     @property
     def _pixels(self) -> Pixels:
         if not isinstance(self.source, np.ndarray) or self.source.dtype != np.uint8:
-            raise DataError("an image of numbers from 0 to 255 (uint8) was expected, something else came")
+            raise DataError("expected an image of numbers from 0 to 255 (uint8), got something else")
         return self.source.view(np.uint8)
 
 
@@ -202,12 +202,12 @@ def sound_of(array: PlainArray, label: str) -> FloatArray:
     scale = _INTEGERS.get(array.dtype)
     if array.ndim != 1 or not 0 < len(array) <= MOST_SAMPLES or (scale is None and array.dtype.kind != "f"):
         raise DataError(
-            f"{label}: sound was expected, 1 to {MOST_SAMPLES} floats or 16-bit integers, an array of "
-            f"{array.dtype} and shape {array.shape} came"
+            f"{label}: expected sound (1 to {MOST_SAMPLES} floats or 16-bit integers), got an array of "
+            f"{array.dtype} and shape {array.shape}"
         )
     sound = array.astype(np.float32) / np.float32(scale or 1.0)
     if not np.isfinite(sound).all():
-        raise DataError(f"{label}: finite numbers were expected, some are not")
+        raise DataError(f"{label}: expected finite numbers, some are not")
     return sound
 
 
@@ -219,7 +219,7 @@ def sound_rate(rate: float | None, label: str) -> int:
     """
     if rate is None or rate != round(rate) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise DataError(
-            f"{label}: a rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz was expected, {rate} came: give it"
+            f"{label}: expected a rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {rate}: give it"
         )
     return round(rate)
 
@@ -229,7 +229,7 @@ def _file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: a recording was expected, it can't be read: {error.strerror}") from None
+        raise DataError(f"{path}: expected a recording, it can't be read: {error.strerror}") from None
 
 
 def read_recordings(
@@ -253,7 +253,7 @@ def read_recordings(
     value = fields[f"raw_{modality}"]
     values = [value] if single else list(value) if isinstance(value, np.ndarray) and value.ndim else value
     if not isinstance(values, (list, tuple)) or len(values) != rows:
-        raise DataError(f"{label}: a list of {rows} recordings was expected, something else came")
+        raise DataError(f"{label}: expected a list of {rows} recordings, got something else")
     rates = _rates(fields.get(f"raw_{modality}_rate"), rows, f"{label}_rate")
     place = DataFolder(folder)
     return tuple(
@@ -266,7 +266,7 @@ def _rates(value: object, rows: int, label: str) -> list[float | None]:
     items = np.asarray(value).tolist() if isinstance(value, (np.ndarray, np.generic)) else value
     listed = list(items) if isinstance(items, (list, tuple)) else [items] * rows
     if len(listed) != rows:
-        raise DataError(f"{label}: one rate, or one for each of {rows} samples was expected")
+        raise DataError(f"{label}: expected one rate, or one for each of {rows} samples")
     rates: list[float | None] = []
     for item in listed:
         if item == "" or is_nothing(item):
@@ -274,7 +274,7 @@ def _rates(value: object, rows: int, label: str) -> list[float | None]:
         elif isinstance(item, (int, float)) and not isinstance(item, bool) and 0 < item < float("inf"):
             rates.append(float(item))
         else:
-            raise DataError(f"{label}: a number above 0 was expected, {item!r:.40} came")
+            raise DataError(f"{label}: expected a number above 0, got {item!r:.40}")
     return rates
 
 
@@ -298,53 +298,53 @@ def _video(names: Sequence[object], rate: float | None, folder: DataFolder, labe
     _check_video(len(names), None, label)
     found = [_path(name, folder, label) for name in names]
     if any(kind != "image" for _, kind in found):
-        raise DataError(f"{label}: PNG or JPEG files were expected as the frames of a video, others came")
+        raise DataError(f"{label}: expected PNG or JPEG files as the frames of a video, got others")
     _check_video(len(names), rate, label)
     return Recording("video", tuple(path for path, _ in found), rate)
 
 
 def _path(name: object, folder: DataFolder, label: str) -> tuple[Path, RecordingKind]:
     if not isinstance(name, (str, bytes)):
-        raise DataError(f"{label}: a path was expected, {type(name).__name__} came")
+        raise DataError(f"{label}: expected a path, got {type(name).__name__}")
     text = whole_text(name)
     shown = repr(text[:100])
     if Path(text).is_absolute() or PureWindowsPath(text).is_absolute():
         raise DataError(
-            f"{label}: a path relative to the data file was expected, {shown} came: put the files beside it"
+            f"{label}: expected a path relative to the data file, got {shown}: put the files beside it"
         )
     try:
         path = folder.find(text, label)
     except DataError:
         raise DataError(
-            f"{label}: a file in the data file's folder was expected, {shown} leads out of it: put it there"
+            f"{label}: expected a file in the data file's folder, {shown} leads out of it: put it there"
         ) from None
     kind = SUFFIXES.get(Path(text).suffix.lower())
     if kind is None or path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{label}: a file with one of {', '.join(SUFFIXES)} was expected, {shown} came")
+        raise DataError(f"{label}: expected a file with one of {', '.join(SUFFIXES)}, got {shown}")
     if not path.is_file():
-        raise DataError(f"{label}: a file was expected, there is none at {shown}")
+        raise DataError(f"{label}: expected a file, there is none at {shown}")
     size = path.stat().st_size
     if size > MOST_BYTES[kind]:
-        raise DataError(f"{label}: at most {MOST_BYTES[kind]} bytes were expected, {shown} has {size}")
+        raise DataError(f"{label}: expected at most {MOST_BYTES[kind]} bytes, {shown} has {size}")
     return path, kind
 
 
 def _from_array(value: object, rate: float | None, label: str) -> Recording:
     if not isinstance(value, (np.ndarray, list, tuple)):
-        raise DataError(f"{label}: a path or an array was expected, {type(value).__name__} came")
+        raise DataError(f"{label}: expected a path or an array, got {type(value).__name__}")
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError):
         array = np.empty(0, object)
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{label}: a path or an array of numbers was expected, something else came")
+        raise DataError(f"{label}: expected a path or an array of numbers, got something else")
     if array.ndim == 1:
         sound_of(array, label)
         return Recording("audio", array, sound_rate(rate, f"{label}_rate"))
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or not array.size:
         raise DataError(
-            f"{label}: sound (samples,), or uint8 of an image (height, width, 3) or a video (frames, height, "
-            f"width, 3) was expected, an array of {array.dtype} and shape {array.shape} came"
+            f"{label}: expected sound (samples,), or uint8 of an image (height, width, 3) or a video "
+            f"(frames, height, width, 3), got an array of {array.dtype} and shape {array.shape}"
         )
     if array.ndim == 3:
         return Recording("image", array)
@@ -354,6 +354,8 @@ def _from_array(value: object, rate: float | None, label: str) -> Recording:
 
 def _check_video(frames: int, rate: float | None, label: str) -> None:
     if frames > MOST_FRAMES:
-        raise DataError(f"{label}: at most {MOST_FRAMES} frames were expected, {frames} came")
+        raise DataError(f"{label}: expected at most {MOST_FRAMES} frames, got {frames}")
     if rate is not None and rate > MOST_FRAMES_A_SECOND:
-        raise DataError(f"{label}_rate: frames a second were expected, {rate:g} came")
+        raise DataError(
+            f"{label}_rate: expected at most {MOST_FRAMES_A_SECOND} frames a second, got {rate:g}"
+        )

@@ -81,7 +81,7 @@ def read_request(
     if empty.all():
         first = f"sample {observed.ids[0]!r}" if len(observed) == 1 else f"all {len(observed)} samples"
         raise DataError(
-            f"{name}: something observed was expected, in {first} nothing is: give at least one of "
+            f"{name}: expected something observed, in {first} nothing is: give at least one of "
             f"{', '.join(spec.name for spec in specs)}, or hide less with --missing"
         )
     if empty.any():

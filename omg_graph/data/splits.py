@@ -45,9 +45,7 @@ def choose_split(data: DataFile, requested: str | None) -> tuple[Split, str]:
         return pooled(list(splits.values()), str(data.path), ALL), f"all rows: {', '.join(splits)}"
     if requested is not None:
         if requested not in splits:
-            raise DataError(
-                f"--split: one of {', '.join(splits)} was expected, {requested!r} came ({data.path})"
-            )
+            raise DataError(f"--split: expected one of {', '.join(splits)}, got {requested!r} ({data.path})")
         return splits[requested], f"split {requested!r}, as asked"
     if len(splits) == 1:
         (name,) = splits
@@ -55,7 +53,7 @@ def choose_split(data: DataFile, requested: str | None) -> tuple[Split, str]:
     for name in ("test", "valid"):
         if name in splits:
             return splits[name], f"split {name!r}; --split takes another ({', '.join(splits)})"
-    raise DataError(f"{data.path}: a split was expected: give --split with one of {', '.join(splits)}")
+    raise DataError(f"{data.path}: expected a split: give --split with one of {', '.join(splits)}")
 
 
 def training_splits(data: DataFile, seed: int) -> tuple[Split, Split, str]:
@@ -82,7 +80,7 @@ def training_splits(data: DataFile, seed: int) -> tuple[Split, Split, str]:
         (train,) = splits.values()
     else:
         raise DataError(
-            f"{source}: a split 'train' was expected, {', '.join(splits)} came; 'test' is never trained on"
+            f"{source}: expected a split 'train', got {', '.join(splits)}; 'test' is never trained on"
         )
     specs = [spec for spec in train.modalities if train.observed[spec.name].any()]
     known = [spec.name for spec in specs]
@@ -113,7 +111,7 @@ def training_splits(data: DataFile, seed: int) -> tuple[Split, Split, str]:
 
 def _held_out(train: Split, seed: int, source: str) -> tuple[BoolArray, str]:
     if len(train) < 2:
-        raise DataError(f"{source}: at least two training samples were expected, {len(train)} came")
+        raise DataError(f"{source}: expected at least two training samples, got {len(train)}")
     by_group = len(set(train.groups)) > 1
     owners = train.groups if by_group else train.ids
     names = sorted(set(owners))
@@ -150,7 +148,7 @@ def conform(
     """
     label = f"{source}: {split.name}"
     if not len(split):
-        raise DataError(f"{label}: at least one sample was expected, the split is empty")
+        raise DataError(f"{label}: expected at least one sample, the split is empty")
     notes: list[str] = []
     arrays, observed = {}, {}
     lengths: dict[str, IntArray] = {}
@@ -182,7 +180,7 @@ def conform(
     empty = np.flatnonzero(~result.mask().any(axis=1))
     if len(empty) and empty_rows == "refuse":
         raise DataError(
-            f"{label}: something of {', '.join(spec.name for spec in specs)} was expected in every row, "
+            f"{label}: expected something of {', '.join(spec.name for spec in specs)} in every row, "
             f"nothing is observed in row {split.ids[empty[0]]!r} ({len(empty)} such rows)"
         )
     if len(empty) and empty_rows == "drop":
@@ -212,8 +210,8 @@ def _fitted(split: Split, spec: ModalitySpec, label: str) -> tuple[FloatArray, I
             return array[:, :frames], lengths  # longer by nothing but padding
     at_most = "at most " if spec.kind == "sequence" else ""
     raise DataError(
-        f"{label}: modality {spec.name!r}: {at_most}{_times(spec.shape)} numbers a sample were expected, "
-        f"{_times(shape)} came: give the features that the model was trained on"
+        f"{label}: modality {spec.name!r}: expected {at_most}{_times(spec.shape)} numbers a "
+        f"sample, got {_times(shape)}: give the features that the model was trained on"
     )
 
 
@@ -227,8 +225,8 @@ def _fitted_gaps(lost: BoolArray, spec: ModalitySpec, label: str) -> BoolArray:
     """The lost frames, for as many frames as the model has."""
     if spec.kind != "sequence":
         raise DataError(
-            f"{label}: modality {spec.name!r}: {_times(spec.shape)} finite numbers a sample were expected, "
-            "as the model knows no frames of it, some NaN came: give these, or make the row None"
+            f"{label}: modality {spec.name!r}: expected finite numbers, got some NaN: "
+            "the model knows no frames of it, give these numbers or make the row None"
         )
     fitted = np.zeros((len(lost), spec.shape[0]), bool)
     frames = min(lost.shape[1], spec.shape[0])
@@ -255,7 +253,7 @@ def hide_modalities(split: Split, missing: Sequence[str]) -> tuple[Split, BoolAr
     """
     for name in missing:
         if name not in split.names:
-            raise DataError(f"--missing: one of {', '.join(split.names)} was expected, {name!r} came")
+            raise DataError(f"--missing: expected one of {', '.join(split.names)}, got {name!r}")
     named = np.array([name in missing for name in split.names], bool)
     return split.hide(np.broadcast_to(named, (len(split), len(named)))), split.mask() & named
 
@@ -276,7 +274,7 @@ def pooled(splits: Sequence[Split], source: str, name: str = ALL) -> Split:
     twice, times = Counter(sample for split in splits for sample in split.ids).most_common(1)[0]
     if times > 1:
         raise DataError(
-            f"{source}: different ids were expected in {', '.join(split.name for split in splits)}, "
+            f"{source}: expected different ids in {', '.join(split.name for split in splits)}, "
             f"{twice[:60]!r} comes in {times} of them: take one split, or rename them"
         )
     if len(splits) == 1:
@@ -335,6 +333,6 @@ def _labels(splits: Sequence[Split], source: str) -> Labels | None:
     if not known:
         return None
     if len({(labels.name, labels.kind, labels.class_names) for labels in known}) > 1:
-        raise DataError(f"{source}: labels of one kind were expected in all splits: name one with --label")
+        raise DataError(f"{source}: expected labels of one kind in all splits: name one with --label")
     parts = [np.full(len(s), np.nan) if s.labels is None else s.labels.values for s in splits]
     return replace(known[0], values=np.concatenate(parts))

@@ -24,7 +24,7 @@ def save_sample(path: Path, sample: Split) -> None:
         DataError: if the split hasn't exactly one row, or a recording doesn't lie below the file's folder.
     """
     if len(sample) != 1:
-        raise DataError(f"one sample was expected, {len(sample)} came: take one row of the split")
+        raise DataError(f"expected one sample, got {len(sample)}: take one row of the split")
     content: dict[str, object] = {"id": sample.ids[0], "group": sample.groups[0]}
     if sample.raw_text is not None:
         content["raw_text"] = sample.raw_text[0]
@@ -52,7 +52,7 @@ def _named(recording: Recording, folder: Path) -> object:
     names = []
     for path in recording.paths:
         if not path.resolve().is_relative_to(folder):
-            raise DataError(f"{path}: a recording below {folder} was expected: copy it there")
+            raise DataError(f"{path}: expected a recording below {folder}: copy it there")
         names.append(path.resolve().relative_to(folder).as_posix())
     return names if recording.kind == "video" else names[0]
 
@@ -75,7 +75,7 @@ def check_path(path: Path) -> None:
         DataError: if its name says neither ``.npz`` nor ``.pkl``, or it is a folder.
     """
     if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        raise DataError(f"a file name that ends in .npz or .pkl was expected, {path} came: name such a file")
+        raise DataError(f"expected a file name that ends in .npz or .pkl, got {path}: name such a file")
 
 
 def save_corpus(path: Path, splits: Mapping[str, Split]) -> None:
@@ -109,9 +109,7 @@ def save_corpus(path: Path, splits: Mapping[str, Split]) -> None:
 
 def _fields(split: Split) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
     if not split.mask().all() or split.raw_text is None or split.labels is None:
-        raise DataError(
-            f"{split.name}: complete clips with text and labels were expected: save them as drawn"
-        )
+        raise DataError(f"{split.name}: expected complete clips with text and labels: save them as drawn")
     return {
         "id": np.array(split.ids, dtype=np.str_),
         "group": np.array(split.groups, dtype=np.str_),

@@ -51,7 +51,7 @@ def compare(model: Model, simulator: AffectSimulator, split: Split) -> list[Comp
         DataError: if the clips aren't complete, or have no labels.
     """
     if split.labels is None or not split.mask().all():
-        raise DataError("complete clips with labels were expected: give a split as the simulator makes it")
+        raise DataError("expected complete clips with labels: give a split as the simulator makes it")
     made = []
     for row in validate(model, split, split, lambda *_: None)["rows"]:
         observed = tuple(row["observed"])

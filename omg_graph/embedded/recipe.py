@@ -57,17 +57,17 @@ def load_recipe(path: Path = RECIPE) -> EmbeddedRecipe:
         recipe = EmbeddedRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"{path}: a recipe in YAML was expected, it can't be read ({' '.join(str(error).split())}): "
+            f"{path}: expected a recipe in YAML, it can't be read ({' '.join(str(error).split())}): "
             "run this in a checkout of the repository, or pass --recipe"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ConfigError(f"{path}: {place}: {first['msg']} (came: {first['input']!r})") from error
+        raise ConfigError(f"{path}: {place}: {first['msg']} (got {first['input']!r})") from error
     taken = sum(recipe.speakers.values())
     if recipe.sample.speaker < taken:
         raise ConfigError(
             f"{path}: the sample's speaker should be in no split, which have 0 to {taken - 1}; "
-            f"{recipe.sample.speaker} came: choose a larger number"
+            f"got {recipe.sample.speaker}: choose a larger number"
         )
     return recipe

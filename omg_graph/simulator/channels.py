@@ -78,7 +78,7 @@ def build_channels(config: SimulatorConfig, contents: Contents) -> dict[str, Cha
         wanted: int = getattr(config, f"{name}_features")
         if wanted > len(features):
             raise ConfigError(
-                f"{name}_features can be at most {len(features)}, {wanted} came: choose a smaller number"
+                f"{name}_features can be at most {len(features)}, got {wanted}: choose a smaller number"
             )
         channels[name] = _channel(name, features[:wanted], config, getattr(config, name), contents)
     return channels

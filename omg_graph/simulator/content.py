@@ -197,7 +197,7 @@ def _chosen(what: str, names: tuple[str, ...] | None, known: tuple[str, ...]) ->
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise ConfigError(
             f"the simulator's {what} must be different names among {', '.join(known)}; "
-            f"{', '.join(names) or 'none'} came: change the setting '{what}'"
+            f"got {', '.join(names) or 'none'}: change the setting '{what}'"
         )
     return names
 

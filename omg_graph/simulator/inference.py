@@ -33,14 +33,6 @@ class ContentPosterior:
         """(samples, 7), from strongly negative to strongly positive."""
         return self.weights @ self.contents.degree_indicator
 
-    def entity_probabilities(self) -> Float64Array:
-        """(samples, entities), in the order of ``contents.entities``."""
-        return self.weights @ self.contents.entity_indicator
-
-    def action_probabilities(self) -> Float64Array:
-        """(samples, actions), in the order of ``contents.actions``."""
-        return self.weights @ self.contents.action_indicator
-
     def expected_label(self) -> Float64Array:
         """(samples,): the mean degree, which has the least squared error of all predictions."""
         return self.degree_probabilities() @ DEGREES
@@ -195,8 +187,8 @@ def missing_mixture(
     _check(simulator, split)
     if not modalities or len(set(modalities)) < len(modalities) or not set(modalities) <= set(CHANNELS):
         raise DataError(
-            f"{' and '.join(CHANNELS)} have Gaussian mixtures, {', '.join(modalities) or 'nothing'} came: "
-            "name one or both of them, and use missing_sentences for text"
+            f"expected {' or '.join(CHANNELS)} or both, got {', '.join(modalities) or 'nothing'}: "
+            "name these, and use missing_sentences for text"
         )
     _check_missing(split, modalities)
     parts: list[tuple[Float64Array, Float64Array]] = []
@@ -286,14 +278,14 @@ def _pick(cumulative: Float64Array, uniform: float) -> int:
 def _check(simulator: AffectSimulator, split: Split) -> None:
     if set(split.names) != set(simulator.names):
         raise DataError(
-            f"the simulator's modalities {', '.join(simulator.names)} were expected, "
-            f"{', '.join(split.names) or 'none'} came: give clips of the simulator"
+            f"expected the simulator's modalities {', '.join(simulator.names)}, got "
+            f"{', '.join(split.names) or 'none'}: give clips of the simulator"
         )
     for name, channel in simulator.channels.items():
         if split.arrays[name].shape[1:] != (len(channel.names),):
             raise DataError(
-                f"'{name}' with {len(channel.names)} features was expected, "
-                f"shape {split.arrays[name].shape[1:]} came: give clips of the same simulator"
+                f"expected '{name}' with {len(channel.names)} features, got shape "
+                f"{split.arrays[name].shape[1:]}: give clips of the same simulator"
             )
 
 
@@ -302,7 +294,7 @@ def _check_missing(split: Split, modalities: Sequence[str]) -> None:
         if split.observed[name].any():
             stranger = split.ids[int(split.observed[name].argmax())]
             raise DataError(
-                f"clips that miss '{name}' were expected, '{stranger}' has it: hide it or take other rows"
+                f"expected clips that miss '{name}', '{stranger}' has it: hide it or take other rows"
             )
 
 
@@ -339,7 +331,7 @@ def measure_bounds(simulator: AffectSimulator, split: Split) -> list[PatternBoun
     """
     if split.labels is None or not split.mask().all():
         raise DataError(
-            "complete clips with labels were expected: give a split as AffectSimulator.sample makes it"
+            "expected complete clips with labels: give a split as AffectSimulator.sample makes it"
         )
     truth = split.labels.values
     return [_pattern(simulator, split, truth, observed) for observed in every_pattern(simulator)]

@@ -82,16 +82,14 @@ class AffectSimulator:
         vectors = np.asarray(self._embed(texts), dtype=np.float32).astype(np.float64)
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise EncoderError(
-                f"one vector for each of {len(texts)} sentences was expected, "
-                f"an array of shape {vectors.shape} came: check the text encoder"
+                f"expected one vector for each of {len(texts)} sentences, got an array of shape "
+                f"{vectors.shape}: check the text encoder"
             )
         if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
-            raise EncoderError(
-                "sentence vectors of length 1 were expected: normalise the text encoder's output"
-            )
+            raise EncoderError("expected sentence vectors of length 1: normalise the text encoder's output")
         if len(np.unique(vectors.round(5), axis=0)) < len(vectors):
             raise EncoderError(
-                "a different vector for each sentence was expected, some are equal: use another text encoder"
+                "expected a different vector for each sentence, some are equal: use another text encoder"
             )
         return vectors
 
@@ -137,13 +135,13 @@ class AffectSimulator:
         drawn_from = self.contents.prior if prior is None else prior
         if drawn_from.shape != self.contents.prior.shape or not np.isclose(drawn_from.sum(), 1.0):
             raise ConfigError(
-                f"a prior over {len(self.contents)} contents that sums to 1 was expected, one of shape "
-                f"{drawn_from.shape} and sum {drawn_from.sum():g} came: give a probability for each content"
+                f"expected a prior over {len(self.contents)} contents that sums to 1, got one of shape "
+                f"{drawn_from.shape} and sum {drawn_from.sum():g}: give a probability for each content"
             )
         if groups < 1 or clips_per_group < 1 or first_group < 0:
             raise ConfigError(
-                "at least 1 group and 1 clip a group were expected, and first_group 0 or more; "
-                f"{groups}, {clips_per_group} and {first_group} came: give larger numbers"
+                "expected at least 1 group, 1 clip a group and a first_group of 0 or more, got "
+                f"{groups}, {clips_per_group} and {first_group}: give larger numbers"
             )
         factors = factor_count(self.config)
         ids: list[str] = []
@@ -209,7 +207,7 @@ class AffectSimulator:
         """
         observed = split.observed.get(TEXT_MODALITY)
         if observed is None:
-            raise DataError(f"a modality '{TEXT_MODALITY}' was expected: give clips of the simulator")
+            raise DataError(f"expected a modality '{TEXT_MODALITY}': give clips of the simulator")
         indices = np.full(len(split), -1, dtype=np.int64)
         rows = np.flatnonzero(observed)
         if rows.size == 0:

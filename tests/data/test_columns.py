@@ -172,7 +172,7 @@ def test_bad_flags(flags: Any) -> None:
 
 @pytest.mark.parametrize("length", [float("inf"), 10**30, -1, "3"])
 def test_lengths_that_are_none(length: Any) -> None:
-    with pytest.raises(DataError, match="s_lengths: a number from 0 to 3"):
+    with pytest.raises(DataError, match="s_lengths: expected a number from 0 to 3"):
         read_mapping({"id": ["a"], "s": np.ones((1, 3, 2)), "s_lengths": [length]}, source="memory")
 
 

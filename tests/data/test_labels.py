@@ -97,7 +97,7 @@ def test_which_label() -> None:
 def test_bad_labels(values: Any) -> None:
     with pytest.raises(DataError, match="label"):
         only(rows(label=values))
-    with pytest.raises(DataError, match="numbers were expected"):
+    with pytest.raises(DataError, match="expected numbers"):
         only(rows(regression_labels=["x", "y", "z"]))
 
 

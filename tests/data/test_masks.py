@@ -83,10 +83,10 @@ def test_a_mask_is_written_and_read_by_id(tmp_path: Path) -> None:
 def test_what_is_no_mask(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mask.json"
     path.write_text(content)
-    with pytest.raises(DataError, match="a mask file was expected") as caught:
+    with pytest.raises(DataError, match="expected a mask file") as caught:
         MaskFile.read(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="a mask file was expected"):
+    with pytest.raises(DataError, match="expected a mask file"):
         MaskFile.read(tmp_path / "none.json")
 
 

@@ -86,7 +86,7 @@ def test_metadata_that_contradict_themselves_are_a_damage(tmp_path: Path) -> Non
     entries = entry.pack(0x0112, 3, 1, b"\6\0\0\0") + entry.pack(0x0100, 2, 1, b"ab\0\0")
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
     Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=exif)
-    with pytest.raises(DataError, match=r"a\.jpg: a PNG or JPEG file was expected"):
+    with pytest.raises(DataError, match=r"a\.jpg: expected a PNG or JPEG file"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -103,7 +103,7 @@ def test_metadata_that_contradict_themselves_are_a_damage(tmp_path: Path) -> Non
 def test_what_is_no_whole_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png: a PNG or JPEG file was expected"):
+    with pytest.raises(DataError, match=r"a\.png: expected a PNG or JPEG file"):
         read_image(path)
 
 

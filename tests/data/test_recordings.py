@@ -98,9 +98,9 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_one_kind_is_not_taken_for_another(sound: Path, pictures: tuple[Path, ...]) -> None:
-    with pytest.raises(DataError, match="kind audio came"):
+    with pytest.raises(DataError, match="kind audio"):
         Recording("audio", sound).frames()
-    with pytest.raises(DataError, match="kind image came"):
+    with pytest.raises(DataError, match="kind image"):
         Recording("image", pictures[0]).waveform(8_000)
     with pytest.raises(DataError, match="take its frames"):
         Recording("video", pictures).encoded()
@@ -235,10 +235,10 @@ def test_a_path_without_its_modality_is_left_out_and_said_so() -> None:
         ("clips/a.wav\0", "leads out of it"),
         ("long.wav", "at most"),
         (["clips/a.wav"], "frames of a video"),
-        (["clips/a.png", 3], "a path was expected"),
+        (["clips/a.png", 3], "expected a path"),
         (np.ones(0), None),
         (np.ones((5, 2)), "sound"),
-        (np.array([0, 300]), "sound was expected"),
+        (np.array([0, 300]), "expected sound"),
         (np.array([0.0, np.nan]), "finite"),
         (np.ones((2, 3, 3), np.float32), "uint8"),
         ({"path": "a.wav"}, "a path or an array"),
@@ -268,7 +268,7 @@ def test_a_rate_that_makes_no_sense(rate: Any) -> None:
 
 
 def test_a_list_that_is_too_short(folder: Path) -> None:
-    with pytest.raises(DataError, match="raw_audio: a list of 3 recordings"):
+    with pytest.raises(DataError, match="raw_audio: expected a list of 3 recordings"):
         read_data_file(saved(folder, rows(raw_audio=["clips/a.wav"])))
 
 

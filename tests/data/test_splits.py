@@ -77,7 +77,7 @@ def test_any_single_split_but_test_is_trained_on() -> None:
         train, valid, _ = training_splits(file_of(**content), 0)
         assert (len(train), len(valid)) == (9, 1)
     for splits in ({"test": rows("a", 10)}, {"valid": rows("a", 10), "test": rows("b", 10)}):
-        with pytest.raises(DataError, match="'train' was expected"):
+        with pytest.raises(DataError, match="expected a split 'train'"):
             training_splits(file_of(**splits), 0)
 
 
@@ -181,8 +181,8 @@ def test_longer_sequences_are_cut_only_where_they_are_padding() -> None:
 @pytest.mark.parametrize(
     ("shape", "wanted", "words"),
     [
-        ((4,), spec("x", "vector", 3), "3 numbers.*4 came"),
-        ((2, 4), spec("x", "sequence", 2, 3), "2 x 3 .*2 x 4 came"),
+        ((4,), spec("x", "vector", 3), "3 numbers.*got 4"),
+        ((2, 4), spec("x", "sequence", 2, 3), "2 x 3 .*got 2 x 4"),
         ((1, 5), spec("x", "sequence", 5, 1), "5 x 1"),
         ((6,), spec("x", "image", 2, 3), "2 x 3"),
     ],
@@ -322,7 +322,7 @@ def test_shapes_that_differ_are_refused(tmp_path: Path) -> None:
     }
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps(content))
-    with pytest.raises(DataError, match="2 numbers a sample were expected, 3 came"):
+    with pytest.raises(DataError, match="expected 2 numbers a sample, got 3"):
         choose_split(read_data_file(path), "all")
 
 

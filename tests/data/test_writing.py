@@ -48,7 +48,7 @@ def test_a_row_saved_alone_conforms_to_the_same(tmp_path: Path) -> None:
 
 def test_one_sample_means_one(tmp_path: Path) -> None:
     split = read_mapping({"id": ["a", "b"], "x": np.ones((2, 1))}, source="memory").splits["data"]
-    with pytest.raises(DataError, match="2 came"):
+    with pytest.raises(DataError, match="got 2"):
         save_sample(tmp_path / "a.pkl", split)
 
 

@@ -259,5 +259,5 @@ def test_other_widths_are_refused(
         rows["vision"] = np.concatenate([rows["vision"], rows["vision"]], axis=1)
 
     request = EvaluationRequest(tiny_model_folder, foreign(wider=wider), tmp_path / "out", split="all")
-    with pytest.raises(DataError, match=r"'vision'.*4 numbers a sample were expected, 8 came"):
+    with pytest.raises(DataError, match=r"'vision'.*expected 4 numbers a sample, got 8"):
         evaluate(request)

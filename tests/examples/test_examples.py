@@ -46,7 +46,7 @@ def test_a_tool(capsys: pytest.CaptureFixture[str]) -> None:
     told = run("tool.py", capsys)
     assert "missing audio" in told
     assert "audio, the first of 74 numbers" in told
-    assert "error: path: a file in the data folder was expected, '../README.md' came" in told
+    assert "error: path: expected a file in the data folder, got '../README.md'" in told
 
 
 def test_a_review(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,13 +168,13 @@ def test_samples_written_out_leave_no_arrays_in_the_thread(
 @pytest.mark.parametrize(
     ("graph", "given", "told"),
     [
-        ("reconstruct", {"path": "/etc/passwd"}, "path: a file in the data folder was expected"),
-        ("reconstruct", {"path": "../clips.pkl"}, "path: a file in the data folder was expected"),
-        ("reconstruct", {"path": "link.pkl"}, "path: a file in the data folder was expected"),
+        ("reconstruct", {"path": "/etc/passwd"}, "path: expected a file in the data folder"),
+        ("reconstruct", {"path": "../clips.pkl"}, "path: expected a file in the data folder"),
+        ("reconstruct", {"path": "link.pkl"}, "path: expected a file in the data folder"),
         ("reconstruct", {"path": "none.pkl"}, "none.pkl"),
         ("reconstruct", {"paht": "clips.pkl"}, "'paht' came"),
-        ("train", {"data": "/etc/passwd", "output": "m"}, "data: a file in the data folder was expected"),
-        ("train", {"data": "clips.pkl", "output": "../m"}, "output: a file in the data folder was expected"),
+        ("train", {"data": "/etc/passwd", "output": "m"}, "data: expected a file in the data folder"),
+        ("train", {"data": "clips.pkl", "output": "../m"}, "output: expected a file in the data folder"),
         ("knowledge_base", {"data": ["clips.pkl", "../x"], "output": "kb"}, "data: a file in the data"),
         ("knowledge_base", {"data": ["clips.pkl"], "output": "kb", "model": "/"}, "model: a file in the"),
     ],
@@ -192,7 +192,7 @@ def test_a_state_that_was_tampered_with_reads_nothing_either(client: SyncLangGra
     """A caller may write into a thread's state and go on from there, past the check of the input."""
     thread = client.threads.create(graph_id="knowledge_base")["thread_id"]
     client.threads.update_state(thread, {"data": ["/etc/passwd"], "output": "kb"}, as_node="read")
-    with pytest.raises(Exception, match="data: a file in the data folder was expected"):
+    with pytest.raises(Exception, match="data: expected a file in the data folder"):
         client.runs.wait(thread, "knowledge_base", input=None)
 
 

@@ -63,5 +63,5 @@ def test_parameters_belong_to_the_seed() -> None:
 
 
 def test_more_features_than_there_are_names_for_are_refused() -> None:
-    with pytest.raises(ConfigError, match="at most 35, 36 came"):
+    with pytest.raises(ConfigError, match="at most 35, got 36"):
         build_channels(SimulatorConfig(vision_features=36), enumerate_contents())
