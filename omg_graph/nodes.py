@@ -17,7 +17,7 @@ from omg_graph import pipeline
 from omg_graph.batches import load_batch, load_observation, load_recordings, read_batch, store_observation
 from omg_graph.data.dataset import Split
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.executor.sampling import DenoisingPath
+from omg_graph.executor.diffusion import DenoisingPath
 from omg_graph.files import DataFolder
 from omg_graph.model.model import Model
 from omg_graph.outcomes import executed

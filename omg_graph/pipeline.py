@@ -17,8 +17,8 @@ from torch import Tensor
 
 from omg_graph.data.dataset import FloatArray, IntArray, Split
 from omg_graph.encoders.hidden_states import raw_states
+from omg_graph.executor.diffusion import DenoisingPath, chosen_paths, path_costs
 from omg_graph.executor.executor import ExecutorInput
-from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
 from omg_graph.planner.interface import PlannerInput, RescoringPlanner, required
@@ -349,7 +349,7 @@ def execute(
     costs: list[Tensor] = []
     samples: dict[str, list[Tensor]] = {name: [] for name in executor.names}
     if count and not bool(batch.observed.all()):
-        similar = executor.alike_rows(batch)
+        similar = executor.similar_rows(batch)
         for draw in range(count):
 
             def report(number: int, of: int, made: dict[str, DenoisingPath], draw: int = draw) -> None:
@@ -358,7 +358,7 @@ def execute(
 
             with step("executor.draw", level=logging.DEBUG, samples=len(batch.ids)) as drawing:
                 made = executor.draw(
-                    batch, conditions, seed=seed, draw=draw, steps=steps, alike=similar, on_step=report
+                    batch, conditions, seed=seed, draw=draw, steps=steps, similar=similar, on_step=report
                 )
                 drawing.count(draw=draw, steps=max(len(path.timesteps) for path in made.values()))
             costs.append(path_costs(made, batch.observed))

@@ -23,7 +23,6 @@ from omg_graph.record.trajectory import (
     Trajectory,
 )
 from omg_graph.retriever.evidence import Evidence
-from omg_graph.retriever.retriever import ChromaRetriever
 from omg_graph.state import Batch, Settings
 
 Trajectories = list[Trajectory]
@@ -186,17 +185,17 @@ def grounded(
         store: Where arrays go.
         keep_nearest: Whether to keep the nearest entry's value, in the input's units.
     """
-    retriever = model.retriever
-    degraded = retriever.index.degraded if isinstance(retriever, ChromaRetriever) else None
     out = []
     for row, trajectory in enumerate(trajectories):
-        notes = trajectory.notes if degraded is None else (*trajectory.notes, degraded)
+        notes = trajectory.notes
         entries, costs, left_out = {}, {}, {}
         arrays = trajectory.arrays | {"plan_embedding": store.put(plan_embeddings[row])}
         for name in trajectory.missing:
             if name not in evidence:
                 continue
             found = evidence[name]
+            if found.note is not None and found.note not in notes:
+                notes = (*notes, found.note)
             entries[name] = found.entries[row]
             left_out[name] = int(found.excluded[row])
             arrays[f"evidence/{name}"] = store.put(found.aggregated[row])

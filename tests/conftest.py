@@ -33,7 +33,7 @@ SHAPED = [
     "omg_graph.predictor",
     "omg_graph.priors",
     "omg_graph.encoders.observation",
-    "omg_graph.retriever.attention",
+    "omg_graph.retriever.evidence",
     "omg_graph.retriever.query",
 ]
 install_import_hook(SHAPED, "beartype.beartype")

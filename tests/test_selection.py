@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from omg_graph.api import reconstruct
-from omg_graph.executor.sampling import DenoisingPath, chosen_paths, path_costs
+from omg_graph.executor.diffusion import DenoisingPath, chosen_paths, path_costs
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore

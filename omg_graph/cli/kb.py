@@ -173,7 +173,7 @@ def _entries(
 def _check_output(folder: Path) -> None:
     """Refuse a folder that can't be replaced before minutes are spent."""
     from omg_graph.errors import KnowledgeBaseError
-    from omg_graph.retriever.files import is_knowledge_base
+    from omg_graph.retriever.entries import is_knowledge_base
 
     _check_own(folder)
     empty = folder.is_dir() and not any(folder.iterdir())

@@ -10,8 +10,8 @@ import torch
 
 from omg_graph.codecs.frames import NEAR, FrameFiller, Matrix, SequenceRows, as_frames
 from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalitySpec
-from omg_graph.priors.anchor import nonnegative_least_squares
 from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.mixture import nonnegative_least_squares
 from omg_graph.seeding import derived_seed
 
 FACTORS = (0, 4, 16, 64)

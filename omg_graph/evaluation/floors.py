@@ -18,7 +18,7 @@ from omg_graph.evaluation.targets import LabelTarget
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.model.model import Model
 from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.retriever.exclusion import OwnEntries
+from omg_graph.retriever.retriever import OwnEntries
 
 NEIGHBOURS = 10
 ENOUGH = 10

@@ -16,12 +16,11 @@ from omg_graph.codecs.codec import codec_class
 from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.executor.denoiser import Conditions, Denoiser
-from omg_graph.executor.diffusion import Prediction, SamplerName
-from omg_graph.executor.sampling import DenoisingPath, StepCallback, denoise
+from omg_graph.executor.diffusion import DenoisingPath, Prediction, SamplerName, StepCallback, denoise
 from omg_graph.predictor.task import TaskHead, TaskHeadConfig
-from omg_graph.priors.anchor import PARTS, Anchor, AnchorKind
 from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.priors.kernel import AlikeRows, KernelConditional
+from omg_graph.priors.kernel import KernelConditional, SimilarRows
+from omg_graph.priors.mixture import PARTS, Mixture, PriorKind
 from omg_graph.priors.planned import PlannedConditional
 from omg_graph.seeding import generator
 
@@ -41,7 +40,7 @@ class ExecutorConfig(BaseModel):
     train_steps: int = Field(default=1000, ge=2)
     """T."""
     sample_steps: int = Field(default=20, ge=1)
-    anchor: AnchorKind = "mixture"
+    anchor: PriorKind = "mixture"
     point_estimate: PointEstimate = "mean"
     """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper."""
     width: int = Field(default=128, ge=8)
@@ -122,7 +121,7 @@ class Executor(nn.Module):
         self.gaussian = GaussianConditional(widths)
         self.planned = PlannedConditional(widths)
         self.kernel = KernelConditional(widths)
-        self.anchor = Anchor(self.names, config.anchor)
+        self.anchor = Mixture(self.names, config.anchor)
         self.alignment = PerModality(
             {
                 name: nn.Linear(width, self.low_level(name, torch.zeros(1, self.specs[name].size)).shape[1])
@@ -228,12 +227,12 @@ class Executor(nn.Module):
         seed: int,
         draw: int,
         steps: int | None = None,
-        alike: Mapping[str, AlikeRows] | None = None,
+        similar: Mapping[str, SimilarRows] | None = None,
         on_step: StepCallback | None = None,
     ) -> dict[str, DenoisingPath]:
         """One sample of all missing modalities jointly, with the whole path, in residual units.
 
-        ``alike`` is what ``alike_rows`` says of the batch, for callers that take several draws.
+        ``similar`` is what ``similar_rows`` says of the batch, for callers that take several draws.
 
         Raises:
             ConfigError: if ``steps`` isn't between 1 and T.
@@ -253,23 +252,23 @@ class Executor(nn.Module):
             on_step=on_step,
             start=float(self.start),
             residuals=self._similar_residuals(
-                self.alike_rows(batch) if alike is None else alike, batch, seed, draw
+                self.similar_rows(batch) if similar is None else similar, batch, seed, draw
             )
             if float(self.start) < 1
             else None,
         )
 
-    def alike_rows(self, batch: ExecutorInput) -> dict[str, AlikeRows]:
+    def similar_rows(self, batch: ExecutorInput) -> dict[str, SimilarRows]:
         """The kept rows that each sample is like, for each modality; none where draws start from noise."""
         if float(self.start) == 1:
             return {}
         return {
-            name: self.kernel.alike_rows(name, batch.latents, batch.observed, batch.ids, batch.groups)
+            name: self.kernel.similar_rows(name, batch.latents, batch.observed, batch.ids, batch.groups)
             for name in self.names
         }
 
     def _similar_residuals(
-        self, alike: Mapping[str, AlikeRows], batch: ExecutorInput, seed: int, draw: int
+        self, similar: Mapping[str, SimilarRows], batch: ExecutorInput, seed: int, draw: int
     ) -> dict[str, Float[Tensor, "batch _"]]:
         """Residuals of kept rows that are like each sample, another row for each draw, in residual units.
 
@@ -289,7 +288,7 @@ class Executor(nn.Module):
         out = {}
         for column, name in enumerate(self.names):
             spread = self.anchor.spread(name, batch.observed) / self.residual_scale[column]
-            out[name] = alike[name].residuals(ranks) * spread.unsqueeze(1)
+            out[name] = similar[name].residuals(ranks) * spread.unsqueeze(1)
         return out
 
     def low_level(self, name: str, standard: Float[Tensor, "batch size"]) -> Float[Tensor, "batch feature"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -11,16 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor, nn
 
-from omg_graph.priors.anchor import load_sizes, most_alike
-from omg_graph.priors.matern import (
-    Rows,
-    matern_kernel,
-    members,
-    own_share,
-    squared_distances,
-    without_groups,
-)
-from omg_graph.priors.tensor_cache import TensorCache
+from omg_graph.priors.mixture import load_sizes, most_similar
 
 HALF_MOST = 60_000.0
 """Within half precision's range."""
@@ -31,6 +23,33 @@ BLOCK = 64
 
 _SystemKey = tuple[tuple[bool, ...], bytes, float, float, tuple[float, ...]]
 """An observed set, the rows that know the target, length, ridge and relevance."""
+
+
+class _Kept:
+    """What was computed, within a number of bytes: what was longest not asked for goes first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What is kept under a key, else what ``compute`` gives: a tensor with memory of its own."""
+        if key not in self._tensors:
+            made = compute()
+            if made.nbytes > self.most_bytes:
+                return made
+            self._tensors[key] = made
+            while self.bytes > self.most_bytes:
+                self._tensors.popitem(last=False)
+        self._tensors.move_to_end(key)
+        return self._tensors[key]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def clear(self) -> None:
+        self._tensors.clear()
 
 
 class KernelConditional(nn.Module):
@@ -71,7 +90,7 @@ class KernelConditional(nn.Module):
         self.ridges: Tensor
         self.relevance: Tensor
         """(patterns, targets, modalities): what distances in each modality count, at most 1."""
-        self._solved = TensorCache(MOST_BYTES)
+        self._solved = _Kept(MOST_BYTES)
         """Solutions and residuals, by observed set and target."""
         self._last_references: tuple[bytes, Rows] | None = None
         """One at a time: they are read for every batch, and most targets share theirs."""
@@ -145,7 +164,7 @@ class KernelConditional(nn.Module):
         """Length, ridge and relevance of a target for an observed set, or for the most alike of the tuned."""
         if not len(self.patterns):
             return 1.0, 1.0, self.spreads.new_ones(int(pattern.sum())).double()
-        row = int(most_alike(self.patterns, pattern.unsqueeze(0), column))
+        row = int(most_similar(self.patterns, pattern.unsqueeze(0), column))
         relevance = self.relevance[row, column, pattern].double()
         return float(self.lengths[row, column]), float(self.ridges[row, column]), relevance
 
@@ -171,14 +190,14 @@ class KernelConditional(nn.Module):
             out[rows] = self._regress(target, pattern, near, own)
         return out
 
-    def alike_rows(
+    def similar_rows(
         self,
         target: str,
         latents: Mapping[str, Float[Tensor, "batch _"]],
         observed: Bool[Tensor, "batch modality"],
         ids: Sequence[str],
         groups: Sequence[str],
-    ) -> AlikeRows:
+    ) -> SimilarRows:
         """The kept rows in the order in which they are like each sample, for the residuals of any rank.
 
         None for samples that observe the target itself.
@@ -195,7 +214,7 @@ class KernelConditional(nn.Module):
             # rounded: rows alike to the last digits must rank alike in any batch
             order = near.round(decimals=9).masked_fill(own, -1.0).argsort(dim=1, descending=True, stable=True)
             parts.append((rows, order, (~own).sum(dim=1), self._left(target, pattern)))
-        return AlikeRows(torch.zeros_like(latents[target]), tuple(parts))
+        return SimilarRows(torch.zeros_like(latents[target]), tuple(parts))
 
     def _near(
         self,
@@ -231,7 +250,8 @@ class KernelConditional(nn.Module):
         def compute() -> Tensor:
             column = list(self.widths).index(target)
             inverse, dual = self._inverse(column, pattern), self._dual(target, pattern)
-            left = without_groups(inverse, dual, members(self.groups[self.known[:, column]]))
+            groups = members(self.groups[self.known[:, column]])
+            left = leave_group_out(dual, groups, inverse.diagonal(), lambda rows: inverse[rows][:, rows])
             return (left / left.square().mean().sqrt().clamp(min=1e-9)).float()
 
         return self._solved.get(("left", target, *pattern.tolist()), compute)
@@ -324,7 +344,7 @@ class KernelConditional(nn.Module):
 
 
 @dataclass(frozen=True)
-class AlikeRows:
+class SimilarRows:
     """Which kept rows each sample of a batch is like: found once, however many draws there are."""
 
     nothing: Float[Tensor, "batch latent"]
@@ -356,3 +376,122 @@ def _codes(names: Sequence[str]) -> Tensor:
     """A number for each name, the same everywhere: 63 bits of a hash."""
     digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
     return torch.tensor([int.from_bytes(digest) >> 1 for digest in digests], dtype=torch.int64)
+
+
+class Rows:
+    """Latents by modality; the squares that distances take of them are summed once."""
+
+    def __init__(self, latents: Float[Tensor, "row latent"], widths: Mapping[str, int]) -> None:
+        self.latents, self.widths = latents, widths
+        self.parts = dict(zip(widths, torch.split(latents, list(widths.values()), dim=1), strict=True))
+        self._squares: dict[str, Tensor] = {}
+
+    def blocks(self, size: int) -> Iterator[Rows]:
+        """Consecutive rows, at most ``size`` at a time."""
+        return (Rows(part, self.widths) for part in torch.split(self.latents, size))
+
+    def squares(self, name: str) -> Float[Tensor, " row"]:
+        """The squared length of every row."""
+        if name not in self._squares:
+            self._squares[name] = self.parts[name].square().sum(1)
+        return self._squares[name]
+
+
+def squared_distances(
+    left: Rows, right: Rows, pattern: Bool[Tensor, " modality"], spreads: Float[Tensor, " modality"]
+) -> Float[Tensor, "observed left right"]:
+    """Squared distances in each observed modality, over its total variance.
+
+    Args:
+        left: Rows.
+        right: Other rows.
+        pattern: What is observed.
+        spreads: Total variance of each modality's latents.
+    """
+    parts = []
+    for column, name in enumerate(left.widths):
+        if bool(pattern[column]):
+            a, b = left.parts[name], right.parts[name]
+            squares = left.squares(name).unsqueeze(1) + right.squares(name)
+            squares -= (2 * a) @ b.T
+            parts.append(squares.clamp_(min=0).div_(spreads[column]))
+    return torch.stack(parts)
+
+
+def matern_kernel(
+    distances: Float[Tensor, "modality left right"],
+    length: float,
+    relevance: Float[Tensor, " modality"] | None = None,
+) -> Float[Tensor, "left right"]:
+    """Matérn, smoothness 3/2: of all modalities together, and of each alone; all alike without relevance."""
+    if len(distances) == 1:
+        return _matern(distances[0], length)
+    if relevance is None or bool((relevance == relevance[0]).all()):
+        return _matern(distances.mean(0), length).add_(_matern(distances, length).mean(0)).div_(2)
+    shares = (relevance / relevance.sum())[:, None, None]
+    alone = _matern(distances, length).mul_(shares).sum(0)
+    together: Tensor = _matern((distances * shares).sum(0), length)
+    return together.add_(alone).div_(2)
+
+
+def _matern(squared: Tensor, length: float) -> Tensor:
+    scaled = (3 * squared).sqrt_().div_(length)
+    decay: Tensor = torch.exp(-scaled)
+    return decay.mul_(scaled.add_(1))
+
+
+def members(groups: Int[Tensor, " row"]) -> list[Int[Tensor, " member"]]:
+    """The rows of each group."""
+    order = groups.argsort(stable=True)
+    _, counts = torch.unique_consecutive(groups[order], return_counts=True)
+    return list(torch.split(order, counts.tolist()))
+
+
+def leave_group_out(
+    dual: Float[Tensor, "row target"],
+    groups: Sequence[Int[Tensor, " _"]],
+    diagonal: Float[Tensor, " row"],
+    block: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "row target"]:
+    """What is left of every row when its group is predicted from the others: (K^-1_GG)^-1 (K^-1 y)_G.
+
+    Ours, because no library leaves out whole groups of a kernel regression in closed form, without a fit for
+    each of them.
+
+    Args:
+        dual: K^-1 y.
+        groups: The rows of each group.
+        diagonal: Of K^-1.
+        block: K^-1 restricted to some rows.
+    """
+    residuals = dual / diagonal.unsqueeze(1)
+    for rows in groups:
+        if len(rows) > 1:
+            residuals[rows] = torch.linalg.solve(block(rows), dual[rows])
+    return residuals
+
+
+def own_share(
+    weights: Float[Tensor, "batch row"],
+    inverse: Float[Tensor, "row row"],
+    dual: Float[Tensor, "row latent"],
+    own: Bool[Tensor, "batch row"],
+) -> Float[Tensor, "batch latent"]:
+    """What a sample's own rows add to its prediction: w_G (K^-1_GG)^-1 (K^-1 y)_G.
+
+    K^-1 restricted to rows G is the inverse of their covariance given all others, so what is left after
+    subtracting this is the regression without them.
+    """
+    share = torch.zeros(len(weights), dual.shape[1], dtype=dual.dtype, device=dual.device)
+    counts = own.sum(dim=1)
+    batch, row = own[counts == 1].nonzero().unbind(1)
+    batch = (counts == 1).nonzero().squeeze(1)[batch]
+    share[batch] = (weights[batch, row] / inverse[row, row]).unsqueeze(1) * dual[row]
+    shared = (counts > 1).nonzero().squeeze(1)
+    sets, member = torch.unique(own[shared], dim=0, return_inverse=True)
+    for index, of_set in enumerate(sets):
+        rows = of_set.nonzero().squeeze(1)
+        batch = shared[member == index]
+        left = torch.linalg.solve(inverse[rows][:, rows], dual[rows])
+        share[batch] = weights[batch][:, rows] @ left
+    return share

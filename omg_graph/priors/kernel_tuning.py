@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from omg_graph.priors.kernel import KernelConditional
-from omg_graph.priors.matern import (
+from omg_graph.priors.kernel import (
+    KernelConditional,
     Rows,
-    left_out,
+    leave_group_out,
     matern_kernel,
     members,
     squared_distances,
-    without_groups,
 )
-from omg_graph.priors.searching import search_factors
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """Candidates for the kernel's length, in units of a modality's own spread."""
@@ -78,7 +76,10 @@ def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
         kernel = matern_kernel(distances, length, relevance)
         kernel.diagonal().add_(ridge)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
-        return float(without_groups(inverse, inverse @ truth, groups).square().sum())
+        left = leave_group_out(
+            inverse @ truth, groups, inverse.diagonal(), lambda members: inverse[members][:, members]
+        )
+        return float(left.square().sum())
 
     settings = float(model.lengths[row, column]), float(model.ridges[row, column])
     alike = torch.ones(len(distances), dtype=torch.float64)
@@ -137,7 +138,44 @@ def _own_group_errors(model: KernelConditional, pattern: Tensor, columns: list[i
         for index, ridge in enumerate(RIDGES):
             inverse = 1 / (values.clamp(min=0) + ridge)
             duals = [vectors @ (inverse.unsqueeze(1) * part) for part in turned]
-            left = left_out(vectors, inverse, torch.cat(duals, dim=1), groups)
+
+            def block(members: Tensor, inverse: Tensor = inverse, vectors: Tensor = vectors) -> Tensor:
+                return (vectors[members] * inverse) @ vectors[members].T
+
+            left = leave_group_out(torch.cat(duals, dim=1), groups, vectors.square() @ inverse, block)
             parts = torch.split(left, [dual.shape[1] for dual in duals], dim=1)
             errors[:, place, index] = torch.stack([part.square().sum() for part in parts])
     return errors
+
+
+def search_factors(
+    start: Tensor,
+    error: Callable[[Tensor], float],
+    *,
+    step: float,
+    gain: float,
+    adjust: Callable[[Tensor], Tensor | None] = lambda factors: factors,
+) -> tuple[Tensor, float]:
+    """Factors that lower an error, found by multiplying and dividing one after the other until none helps.
+
+    Args:
+        start: The factors to start from, above zero.
+        error: What is to be lowered.
+        step: What a factor is multiplied or divided by.
+        gain: By so much of itself the error has to fall for a step to be taken.
+        adjust: Brings changed factors into the form wanted; None where they aren't allowed.
+
+    Returns:
+        The factors and their error.
+    """
+    found, least, moved = start, error(start), True
+    while moved:
+        moved = False
+        for place in range(len(found)):
+            for factor in (1 / step, step):
+                changed = found.clone()
+                changed[place] *= factor
+                tried = adjust(changed)
+                if tried is not None and (lower := error(tried)) < least * (1 - gain):
+                    found, least, moved = tried, lower, True
+    return found, least

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from omg_graph.priors.anchor import ENOUGH, load_sizes, most_alike
 from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.mixture import ENOUGH, load_sizes, most_similar
 
 MOST_DIRECTIONS = 48
 """Directions in which plans are told apart, at most."""
@@ -200,7 +200,7 @@ class PlannedConditional(nn.Module):
         return pattern.repeat_interleave(torch.tensor(list(self.widths.values()), device=pattern.device))
 
     def _nearest(self, target: str, pattern: Tensor) -> int:
-        return int(most_alike(self.patterns, pattern.unsqueeze(0), list(self.widths).index(target)))
+        return int(most_similar(self.patterns, pattern.unsqueeze(0), list(self.widths).index(target)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         names = ("origin", "basis", "patterns", "means", "covariances", "crosses")

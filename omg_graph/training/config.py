@@ -16,7 +16,7 @@ from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.executor.objective import ObjectiveWeights
 from omg_graph.model.conditions import PlanConditionName, QueryPlanName
 from omg_graph.model.config import EvidenceSourceName
-from omg_graph.retriever.attention import AggregationName
+from omg_graph.retriever.evidence import AggregationName
 
 
 class Settings(BaseModel):

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from omg_graph.model.conditions import QueryPlan, own_plan
-from omg_graph.priors.searching import search_factors
-from omg_graph.retriever.attention import (
+from omg_graph.priors.kernel_tuning import search_factors
+from omg_graph.retriever.entries import KnowledgeBase
+from omg_graph.retriever.evidence import (
     AGGREGATIONS,
     aggregate,
     evidence_alignment_cost,
     exact_search,
 )
-from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.retriever.exclusion import OwnEntries
 from omg_graph.retriever.query import QueryProjection
+from omg_graph.retriever.retriever import OwnEntries
 from omg_graph.training.config import RetrieverSettings
 from omg_graph.training.fitting import EpochCallback, FitSettings, fit
 from omg_graph.training.pairs import IntArray, PairData

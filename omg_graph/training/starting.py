@@ -53,9 +53,9 @@ def _energy(
     seed: int,
 ) -> float:
     drawn: dict[str, list[torch.Tensor]] = {name: [] for name in executor.names}
-    alike = executor.alike_rows(batch)
+    similar = executor.similar_rows(batch)
     for draw in range(DRAWS):
-        made = executor.draw(batch, conditions, seed=seed, draw=draw, alike=alike)
+        made = executor.draw(batch, conditions, seed=seed, draw=draw, similar=similar)
         for name, path in made.items():
             final = path.states[-1].to(batch.observed.device)
             drawn[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))

@@ -12,7 +12,7 @@ from omg_graph.executor.executor import (
     ExecutorConfig,
     ExecutorInput,
 )
-from omg_graph.priors.anchor import PARTS
+from omg_graph.priors.mixture import PARTS
 
 Build = Callable[..., Executor]
 

@@ -20,7 +20,7 @@ from omg_graph.executor.objective import (
     objective,
     plan_consistency,
 )
-from omg_graph.retriever.attention import aggregate, attention_weights
+from omg_graph.retriever.evidence import aggregate, attention_weights
 from omg_graph.retriever.query import QueryProjection
 from omg_graph.seeding import generator, seeded
 

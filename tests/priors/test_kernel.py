@@ -9,9 +9,8 @@ from sklearn.gaussian_process.kernels import Matern
 from torch import Tensor
 
 from omg_graph.priors import kernel as kernel_module
-from omg_graph.priors.kernel import KernelConditional
+from omg_graph.priors.kernel import KernelConditional, _Kept
 from omg_graph.priors.kernel_tuning import LENGTHS, RIDGES, _spread_relevance, tune_kernel
-from omg_graph.priors.tensor_cache import TensorCache
 from omg_graph.seeding import generator
 
 WIDTHS = {"a": 3, "b": 2, "c.d": 1}
@@ -129,6 +128,158 @@ def test_a_row_alone_is_the_row_in_its_batch(pattern: list[bool]) -> None:
         assert torch.allclose(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
+def test_an_observed_set_takes_what_the_most_similar_took() -> None:
+    model = kept()
+    model.patterns = torch.tensor([[True, False, False], [True, False, True], [True, True, True]])
+    model.lengths, model.ridges = torch.tensor([[1.0], [2.0], [4.0]]).expand(3, 3), torch.ones(3, 3)
+    model.relevance = torch.ones(3, 3, 3)
+    assert model._chosen(1, torch.tensor([True, False, True]))[0] == 2.0
+    assert model._chosen(1, torch.tensor([False, False, True]))[0] == 2.0
+    assert model._chosen(1, torch.tensor([True, False, False]))[0] == 1.0
+
+
+def test_what_was_kept_is_loaded_with_its_size() -> None:
+    model = kept()
+    loaded = KernelConditional(WIDTHS)
+    assert not loaded.predict("b", rows(), showing([True, False, False]), NEW, NEW).any()
+    loaded.load_state_dict(model.state_dict())
+    pattern = showing([True, False, True])
+    assert torch.equal(
+        loaded.predict("b", rows(), pattern, IDS, GROUPS), model.predict("b", rows(), pattern, IDS, GROUPS)
+    )
+
+
+def test_a_neighbour_s_residual_is_what_the_others_left_of_it() -> None:
+    model, latents = kept(), rows()
+    pattern = [True, False, True]
+    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, GROUPS)
+    unit = left / left.square().mean().sqrt()
+    first = model.similar_rows("b", latents, showing(pattern), NEW, NEW).residuals(FIRST)
+    assert torch.allclose(first, unit, atol=1e-3)  # the most alike of a row that nobody knows is itself
+
+
+def test_residuals_never_come_from_the_own_group() -> None:
+    model, latents = kept(), rows()
+    pattern = showing([True, False, True])
+    unit = model._left("b", pattern[0])
+    similar = model.similar_rows("b", latents, pattern, IDS, GROUPS)
+    for rank in (0, 1, 44, 45):
+        taken = similar.residuals(torch.full((ROWS,), rank))
+        source = torch.cdist(taken, unit).argmin(dim=1)
+        assert all(GROUPS[row] != GROUPS[int(other)] for row, other in enumerate(source))
+    assert torch.equal(similar.residuals(torch.full((ROWS,), 45)), similar.residuals(FIRST))
+
+
+def test_where_all_rows_are_its_own_a_sample_gets_nothing() -> None:
+    model, latents = kept(groups=("one",) * ROWS), rows()
+    pattern, one = showing([True, False, True]), ("one",) * ROWS
+    ranks = torch.arange(ROWS)
+    assert not model.similar_rows("b", latents, pattern, NEW, one).residuals(ranks).any()
+    assert torch.allclose(model.predict("b", latents, pattern, NEW, one), torch.zeros(ROWS, 2), atol=1e-6)
+
+
+def test_a_neighbour_is_the_same_alone_and_in_a_batch() -> None:
+    """Also among rows that are alike to the last digit."""
+    values = rows()
+    values = {name: value[:12].repeat(4, 1) for name, value in values.items()}
+    model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, IDS)
+    pattern, ranks = [True, False, True], torch.arange(ROWS) % 7
+    together = model.similar_rows("b", values, showing(pattern), NEW, NEW).residuals(ranks)
+    for row in range(ROWS):
+        part = {name: value[row : row + 1] for name, value in values.items()}
+        name, rank = NEW[row : row + 1], ranks[row : row + 1]
+        alone = model.similar_rows("b", part, showing(pattern, 1), name, name).residuals(rank)
+        assert torch.equal(alone[0], together[row])
+
+
+def test_samples_that_observe_the_target_get_zeros() -> None:
+    model, latents = kept(), rows()
+    pattern = torch.tensor([[True, True, False], [True, False, True]]).repeat(ROWS // 2, 1)
+    together = model.predict("b", latents, pattern, IDS, GROUPS)
+    assert not together[pattern[:, 1]].any()
+    alone = model.predict("b", latents, showing([True, False, True]), IDS, GROUPS)
+    assert torch.allclose(together[~pattern[:, 1]], alone[~pattern[:, 1]], atol=1e-6)
+    assert not model.similar_rows("b", latents, pattern, NEW, NEW).residuals(FIRST)[pattern[:, 1]].any()
+
+
+def test_new_samples_are_predicted_alike_without_the_inverse() -> None:
+    """In use a system is solved for its right side alone; in training its inverse is at hand."""
+    training, used = kept().train(), kept().eval()
+    for pattern, target in product(([True, False, True], [True, False, False]), ("b", "c.d")):
+        one, other = (m.predict(target, rows(5), showing(pattern), NEW, NEW) for m in (training, used))
+        assert torch.allclose(one, other, atol=1e-6)
+    assert training._last_inverse is not None
+    assert used._last_inverse is None
+    own = used.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
+    assert torch.allclose(own, training.predict("b", rows(), showing([True, False, True]), IDS, GROUPS))
+
+
+def test_what_is_kept_of_solutions_changes_no_result() -> None:
+    model, forgetful = kept(), kept()
+    forgetful._solved = _Kept(3000)
+    for pattern, target in product(PATTERNS * 2, WIDTHS):
+        asked = (target, rows(5), showing(pattern), NEW, NEW)
+        assert torch.allclose(model.predict(*asked), forgetful.predict(*asked), atol=1e-6)
+        one, other = (m.similar_rows(*asked).residuals(FIRST) for m in (model, forgetful))
+        assert torch.allclose(one, other, atol=1e-5)
+        assert forgetful._solved.bytes <= 3000
+    assert model._solved.bytes > 3000
+
+
+def test_a_kernel_is_the_same_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = showing([True, True, False])
+    whole = kept().predict("c.d", rows(5), pattern, NEW, NEW)
+    monkeypatch.setattr(kernel_module, "BLOCK", 7)
+    assert torch.allclose(kept().predict("c.d", rows(5), pattern, NEW, NEW), whole, atol=1e-6)
+
+
+def test_rows_in_groups_of_their_own_are_left_out_one_by_one() -> None:
+    """Some alone and some together give what each gives by itself."""
+    mixed = tuple(name if row < 24 else f"group{row // 3}" for row, name in enumerate(IDS))
+    model, latents = kept(groups=mixed), rows()
+    pattern = [True, False, True]
+    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, mixed)
+    unit = left / left.square().mean().sqrt()
+    assert torch.allclose(model._left("b", torch.tensor(pattern)), unit, atol=1e-3)
+
+
+def test_nothing_solved_survives_a_move() -> None:
+    model = kept()
+    model.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
+    assert model._solved.bytes
+    model.to("meta")
+    assert not model._solved.bytes
+    assert model._last_factor is None
+    assert model._last_inverse is None
+    assert model._last_references is None
+
+
+def test_what_half_precision_cannot_hold_stays_finite() -> None:
+    values = {name: value.clone() for name, value in rows().items()}
+    values["a"][0] = 1e6
+    model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, GROUPS)
+    assert bool(model.predict("b", values, showing([True, False, True]), IDS, GROUPS).isfinite().all())
+
+
+def test_more_rows_are_as_if_they_had_been_kept_from_the_start() -> None:
+    latents, every = rows(), torch.ones(ROWS, 3, dtype=torch.bool)
+    every[40:, 1] = False
+    first = {name: value[:30] for name, value in latents.items()}
+    model = KernelConditional.keep(first, every[:30], IDS[:30], GROUPS[:30])
+    whole = KernelConditional.keep(latents, every, IDS, GROUPS)
+    whole.spreads.copy_(model.spreads)
+    for one in (model, whole):
+        set_ridge(one)
+    extended = model.extended(latents, every, IDS, GROUPS)
+    pattern = showing([True, False, True])
+    assert torch.allclose(
+        extended.predict("b", rows(5), pattern, NEW, NEW), whole.predict("b", rows(5), pattern, NEW, NEW)
+    )
+    assert len(model.known) == 30
+    assert model.extended(first, every[:30], IDS[:30], GROUPS[:30]) is model
+    assert len(model.extended(latents, every, IDS, GROUPS, most=5).known) == 35
+
+
 def test_tuning_learns_what_there_is_and_shrinks_what_there_is_not() -> None:
     """b follows from a, and c.d from nothing: there the strongest ridge predicts best."""
     model = kept()
@@ -159,139 +310,6 @@ def test_tuning_finds_the_smallest_error_without_own_groups() -> None:
 
 def close(left: tuple[float, float], right: tuple[float, float]) -> bool:
     return all(abs(a - b) < 1e-4 for a, b in zip(left, right, strict=True))
-
-
-def test_an_observed_set_takes_what_the_most_alike_took() -> None:
-    model = kept()
-    model.patterns = torch.tensor([[True, False, False], [True, False, True], [True, True, True]])
-    model.lengths, model.ridges = torch.tensor([[1.0], [2.0], [4.0]]).expand(3, 3), torch.ones(3, 3)
-    model.relevance = torch.ones(3, 3, 3)
-    assert model._chosen(1, torch.tensor([True, False, True]))[0] == 2.0
-    assert model._chosen(1, torch.tensor([False, False, True]))[0] == 2.0
-    assert model._chosen(1, torch.tensor([True, False, False]))[0] == 1.0
-
-
-def test_what_was_kept_is_loaded_with_its_size() -> None:
-    model = kept()
-    loaded = KernelConditional(WIDTHS)
-    assert not loaded.predict("b", rows(), showing([True, False, False]), NEW, NEW).any()
-    loaded.load_state_dict(model.state_dict())
-    pattern = showing([True, False, True])
-    assert torch.equal(
-        loaded.predict("b", rows(), pattern, IDS, GROUPS), model.predict("b", rows(), pattern, IDS, GROUPS)
-    )
-
-
-def test_a_neighbour_s_residual_is_what_the_others_left_of_it() -> None:
-    model, latents = kept(), rows()
-    pattern = [True, False, True]
-    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, GROUPS)
-    unit = left / left.square().mean().sqrt()
-    first = model.alike_rows("b", latents, showing(pattern), NEW, NEW).residuals(FIRST)
-    assert torch.allclose(first, unit, atol=1e-3)  # the most alike of a row that nobody knows is itself
-
-
-def test_residuals_never_come_from_the_own_group() -> None:
-    model, latents = kept(), rows()
-    pattern = showing([True, False, True])
-    unit = model._left("b", pattern[0])
-    alike = model.alike_rows("b", latents, pattern, IDS, GROUPS)
-    for rank in (0, 1, 44, 45):
-        taken = alike.residuals(torch.full((ROWS,), rank))
-        source = torch.cdist(taken, unit).argmin(dim=1)
-        assert all(GROUPS[row] != GROUPS[int(other)] for row, other in enumerate(source))
-    assert torch.equal(alike.residuals(torch.full((ROWS,), 45)), alike.residuals(FIRST))
-
-
-def test_where_all_rows_are_its_own_a_sample_gets_nothing() -> None:
-    model, latents = kept(groups=("one",) * ROWS), rows()
-    pattern, one = showing([True, False, True]), ("one",) * ROWS
-    ranks = torch.arange(ROWS)
-    assert not model.alike_rows("b", latents, pattern, NEW, one).residuals(ranks).any()
-    assert torch.allclose(model.predict("b", latents, pattern, NEW, one), torch.zeros(ROWS, 2), atol=1e-6)
-
-
-def test_a_neighbour_is_the_same_alone_and_in_a_batch() -> None:
-    """Also among rows that are alike to the last digit."""
-    values = rows()
-    values = {name: value[:12].repeat(4, 1) for name, value in values.items()}
-    model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, IDS)
-    pattern, ranks = [True, False, True], torch.arange(ROWS) % 7
-    together = model.alike_rows("b", values, showing(pattern), NEW, NEW).residuals(ranks)
-    for row in range(ROWS):
-        part = {name: value[row : row + 1] for name, value in values.items()}
-        name, rank = NEW[row : row + 1], ranks[row : row + 1]
-        alone = model.alike_rows("b", part, showing(pattern, 1), name, name).residuals(rank)
-        assert torch.equal(alone[0], together[row])
-
-
-def test_samples_that_observe_the_target_get_zeros() -> None:
-    model, latents = kept(), rows()
-    pattern = torch.tensor([[True, True, False], [True, False, True]]).repeat(ROWS // 2, 1)
-    together = model.predict("b", latents, pattern, IDS, GROUPS)
-    assert not together[pattern[:, 1]].any()
-    alone = model.predict("b", latents, showing([True, False, True]), IDS, GROUPS)
-    assert torch.allclose(together[~pattern[:, 1]], alone[~pattern[:, 1]], atol=1e-6)
-    assert not model.alike_rows("b", latents, pattern, NEW, NEW).residuals(FIRST)[pattern[:, 1]].any()
-
-
-def test_new_samples_are_predicted_alike_without_the_inverse() -> None:
-    """In use a system is solved for its right side alone; in training its inverse is at hand."""
-    training, used = kept().train(), kept().eval()
-    for pattern, target in product(([True, False, True], [True, False, False]), ("b", "c.d")):
-        one, other = (m.predict(target, rows(5), showing(pattern), NEW, NEW) for m in (training, used))
-        assert torch.allclose(one, other, atol=1e-6)
-    assert training._last_inverse is not None
-    assert used._last_inverse is None
-    own = used.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
-    assert torch.allclose(own, training.predict("b", rows(), showing([True, False, True]), IDS, GROUPS))
-
-
-def test_what_is_kept_of_solutions_changes_no_result() -> None:
-    model, forgetful = kept(), kept()
-    forgetful._solved = TensorCache(3000)
-    for pattern, target in product(PATTERNS * 2, WIDTHS):
-        asked = (target, rows(5), showing(pattern), NEW, NEW)
-        assert torch.allclose(model.predict(*asked), forgetful.predict(*asked), atol=1e-6)
-        one, other = (m.alike_rows(*asked).residuals(FIRST) for m in (model, forgetful))
-        assert torch.allclose(one, other, atol=1e-5)
-        assert forgetful._solved.held_bytes <= 3000
-    assert len(forgetful._solved) < len(model._solved)
-
-
-def test_a_kernel_is_the_same_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    pattern = showing([True, True, False])
-    whole = kept().predict("c.d", rows(5), pattern, NEW, NEW)
-    monkeypatch.setattr(kernel_module, "BLOCK", 7)
-    assert torch.allclose(kept().predict("c.d", rows(5), pattern, NEW, NEW), whole, atol=1e-6)
-
-
-def test_rows_in_groups_of_their_own_are_left_out_one_by_one() -> None:
-    """Some alone and some together give what each gives by itself."""
-    mixed = tuple(name if row < 24 else f"group{row // 3}" for row, name in enumerate(IDS))
-    model, latents = kept(groups=mixed), rows()
-    pattern = [True, False, True]
-    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, mixed)
-    unit = left / left.square().mean().sqrt()
-    assert torch.allclose(model._left("b", torch.tensor(pattern)), unit, atol=1e-3)
-
-
-def test_nothing_solved_survives_a_move() -> None:
-    model = kept()
-    model.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
-    assert model._solved
-    model.to("meta")
-    assert not model._solved
-    assert model._last_factor is None
-    assert model._last_inverse is None
-    assert model._last_references is None
-
-
-def test_what_half_precision_cannot_hold_stays_finite() -> None:
-    values = {name: value.clone() for name, value in rows().items()}
-    values["a"][0] = 1e6
-    model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, GROUPS)
-    assert bool(model.predict("b", values, showing([True, False, True]), IDS, GROUPS).isfinite().all())
 
 
 def test_a_modality_that_says_nothing_of_who_is_alike_loses_relevance() -> None:
@@ -334,22 +352,3 @@ def test_relevance_of_a_set_that_was_not_tuned_is_that_of_the_sets_that_were() -
     model.relevance[1, 1] = torch.tensor([1.0, 1.0, 0.25])
     _spread_relevance(model, 1)
     assert model.relevance[:, 1].tolist() == [[1, 1, 0.25], [1, 1, 0.25]]
-
-
-def test_more_rows_are_as_if_they_had_been_kept_from_the_start() -> None:
-    latents, every = rows(), torch.ones(ROWS, 3, dtype=torch.bool)
-    every[40:, 1] = False
-    first = {name: value[:30] for name, value in latents.items()}
-    model = KernelConditional.keep(first, every[:30], IDS[:30], GROUPS[:30])
-    whole = KernelConditional.keep(latents, every, IDS, GROUPS)
-    whole.spreads.copy_(model.spreads)
-    for one in (model, whole):
-        set_ridge(one)
-    extended = model.extended(latents, every, IDS, GROUPS)
-    pattern = showing([True, False, True])
-    assert torch.allclose(
-        extended.predict("b", rows(5), pattern, NEW, NEW), whole.predict("b", rows(5), pattern, NEW, NEW)
-    )
-    assert len(model.known) == 30
-    assert model.extended(first, every[:30], IDS[:30], GROUPS[:30]) is model
-    assert len(model.extended(latents, every, IDS, GROUPS, most=5).known) == 35

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omg_graph.retriever.attention import attention_weights, evidence_alignment_cost, exact_search
+from omg_graph.retriever.evidence import attention_weights, evidence_alignment_cost, exact_search
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
 from omg_graph.seeding import generator
 

@@ -8,15 +8,29 @@ import pytest
 import torch
 
 from omg_graph.errors import KnowledgeBaseError
-from omg_graph.retriever import search
-from omg_graph.retriever.attention import attention_weights, evidence_alignment_cost, exact_search
+from omg_graph.retriever import retriever as search
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.retriever.evidence import Evidence
-from omg_graph.retriever.exclusion import OwnEntries
+from omg_graph.retriever.evidence import Evidence, attention_weights, evidence_alignment_cost, exact_search
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import build_keys, side_by_side
-from omg_graph.retriever.retriever import ChromaRetriever, NoRetriever
+from omg_graph.retriever.retriever import ChromaRetriever, NoRetriever, OwnEntries
 from omg_graph.seeding import derived_seed
+
+OWN = OwnEntries(["a1", "a2", "b1", "c1"], ["a", "a", "b", "c"])
+
+
+def test_neither_itself_nor_its_group() -> None:
+    allowed = OWN.allowed(["a1", "new", "new"], ["a", "b", "nobody"])
+    assert allowed.tolist() == [[False, False, True, True], [True, True, False, True], [True] * 4]
+
+
+def test_never_itself_even_where_its_group_is_allowed() -> None:
+    assert OWN.allowed(["a1"], ["a"], allow_own_group=True).tolist() == [[False, True, True, True]]
+
+
+def test_itself_is_found_by_id_in_another_group() -> None:
+    assert OWN.allowed(["b1"], ["c"]).tolist() == [[True, True, False, False]]
+
 
 Made = Callable[..., KnowledgeBase]
 Queries = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -1,4 +1,4 @@
-"""The anchor: what evidence and closed-form conditionals already know, subtracted before diffusion."""
+"""The mixture of priors: what evidence and closed-form conditionals know, subtracted before diffusion."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-AnchorKind = Literal["none", "evidence", "gaussian", "kernel", "mixture"]
+PriorKind = Literal["none", "evidence", "gaussian", "kernel", "mixture"]
 PARTS = ("evidence", "gaussian", "kernel")
 """What an anchor is put together from, in the order of its weights."""
 ENOUGH = 20
 """Rows of an observed set that its own weights need."""
 
 
-class Anchor(nn.Module):
+class Mixture(nn.Module):
     """A weighted sum of evidence, Gaussian and kernel conditional, for each modality and observed set.
 
     The weights are fitted by non-negative least squares on cross-fitted predictions, down to zero: where
@@ -25,7 +25,7 @@ class Anchor(nn.Module):
     set that was not fitted takes the weights of the one most like it.
     """
 
-    def __init__(self, names: tuple[str, ...], kind: AnchorKind = "mixture", patterns: int = 0) -> None:
+    def __init__(self, names: tuple[str, ...], kind: PriorKind = "mixture", patterns: int = 0) -> None:
         super().__init__()
         self.names = names
         self.kind = kind
@@ -106,14 +106,14 @@ class Anchor(nn.Module):
         return nonnegative_least_squares(parts.flatten(0, 1), target.reshape(-1))
 
     def _nearest(self, name: str, observed: Tensor) -> Tensor:
-        return most_alike(self.patterns, observed, self.names.index(name))
+        return most_similar(self.patterns, observed, self.names.index(name))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         load_sizes(self, ("patterns", "weights", "spreads"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def most_alike(
+def most_similar(
     patterns: Bool[Tensor, "pattern modality"], observed: Bool[Tensor, "batch modality"], target: int
 ) -> Int[Tensor, " batch"]:
     """The pattern that is most like what each row observes, and doesn't hold the target itself.

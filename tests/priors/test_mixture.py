@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from torch import Tensor
 
-from omg_graph.priors.anchor import PARTS, Anchor, nonnegative_least_squares
+from omg_graph.priors.mixture import PARTS, Mixture, nonnegative_least_squares
 from omg_graph.seeding import generator
 
 NAMES = ("keys", "a.b", "items")
@@ -36,7 +36,7 @@ def test_useless_parts_get_no_weight() -> None:
     )
 
 
-def fitted(kind: str) -> tuple[Anchor, Tensor, Tensor, Tensor]:
+def fitted(kind: str) -> tuple[Mixture, Tensor, Tensor, Tensor]:
     source = generator("anchor")
     parts = torch.randn(90, 4, 3, generator=source)
     observed = torch.zeros(90, 3, dtype=torch.bool)
@@ -44,7 +44,7 @@ def fitted(kind: str) -> tuple[Anchor, Tensor, Tensor, Tensor]:
     observed[30:, 2] = True  # 30 rows observe one modality, 60 two
     evidence, gaussian, kernel = parts.unbind(-1)
     target = torch.where(observed[:, 2:], 0.8 * gaussian, 0.5 * evidence + 0.2 * gaussian + 0.3 * kernel)
-    anchor = Anchor(NAMES, kind)  # type: ignore[arg-type]
+    anchor = Mixture(NAMES, kind)  # type: ignore[arg-type]
     anchor.fit("a.b", target, parts, observed, PATTERNS)
     return anchor, target, parts, observed
 
@@ -56,7 +56,7 @@ def test_the_mixture_finds_the_weights_of_each_observed_set() -> None:
     assert torch.allclose(anchor.spread("a.b", observed), torch.zeros(90), atol=1e-4)
 
 
-def test_an_observed_set_that_was_not_fitted_takes_what_the_most_alike_has() -> None:
+def test_an_observed_set_that_was_not_fitted_takes_what_the_most_similar_has() -> None:
     anchor, _, parts, _ = fitted("mixture")
     all_three, without_it = torch.ones(90, 3, dtype=torch.bool), torch.tensor([[True, False, True]] * 90)
     assert torch.equal(anchor("a.b", parts, all_three), anchor("a.b", parts, without_it))
@@ -64,7 +64,7 @@ def test_an_observed_set_that_was_not_fitted_takes_what_the_most_alike_has() -> 
 
 def test_a_fitted_anchor_is_loaded_with_its_observed_sets() -> None:
     anchor, _, parts, observed = fitted("mixture")
-    loaded = Anchor(NAMES)
+    loaded = Mixture(NAMES)
     assert not loaded("a.b", parts, observed).any()
     loaded.load_state_dict(anchor.state_dict())
     assert torch.equal(loaded("a.b", parts, observed), anchor("a.b", parts, observed))
@@ -76,7 +76,7 @@ def test_few_rows_take_the_weights_of_all() -> None:
     observed = torch.tensor([[True, False, False]] * 45 + [[False, False, True]] * 15)
     target = 0.6 * parts[..., 0]
     target[45:] = 0.0
-    anchor = Anchor(NAMES)
+    anchor = Mixture(NAMES)
     anchor.fit("a.b", target, parts, observed, PATTERNS)
     assert float(anchor.weights[1, 0, 0]) == pytest.approx(0.6, abs=1e-4)
     assert 0.1 < float(anchor.weights[1, 1, 0]) < 0.6
@@ -101,7 +101,7 @@ def test_the_fit_is_never_worse_than_the_mean() -> None:
     source = generator("nothing")
     parts, target = torch.randn(200, 4, 3, generator=source), torch.randn(200, 4, generator=source)
     observed = torch.tensor([[True, False, False]]).expand(200, 3)
-    anchor = Anchor(NAMES)
+    anchor = Mixture(NAMES)
     anchor.fit("a.b", target, parts, observed, PATTERNS)
     error = (anchor("a.b", parts, observed) - target).square().sum()
     assert float(error) <= float(target.square().sum())
