@@ -30,7 +30,8 @@ class ModalitySpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: ModalityKind
+    kind: str
+    """``vector``, ``sequence``, ``image``, or another that a codec is registered for."""
     shape: tuple[int, ...]
     """(features,), (frames, features), (height, width) or (channels, height, width)."""
 
