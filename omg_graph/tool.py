@@ -14,12 +14,13 @@ from omg_graph.errors import DataError, OmgError
 from omg_graph.files import DataFolder
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import ArtifactStore, MemoryArtifactStore
-from omg_graph.record.trajectory import EvidenceEntry, Trajectory
+from omg_graph.record.trajectory import Trajectory
+from omg_graph.record.view import view
 from omg_graph.state import DEFAULT_SETTINGS, Settings
 
 NAME = "reconstruct_missing_modality"
-ENTRIES_SHOWN = 3
-"""Entries of evidence in the text for the model, for each modality; the artifact holds them all."""
+EVIDENCE_SHOWN = 3
+"""Entries of evidence in the text, for each modality; the artifact holds them all."""
 FILE_SAMPLES = 20
 """The most samples of a file that one call takes, lest the answer fill the model's context."""
 LONGEST_TEXT = 200
@@ -83,7 +84,7 @@ def as_tool(
             if source is not None:  # where the operator keeps the data is no business of the model's
                 message = message.replace(str(source), str(path))
             raise ToolException(printable(message)) from error
-        return "\n\n".join(told_of(trajectory) for trajectory in trajectories), trajectories
+        return "\n\n".join(_summary(trajectory) for trajectory in trajectories), trajectories
 
     return StructuredTool.from_function(
         call,
@@ -96,45 +97,35 @@ def as_tool(
     )
 
 
-def told_of(trajectory: Trajectory) -> str:
-    """A trajectory in a few lines, for a reader with little room: a language model."""
-    observed = ", ".join(trajectory.observed) or "nothing"
-    lines = [f"{trajectory.id}: missing {', '.join(trajectory.missing) or 'nothing'}; observed {observed}."]
-    if trajectory.plan is not None:
-        winner = trajectory.plan.candidates[trajectory.plan.chosen]
+def _summary(trajectory: Trajectory) -> str:
+    """A trajectory in a few lines: a language model has little room."""
+    shown = view(trajectory)
+    lines = [f"{trajectory.id}: missing {shown.missing}; observed {shown.observed}."]
+    if shown.plan is not None:
+        winner = shown.plan.candidates[0].drawn
         values = ", ".join(f"{link.field} = {link.value}" for link in winner.constraints)
-        log = winner.log_probability
+        log = "unknown" if winner.log_probability is None else f"{winner.log_probability:.2f}"
+        lines.append(f"Plan: {values} (chosen of {shown.plan.plan.drawn} candidates, log-probability {log}).")
+    for one in shown.reconstructions:
+        span = f", from {one.span}" if one.span else ""
+        lines.append(f"Reconstructed {one.name}: {one.size} numbers{span}.")
+    for part in shown.evidence:
+        names, (entries, more, _) = ", ".join(part.names), part.top(EVIDENCE_SHOWN)
         lines.append(
-            f"Plan: {values} (chosen of {trajectory.plan.drawn} candidates, "
-            f"log-probability {'unknown' if log is None else f'{log:.2f}'})."
+            f"Evidence for {names}, the {len(entries)} of {len(entries) + more} entries with the largest "
+            "weights:"
+            if entries
+            else f"No evidence for {names}."
         )
-    for name, ref in trajectory.reconstruction.items():
-        shape, numbers = " x ".join(map(str, ref.shape)), ref.statistics
-        spread = "" if numbers is None else f", from {numbers.minimum:.4g} to {numbers.maximum:.4g}"
-        lines.append(f"Reconstructed {name}: {shape} numbers{spread}.")
-        lines += _evidence(name, trajectory.evidence.get(name, ()))
-    prediction = trajectory.prediction
-    if prediction is not None:
-        words = [prediction.label] if prediction.label is not None else []
-        if prediction.value is not None:
-            words.append(f"{prediction.value:+.2f}")
-        share = prediction.probabilities.get(prediction.label or "")
-        if share is not None:
-            words.append(f"({share:.0%})")
-        lines.append(f"Prediction: {' '.join(words)}.")
+        lines += [
+            f"- {one.id} (weight {one.weight:.2f}, from {one.source}): {one.text[:LONGEST_TEXT]}"
+            for one in entries
+        ]
+    if trajectory.prediction is not None:
+        lines.append(f"Prediction: {shown.prediction}.")
     if trajectory.notes:
         lines.append(f"Notes: {'; '.join(trajectory.notes)}.")
     return "\n".join(printable(line) for line in lines)
-
-
-def _evidence(name: str, entries: tuple[EvidenceEntry, ...]) -> list[str]:
-    if not entries:
-        return [f"No evidence for {name}."]
-    top = sorted(entries, key=lambda entry: -entry.weight)[:ENTRIES_SHOWN]
-    return [
-        f"Evidence for {name}, the {len(top)} of {len(entries)} entries with the largest weights:",
-        *(f"- {e.id} (weight {e.weight:.2f}, from {e.source}): {e.text[:LONGEST_TEXT]}" for e in top),
-    ]
 
 
 def _description(model: Model, files: bool) -> str:
@@ -226,7 +217,7 @@ def _inside(folder: DataFolder | None, path: str) -> Path:
     """The file that a path means.
 
     Raises:
-        ToolException: if it doesn't lie under the data folder; the message doesn't say whether it is there.
+        ToolException: if it doesn't lie under the data folder; whether it is there isn't told.
     """
     if folder is None:
         raise ToolException(f"path: a sample was expected, {printable(path)[:100]!r} came: write it out")

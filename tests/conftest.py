@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # All of this is read when the packages are first imported.
 CACHE = tempfile.TemporaryDirectory(prefix="omg-tests-")
@@ -25,6 +25,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+
+if TYPE_CHECKING:
+    from omg_graph.record.results import SavedRun
 
 # The modules whose annotations give shapes. Others use typing.Self and plain protocols, which beartype
 # refuses.
@@ -374,3 +377,38 @@ def tiny_plain_file(tiny_folder: Path) -> Path:
 def tiny_plain_folder(tiny_plain_file: Path, train_tiny: Callable[..., Path]) -> Path:
     """Four modalities of three kinds, neither text nor labels."""
     return train_tiny(tiny_plain_file, "plain-model")
+
+
+def _run(folder: Path, *arguments: str) -> SavedRun:
+    from omg_graph.cli import main
+    from omg_graph.cli.runtime import Settings
+    from omg_graph.record.results import open_run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settings, "apply", lambda self: None)
+        assert (
+            main(["run", "--output", str(folder), "--no-report", "--keep-path", "all", "--json", *arguments])
+            == 0
+        )
+    return open_run(folder)
+
+
+@pytest.fixture(scope="session")
+def clips_run(
+    tiny_data_file: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SavedRun:
+    """Twelve clips whose audio was hidden: labels, transcripts, intervals of three draws."""
+    folder = tmp_path_factory.mktemp("runs") / "clips"
+    common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "test"]
+    return _run(folder, *common, "--missing", "audio", "--draws", "3")
+
+
+@pytest.fixture(scope="session")
+def plain_run(
+    tiny_plain_file: Path, tiny_plain_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SavedRun:
+    """A padded sequence and two kinds of images that were hidden; no labels, no transcripts, one draw."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    hidden = [word for name in ("a.b", "photo", "grey") for word in ("--missing", name)]
+    common = ["--input", str(tiny_plain_file), "--model", str(tiny_plain_folder), "--split", "test"]
+    return _run(folder, *common, "--limit", "2", *hidden)

@@ -20,7 +20,7 @@ from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
-from omg_graph.record.words import pooled_errors
+from omg_graph.record.view import pooled_errors
 from omg_graph.state import Settings
 
 FOLDERS = {

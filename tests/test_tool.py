@@ -25,7 +25,7 @@ from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.state import Settings
-from omg_graph.tool import ENTRIES_SHOWN, FILE_SAMPLES, NAME
+from omg_graph.tool import EVIDENCE_SHOWN, FILE_SAMPLES, NAME
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_text_for_the_model_and_trajectories_for_the_program(model: Model, sampl
     assert all(f"{link.field} = {link.value}" in text for link in trajectory.plan.constraints)
     entries = sorted(trajectory.evidence["audio"], key=lambda entry: -entry.weight)
     assert [f"- {entry.id} (weight {entry.weight:.2f}," in text for entry in entries] == [
-        number < ENTRIES_SHOWN for number in range(len(entries))
+        number < EVIDENCE_SHOWN for number in range(len(entries))
     ]
     assert f"Prediction: {trajectory.prediction.label} {trajectory.prediction.value:+.2f}" in text
     assert len(text) < 2000
@@ -135,7 +135,7 @@ def test_what_is_hidden_on_request(tool: StructuredTool, sample: dict[str, Any])
     (trajectory,) = message.artifact
     assert trajectory.missing == ("audio", "vision")
     assert trajectory.hidden == ("vision",)
-    assert "missing audio, vision; observed text." in message.content
+    assert "missing audio, vision (hidden on request); observed text." in message.content
 
 
 def test_a_file_of_the_data_folder(tool: StructuredTool, folder: Path) -> None:

@@ -18,7 +18,7 @@ from omg_graph.cli.compare import compare
 from omg_graph.cli.distill import distill
 from omg_graph.cli.doctor import doctor
 from omg_graph.cli.evaluate import evaluate
-from omg_graph.cli.examples import examples
+from omg_graph.cli.options import examples
 from omg_graph.cli.run import run
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import simulate

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omg_graph.cli.examples import examples
-from omg_graph.cli.options import AsJson
+from omg_graph.cli.options import AsJson, FillNonfinite, Label, Modalities, examples, names_in
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,21 +25,15 @@ def data() -> None:
 @app.command(epilog=examples("data check"))
 def check(
     file: Annotated[Path, typer.Argument(help="A pickle or .npz file of samples.")],
-    modalities: Annotated[
-        str | None,
-        typer.Option(help="Fields to read as modalities, with commas between; all numeric ones else."),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="The field that is the target.")] = None,
-    fill_nonfinite: Annotated[
-        Literal["zero", "mean"] | None, typer.Option(help="Fill single NaN and infinities, and accept them.")
-    ] = None,
+    modalities: Modalities = None,
+    label: Label = None,
+    fill_nonfinite: FillNonfinite = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a file holds and what is wrong with it; exit with 2 where it can't be used."""
     from omg_graph.data.checking import check_data
 
-    names = None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()]
-    report = check_data(file, modalities=names, label=label, fill_nonfinite=fill_nonfinite)
+    report = check_data(file, modalities=names_in(modalities), label=label, fill_nonfinite=fill_nonfinite)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     elif report.splits:

@@ -24,8 +24,7 @@ from omg_graph.cli.options import (
     planner_options,
     require_data,
 )
-from omg_graph.cli.output import cell, note, number, print_json, stdout_console
-from omg_graph.cli.training_bars import TrainingBars
+from omg_graph.cli.output import TrainingBars, cell, note, number, print_json, stdout_console
 from omg_graph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def distill(
     if model is None and plans_only is None and output is None:
         raise ConfigError("--output was expected, as the embedded default isn't written to: name a folder")
 
-    from omg_graph.cli.loading import model_folder
+    from omg_graph.cli.options import model_folder
     from omg_graph.training.distillation import DistillationRequest
     from omg_graph.training.distillation import distill as run_distillation
     from omg_graph.training.teaching import PLANS

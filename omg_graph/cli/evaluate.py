@@ -129,7 +129,7 @@ def evaluate(
             require_data(option, path)
 
     from omg_graph.bench.paper.tables import dataset_named
-    from omg_graph.cli.loading import model_folder
+    from omg_graph.cli.options import model_folder
     from omg_graph.evaluation.evaluate import EvaluationRequest
     from omg_graph.evaluation.evaluate import evaluate as run_evaluation
     from omg_graph.evaluation.protocols import parse_rates

@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.cli.examples import examples
-from omg_graph.cli.options import AsJson, TextEncoder
+from omg_graph.cli.options import (
+    AsJson,
+    FillNonfinite,
+    KbFolder,
+    Label,
+    Modalities,
+    ModelFolder,
+    TextEncoder,
+    examples,
+    model_folder,
+    names_in,
+    open_model,
+)
+from omg_graph.cli.output import cell, note, print_json, progress_bar, spinner, stdout_console
 
 if TYPE_CHECKING:
     from omg_graph.model.model import Model
@@ -23,18 +35,6 @@ SplitOption = Annotated[
     list[str] | None,
     typer.Option("--split", help="A split to take; may be repeated. Else train, else the only one."),
 ]
-ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="A model folder; else the embedded default.")
-]
-KbOption = Annotated[Path | None, typer.Option("--kb", help="A knowledge base folder; else the model's own.")]
-ModalitiesOption = Annotated[
-    str | None, typer.Option("--modalities", help="Fields to read as modalities, with commas between.")
-]
-LabelOption = Annotated[str | None, typer.Option("--label", help="The field that entries are labelled by.")]
-FillOption = Annotated[
-    Literal["zero", "mean"] | None,
-    typer.Option("--fill-nonfinite", help="Fill single NaN and infinities."),
-]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the planner's draws.")]
 
 
@@ -47,17 +47,15 @@ def kb() -> None:
 def build(
     data: DataOption,
     output: Annotated[Path, typer.Option("--output", help="The folder to write, replaced if it is one.")],
-    model: ModelOption = None,
+    model: ModelFolder = None,
     split: SplitOption = None,
-    modalities: ModalitiesOption = None,
-    label: LabelOption = None,
-    fill_nonfinite: FillOption = None,
+    modalities: Modalities = None,
+    label: Label = None,
+    fill_nonfinite: FillNonfinite = None,
     text_encoder: TextEncoder = None,
     seed: SeedOption = 0,
 ) -> None:
     """Make a knowledge base of samples, for one model."""
-    from omg_graph.cli.loading import open_model
-
     _check_output(output)
     loaded = open_model(model, text_encoder)
     built = _entries(loaded, data, split, modalities, label, fill_nonfinite, seed, output.resolve().name)
@@ -69,16 +67,15 @@ def build(
 def add(
     data: DataOption,
     kb: Annotated[Path, typer.Option("--kb", help="The knowledge base folder to extend.")],
-    model: ModelOption = None,
+    model: ModelFolder = None,
     split: SplitOption = None,
-    modalities: ModalitiesOption = None,
-    label: LabelOption = None,
-    fill_nonfinite: FillOption = None,
+    modalities: Modalities = None,
+    label: Label = None,
+    fill_nonfinite: FillNonfinite = None,
     text_encoder: TextEncoder = None,
     seed: SeedOption = 0,
 ) -> None:
     """Add samples to a knowledge base; an entry with the id of a new one is replaced."""
-    from omg_graph.cli.loading import open_model
     from omg_graph.retriever.entries import KnowledgeBase
 
     _check_own(kb)
@@ -95,15 +92,13 @@ def add(
 @app.command(epilog=examples("kb query"))
 def query(
     text: Annotated[str, typer.Option("--text", help="What to look for, in words.")],
-    model: ModelOption = None,
-    kb: KbOption = None,
+    model: ModelFolder = None,
+    kb: KbFolder = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many entries to list.")] = 5,
     text_encoder: TextEncoder = None,
     as_json: AsJson = False,
 ) -> None:
     """List the entries whose text means most nearly what is asked for."""
-    from omg_graph.cli.loading import open_model
-    from omg_graph.cli.output import print_json
     from omg_graph.errors import ConfigError
     from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.retriever.lookup import lookup
@@ -122,10 +117,8 @@ def query(
 
 
 @app.command()
-def stats(model: ModelOption = None, kb: KbOption = None, as_json: AsJson = False) -> None:
+def stats(model: ModelFolder = None, kb: KbFolder = None, as_json: AsJson = False) -> None:
     """Count what a knowledge base holds; with --kb and --model both, refuse one of another model."""
-    from omg_graph.cli.loading import model_folder
-    from omg_graph.cli.output import print_json, spinner
     from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.retriever.lookup import stats as count
 
@@ -157,12 +150,15 @@ def _entries(
     seed: int,
     name: str,
 ) -> KnowledgeBase:
-    from omg_graph.cli.output import note, progress_bar
     from omg_graph.knowledge.entries import build_knowledge_base, read_sources
 
-    names = None if modalities is None else [part.strip() for part in modalities.split(",") if part.strip()]
     sources, notes = read_sources(
-        model, data, splits=split or (), modalities=names, label=label, fill_nonfinite=fill_nonfinite
+        model,
+        data,
+        splits=split or (),
+        modalities=names_in(modalities),
+        label=label,
+        fill_nonfinite=fill_nonfinite,
     )
     for line in notes:
         note(line)
@@ -209,8 +205,6 @@ def _print_entries(found: list[ScoredEntry]) -> None:
     from rich import box
     from rich.table import Table
 
-    from omg_graph.cli.output import cell, stdout_console
-
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     labelled = any(entry.label is not None for entry in found)
     table.add_column("score", justify="right")
@@ -230,8 +224,6 @@ def _print_entries(found: list[ScoredEntry]) -> None:
 def _print_stats(counted: Statistics) -> None:
     from rich import box
     from rich.table import Table
-
-    from omg_graph.cli.output import cell, stdout_console
 
     console = stdout_console()
     console.print(cell(f"knowledge base {counted.name}", style="bold"))

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the check of a data file that all of them read."""
+"""What commands share: options, example lines, and how a model is opened."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from omg_graph.errors import DataError
+from omg_graph.cli.output import spinner
+from omg_graph.errors import DataError, ModelError
 
 if TYPE_CHECKING:
+    from omg_graph.model.model import Model
     from omg_graph.model.planners import PlannerOptions
 
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option("--model", help="A folder that omg train wrote; the embedded default if left out."),
+]
+KbFolder = Annotated[
+    Path | None,
+    typer.Option("--kb", help="A knowledge base of the same model; the model's own if left out."),
+]
+Report = Annotated[bool, typer.Option(help="Write the trace as a page too, report.html.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Modalities = Annotated[str | None, typer.Option(help="Use only these, e.g. text,audio.", show_default=False)]
 Label = Annotated[str | None, typer.Option(help="Which label is the target.", show_default=False)]
@@ -36,7 +47,7 @@ PlannerName = Annotated[
 ]
 OnInvalidPlan = Annotated[
     Literal["error", "distilled"],
-    typer.Option(help="Where the language model has no valid plan: stop, or take the distilled planner's."),
+    typer.Option(help="If the language model gives no valid plan: stop, or use the distilled planner."),
 ]
 PlannerModel = Annotated[
     str | None,
@@ -49,13 +60,13 @@ PlannerModel = Annotated[
 PlannerLanguage = Annotated[Literal["en", "zh"], typer.Option(help="Language of the prompt.")]
 PlannerMedia = Annotated[
     Literal["auto", "on", "off"],
-    typer.Option(help="Give the language model recordings: auto those that it is known to take."),
+    typer.Option(help="Give recordings to the language model; auto: only kinds that it is known to accept."),
 ]
 MaxPlannerCalls = Annotated[
     int | None, typer.Option(min=1, help="The most calls to the chat model.", show_default=False)
 ]
 PlannerCache = Annotated[
-    bool, typer.Option(help="Keep the chat model's answers on disk, so that none is paid for twice.")
+    bool, typer.Option(help="Keep the chat model's answers on disk, so that you pay for none twice.")
 ]
 PlannerDevice = Annotated[str, typer.Option(help="Where qwen-omni runs: auto, cpu, cuda or cuda:NUMBER.")]
 PlannerDtype = Annotated[
@@ -66,6 +77,80 @@ PlannerFourBit = Annotated[
     bool, typer.Option("--planner-4bit", help="Load qwen-omni's weights in four bits, by bitsandbytes.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+EXAMPLES = {
+    "run": (
+        "omg run --input sample.pkl",
+        "omg run --input data.pkl --split test --missing audio --draws 19 --model my_model",
+    ),
+    "train": (
+        "omg train --data data.pkl --output my_model",
+        "omg train --data data.pkl --output my_models --folds 5 --seeds 3",
+    ),
+    "distill": (
+        "omg distill --teacher lexical --data data.pkl --model my_model --output taught",
+        "omg distill --teacher chat --planner-model openai:gpt-4.1-mini --data data.pkl --output taught",
+    ),
+    "planner-report": (
+        "omg planner-report --data data.pkl --model my_model --limit 50 --output planner_report",
+    ),
+    "evaluate": (
+        "omg evaluate --data data.pkl --model my_model --output results",
+        "omg evaluate --data data.pkl --model my_model --output rates --protocol random --missing-rate 0.7",
+    ),
+    "compare": ("omg compare results", "omg compare results others --metrics acc2,nmse"),
+    "ablate": (
+        "omg ablate --list",
+        "omg ablate --data data.pkl --output ablations --only no-planner,no-retriever",
+    ),
+    "simulate": ("omg simulate --output clips.pkl --speakers 40",),
+    "doctor": ("omg doctor --model my_model",),
+    "data check": ("omg data check data.pkl",),
+    "kb build": ("omg kb build --data data.pkl --split valid --model my_model --output my_kb",),
+    "kb query": ('omg kb query --text "angry voice, lets down the story" --top-k 5',),
+    "trace fork": (
+        'omg trace fork omg_output --set Sentiment="strongly negative" --output otherwise',
+        "omg trace fork omg_output --drop-evidence ENTRY --output without",
+    ),
+    "trace compare": ("omg trace compare omg_output otherwise --html difference.html",),
+}
+
+
+def examples(command: str) -> str:
+    """The foot of a command's help: a paragraph for each of its examples."""
+    return "\n\n".join(("Examples:" if EXAMPLES[command][1:] else "Example:", *EXAMPLES[command]))
+
+
+def model_folder(given: Path | None) -> Path:
+    """The folder given, else the embedded default's.
+
+    Raises:
+        ModelError: if none is given and this installation has no default.
+    """
+    from omg_graph.model.model import default_model_folder
+
+    if given is not None:
+        return given
+    folder = default_model_folder()
+    if not folder.is_dir():
+        raise ModelError(
+            "this installation lacks the embedded default model: install omg-graph again, or name a folder "
+            "that omg train wrote with --model"
+        )
+    return folder
+
+
+def open_model(given: Path | None, text_encoder: Path | None) -> Model:
+    """Load a model, checking every byte of it.
+
+    Raises:
+        ModelError: if it isn't a whole model.
+        EncoderError: if its text encoder isn't to be found.
+    """
+    with spinner("loading the model"):
+        from omg_graph.model.folder import load_model
+
+        return load_model(model_folder(given), text_encoder)
 
 
 def planner_options(
@@ -80,7 +165,7 @@ def planner_options(
     four_bit: bool,
     on_invalid: Literal["error", "distilled"] = "error",
 ) -> PlannerOptions:
-    """What the options say, for a planner's factory; answers are kept in the cache folder."""
+    """The options for a planner's factory; answers are kept in the cache folder."""
     from omg_graph.model.planners import PlannerOptions
     from omg_graph.retriever.index import cache_folder
 
@@ -99,7 +184,7 @@ def planner_options(
 
 def names_in(text: str | None) -> list[str] | None:
     """Names with commas between; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",")]
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def require_data(option: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from omg_graph.cli.output import cell, stderr_console
-from omg_graph.cli.story import candidate_text
+from omg_graph.cli.terminal import candidate_rows, heading, line
 from omg_graph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ class Prompt:
 
     def _show(self, request: ReviewRequest) -> None:
         console = self.console
-        console.print()
         place = f" ({request.number} of {request.of})" if request.of > 1 else ""
-        console.rule(cell(f"review · sample {request.sample}{place}", "bold"), align="left", style="dim")
+        heading(console, f"review · sample {request.sample}{place}")
         if request.raw_text:
             self._say(f"“{request.raw_text}”", "italic")
         self._say(
@@ -149,29 +148,19 @@ class Prompt:
         return line.strip()
 
     def _say(self, text: str, style: str = "") -> None:
-        self.console.print(cell(text, style), soft_wrap=True)
+        line(self.console, text, style)
 
 
 def _table(request: ReviewRequest) -> Table:
     from rich.table import Table
 
-    title = f"plans by score = log p - {request.semantic_weight:g} C_sem"
+    from omg_graph.record.view import candidate_view
+
+    weight = request.semantic_weight
+    title = f"plans by score = log p - {weight:g} C_sem"
     table = Table(title=cell(title), title_justify="left", title_style="")
-    table.add_column("", no_wrap=True)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("plan")
-    for head in ("log p", "C_sem", "score"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for candidate in request.candidates:
-        chosen = candidate.number == 1
-        figures = (candidate.log_probability, candidate.semantic_cost, candidate.score)
-        table.add_row(
-            cell("✓" if chosen else ""),
-            cell(candidate.number),
-            cell(candidate_text(candidate)),
-            *(cell("-" if figure is None else f"{figure:.2f}") for figure in figures),
-            style="bold green" if chosen else "",
-        )
+    rows = [candidate_view(each, each.number, each.number == 1, weight) for each in request.candidates]
+    candidate_rows(table, rows, numbered=True)
     return table
 
 

@@ -12,7 +12,10 @@ import typer
 from omg_graph.cli.options import (
     AsJson,
     Device,
+    FillNonfinite,
+    KbFolder,
     MaxPlannerCalls,
+    ModelFolder,
     OnInvalidPlan,
     PlannerCache,
     PlannerDevice,
@@ -22,7 +25,9 @@ from omg_graph.cli.options import (
     PlannerMedia,
     PlannerModel,
     PlannerName,
+    Report,
     TextEncoder,
+    open_model,
     planner_options,
     require_data,
 )
@@ -50,10 +55,8 @@ def run(
         list[str] | None,
         typer.Option(help="Hide a modality that is there (repeat it for more).", show_default=False),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A folder that omg train wrote; the embedded default if left out.")
-    ] = None,
-    kb: Annotated[Path | None, typer.Option("--kb", help="Another knowledge base of the same model.")] = None,
+    model: ModelFolder = None,
+    kb: KbFolder = None,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = DEFAULT_OUTPUT,
     device: Device = "auto",
     top_k: Annotated[int | None, typer.Option(min=1, max=100_000, help="Entries of evidence (K).")] = None,
@@ -64,45 +67,42 @@ def run(
         bool | None,
         typer.Option(
             "--greedy/--no-greedy",
-            help="Have the distilled planner's or qwen-omni's greedy plan among the candidates; the model "
-            "says by default.",
+            help="Whether the greedy plan of the distilled planner or qwen-omni is a candidate; as the "
+            "model's own setting if left out.",
             show_default=False,
         ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Of the distilled planner's draws and qwen-omni's.", show_default=False),
+        typer.Option(min=0.01, help="Of the distilled planner's and qwen-omni's draws.", show_default=False),
     ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(
             min=0.01,
             max=1.0,
-            help="They draw from the likeliest values that have this share; a chat model draws as it does.",
+            help="They draw from the likeliest values that together have this share.",
             show_default=False,
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     draws: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Samples of what a missing modality may have been.")
+        int, typer.Option(min=1, max=10_000, help="Samples drawn of each missing modality.")
     ] = 1,
     select: Annotated[
         Literal["rerank", "utility"],
-        typer.Option(help="What wins: the plan by Eq. 5, or the whole trajectory by its utility (Eq. 2)."),
+        typer.Option(help="What wins: the best plan (Eq. 5), or the trajectory of greatest utility (Eq. 2)."),
     ] = "rerank",
     seed: Annotated[int, typer.Option(help="Decides everything random, with each sample's id.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     keep_path: Annotated[
         Literal["first", "all", "none"],
-        typer.Option(help="Whose whole denoising path is kept: first (100 samples), all or none."),
+        typer.Option(help="Keep the whole denoising path of the first 100 samples, of all, or of none."),
     ] = "first",
     allow_own_group: Annotated[
-        bool, typer.Option(help="Let entries of a sample's own group serve as evidence; never itself.")
+        bool, typer.Option(help="Allow evidence from a sample's own group; never the sample itself.")
     ] = False,
-    fill_nonfinite: Annotated[
-        Literal["zero", "mean"] | None,
-        typer.Option(help="What takes the place of NaN in rows that are partly there.", show_default=False),
-    ] = None,
+    fill_nonfinite: FillNonfinite = None,
     planner: PlannerName = "distilled",
     planner_model: PlannerModel = None,
     planner_language: PlannerLanguage = "en",
@@ -115,16 +115,15 @@ def run(
     planner_4bit: PlannerFourBit = False,
     text_encoder: TextEncoder = None,
     review: Annotated[
-        bool, typer.Option("--review", help="Stop at each sample's plan, to pick or edit it by keyboard.")
+        bool, typer.Option("--review", help="Stop at each sample's plan: pick it or edit it by keyboard.")
     ] = False,
-    report: Annotated[bool, typer.Option(help="Write the trace as a page too, report.html.")] = True,
+    report: Report = True,
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct the missing modalities of every sample in a file.
 
     Writes reconstruction.npz, trajectory.jsonl, arrays.safetensors, run.json and report.html to --output.
     """
-    from omg_graph.cli.loading import open_model
     from omg_graph.record.results import ResultWriter, check_output
 
     require_data("--input", input_file)
@@ -181,12 +180,13 @@ def run(
         select=select,
         seed=seed,
         keep_path=keep_path != "none",
+        pictures=report or keep_path == "all",
         allow_own_group=allow_own_group,
     )
     idle = sampling_note(loaded.planner, settings.drawing)
-    told_notes = request.notes if idle is None else (*request.notes, idle)
+    notes = request.notes if idle is None else (*request.notes, idle)
     if not as_json:
-        for remark in told_notes:
+        for remark in notes:
             note(remark)
     # one batch's draws must fit: what was written out is dropped as the next ones come
     store = MemoryArtifactStore(max_bytes=8 << 30)
@@ -199,9 +199,9 @@ def run(
             told({"node": "sample"})
     writer.write(output, single=request.single)
 
-    from omg_graph.cli.story import tell_results
+    from omg_graph.cli.terminal import show_written
 
-    tell_results(writer, output, report=report, as_json=as_json, told=told_notes)
+    show_written(writer, output, report=report, as_json=as_json, shown=notes)
 
 
 def _between_bars(reviewer: Reviewer, told: Callable[[dict[str, Any]], None]) -> Reviewer:

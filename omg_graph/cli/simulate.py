@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from omg_graph.cli.options import TextEncoder
+
 HELD_OUT_SHARE = 0.15
 """Of the speakers, for ``valid`` and again for ``test``."""
 
@@ -16,9 +18,7 @@ def simulate(
     speakers: Annotated[int, typer.Option(min=1, help="Speakers in all; each is in one split only.")] = 100,
     clips: Annotated[int, typer.Option(min=1, help="Clips of each speaker.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the clips; the same seed gives the same file.")] = 0,
-    text_encoder: Annotated[
-        Path | None, typer.Option(help="A folder with the text encoder's weights.")
-    ] = None,
+    text_encoder: TextEncoder = None,
 ) -> None:
     """Write synthetic clips (text, audio, vision, sentiment); three speakers or more give three splits."""
     from omg_graph.cli.output import note, spinner

@@ -1,23 +1,34 @@
-"""``omg trace``: what happened to a sample, told again from the results of ``omg run``."""
+"""``omg trace``: what happened to a sample, shown again or run on from the results of ``omg run``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omg_graph.cli.examples import examples
-from omg_graph.cli.options import AsJson
-from omg_graph.cli.output import print_json, spinner, stdout_console
-from omg_graph.cli.whatif import Results, compare, fork
+from omg_graph.cli.options import AsJson, KbFolder, ModelFolder, Report, TextEncoder, examples, open_model
+from omg_graph.cli.output import note, print_json, spinner, stdout_console
+
+if TYPE_CHECKING:
+    from omg_graph.record.artifacts import MemoryArtifactStore
+    from omg_graph.record.results import SavedRun
+    from omg_graph.record.trajectory import Trajectory
 
 app = typer.Typer(
-    help="Results of omg run: as a page, told in the terminal, run on with something changed.",
+    help="Results of omg run: as a page, in the terminal, or run on with something changed.",
     no_args_is_help=True,
 )
-app.command(epilog=examples("trace fork"))(fork)
-app.command(epilog=examples("trace compare"))(compare)
+
+DEFAULT_OUTPUT = Path("omg_fork")
+
+Results = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="A folder that omg run wrote, or its trajectory.jsonl.", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -74,29 +85,148 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the story of one sample in the terminal, and list the others."""
-    from omg_graph.cli.story import (
-        show_errors,
-        show_overview,
-        show_run,
-        show_terms,
-        show_trajectory,
-        worth_telling,
-    )
+    """Show one sample in the terminal, and list the others."""
+    from omg_graph.cli import terminal
     from omg_graph.record.results import document, open_run
 
     run = open_run(file)
-    chosen = worth_telling(run.trajectories) if sample_id is None else run.trajectory(sample_id)
+    chosen = terminal.first_missing(run.trajectories) if sample_id is None else run.trajectory(sample_id)
     if as_json:
         print_json(document(chosen))
         return
     console = stdout_console()
-    show_run(console, run)
-    show_trajectory(console, run, chosen)
-    show_terms(console, chosen)
+    terminal.show_run(console, run)
+    terminal.show_trajectory(console, run, chosen)
+    terminal.show_terms(console, chosen)
     if sample_id is None and len(run.trajectories) > 1:
-        show_overview(console, run.trajectories)
-        show_errors(console, run.trajectories)
+        terminal.show_overview(console, run.trajectories)
+        terminal.show_errors(console, run.trajectories)
+
+
+@app.command(epilog=examples("trace fork"))
+def fork(
+    file: Results,
+    sample_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Which sample, if there is more than one.", show_default=False),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help='What the plan is to say, e.g. Sentiment="strongly negative" (repeat it for more).',
+            show_default=False,
+        ),
+    ] = None,
+    pick: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Another candidate, by its place in the table of the trace.",
+            show_default=False,
+        ),
+    ] = None,
+    drop_evidence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENTRY",
+            help="An entry of evidence to leave out (repeat it for more).",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = DEFAULT_OUTPUT,
+    model: ModelFolder = None,
+    kb: KbFolder = None,
+    text_encoder: TextEncoder = None,
+    report: Report = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run one sample on from its plan or its evidence, with something changed.
+
+    Nothing before that is computed again, and no language model is asked. Writes what omg run writes, to
+    --output; omg trace compare shows the two side by side.
+    """
+    from omg_graph.record.results import ResultWriter, check_output, open_run
+
+    constraints = dict(_assignment(each) for each in changes or ())
+    run = open_run(file)
+    trajectory = _one(run, sample_id)
+    check_output(output)
+    loaded = open_model(model, text_encoder)
+
+    from omg_graph.retriever.entries import KnowledgeBase
+    from omg_graph.review.forks import fork_run
+    from omg_graph.state import DEFAULT_SETTINGS, Settings
+
+    if kb is not None:
+        loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
+    settings = DEFAULT_SETTINGS if run.facts is None else Settings.model_validate(run.facts.settings)
+    settings = settings.model_copy(update={"pictures": report})
+    if run.facts is None:
+        note(f"{run.folder}: the settings of the run aren't there, so that the defaults hold")
+    store = _arrays_of(run, trajectory)
+    with spinner("running on from the fork"):
+        forked = fork_run(
+            loaded,
+            trajectory,
+            artifacts=store,
+            constraints=constraints,
+            pick=pick,
+            drop_evidence=drop_evidence or (),
+            settings=settings,
+        )
+    writer = ResultWriter(loaded, settings)
+    writer.add(forked, store)
+    writer.write(output, single=True)
+
+    from omg_graph.cli.terminal import show_written
+
+    show_written(writer, output, report=report, as_json=as_json)
+
+
+@app.command(epilog=examples("trace compare"))
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help="Results of omg run or omg trace fork.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Others, of the same samples.")],
+    sample_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Only this sample; all that both have by default.", show_default=False),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write the comparison as a page too.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two runs of a sample: plan, evidence and output."""
+    from omg_graph.record.comparison import compare as compare_trajectories
+    from omg_graph.record.results import open_run
+
+    runs = open_run(before), open_run(after)
+    comparisons = [
+        compare_trajectories(first, second, (runs[0].arrays.find, runs[1].arrays.find), runs[0].arrays.scale)
+        for first, second in _pairs(*runs, sample_id)
+    ]
+    if page is not None:
+        from omg_graph.report.comparison import write_comparison
+
+        write_comparison(comparisons, runs, page)
+    if as_json:
+        print_json(
+            {
+                "before": str(before),
+                "after": str(after),
+                "samples": [comparison.model_dump(mode="json") for comparison in comparisons],
+            }
+        )
+        return
+    from omg_graph.cli.terminal import line, show_comparison
+
+    console = stdout_console()
+    for comparison in comparisons:
+        show_comparison(console, comparison)
+    if page is not None:
+        line(console, f"page       {page}", "bold")
 
 
 def _pixels(given: str) -> tuple[str, tuple[int, int]]:
@@ -108,3 +238,56 @@ def _pixels(given: str) -> tuple[str, tuple[int, int]]:
     if not name or not (rows.isdecimal() and columns.isdecimal()) or not int(rows) * int(columns):
         raise ConfigError(f"--pixels: NAME=ROWSxCOLUMNS, such as pix=16x15, was expected, {given!r} came")
     return name, (int(rows), int(columns))
+
+
+def _assignment(given: str) -> tuple[str, str]:
+    """``Sentiment=positive`` taken apart."""
+    from omg_graph.errors import ConfigError
+
+    field, equals, value = given.partition("=")
+    if not (field.strip() and equals and value.strip()):
+        raise ConfigError(
+            f'--set: FIELD=VALUE, such as Sentiment="strongly negative", was expected, {given!r} came'
+        )
+    return field.strip(), value
+
+
+def _one(run: SavedRun, sample_id: str | None) -> Trajectory:
+    """The sample that is named, or the only one."""
+    from omg_graph.errors import DataError
+
+    if sample_id is not None:
+        return run.trajectory(sample_id)
+    if len(run.trajectories) > 1:
+        ids = ", ".join(repr(trajectory.id) for trajectory in run.trajectories[:3])
+        raise DataError(
+            f"{run.folder}: one sample was expected, there are {len(run.trajectories)} ({ids}, ...): "
+            "name one with --id"
+        )
+    return run.trajectories[0]
+
+
+def _arrays_of(run: SavedRun, trajectory: Trajectory) -> MemoryArtifactStore:
+    """What a fork needs of the run's arrays, in memory."""
+    from omg_graph.record.artifacts import MemoryArtifactStore
+
+    store = MemoryArtifactStore(max_bytes=8 << 30)
+    for ref in (*trajectory.arrays.values(), *trajectory.reconstruction.values()):
+        store.put(run.arrays.get(ref))
+    return store
+
+
+def _pairs(before: SavedRun, after: SavedRun, sample_id: str | None) -> list[tuple[Trajectory, Trajectory]]:
+    """The samples that both runs have, in the first one's order."""
+    from omg_graph.errors import DataError
+
+    if sample_id is not None:
+        return [(before.trajectory(sample_id), after.trajectory(sample_id))]
+    others: Mapping[str, Trajectory] = {trajectory.id: trajectory for trajectory in after.trajectories}
+    shared = [(first, others[first.id]) for first in before.trajectories if first.id in others]
+    if not shared:
+        raise DataError(
+            f"{before.folder} and {after.folder}: results of the same samples were expected, they share "
+            "none: compare a run with its fork, or two runs on one file"
+        )
+    return shared

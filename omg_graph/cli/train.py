@@ -19,8 +19,7 @@ from omg_graph.cli.options import (
     names_in,
     require_data,
 )
-from omg_graph.cli.output import cell, note, number, print_json, stdout_console
-from omg_graph.cli.training_bars import TrainingBars
+from omg_graph.cli.output import TrainingBars, cell, note, number, print_json, stdout_console
 from omg_graph.errors import OmgError
 
 if TYPE_CHECKING:

@@ -40,6 +40,11 @@ class PlanComparison(Record):
     semantic_cost: tuple[float | None, float | None]
     score: tuple[float | None, float | None]
 
+    @property
+    def figures(self) -> dict[str, tuple[float | None, float | None]]:
+        """The terms of Eq. 5, before and after, by their symbols."""
+        return {"log p": self.log_probability, "C_sem": self.semantic_cost, "score": self.score}
+
 
 class WeightChange(Record):
     """An entry that serves in one of the two, or in both."""
@@ -50,6 +55,11 @@ class WeightChange(Record):
     before: float | None = Field(description="Its weight; null where it doesn't serve.")
     after: float | None
 
+    @property
+    def change(self) -> str:
+        """``new``, ``gone``, or nothing where it serves in both."""
+        return "new" if self.before is None else "gone" if self.after is None else ""
+
 
 class EvidenceComparison(Record):
     """The evidence for one modality."""
@@ -57,16 +67,6 @@ class EvidenceComparison(Record):
     entries: tuple[WeightChange, ...] = Field(description="The heaviest of either first.")
     moved: float = Field(description="Half the sum of the weights' changes: 0 the same, 1 nothing shared.")
     cost: tuple[float | None, float | None] = Field(description="C_evi (Eq. 9).")
-
-    @property
-    def entered(self) -> tuple[str, ...]:
-        """Ids of entries that serve only after."""
-        return tuple(entry.id for entry in self.entries if entry.before is None)
-
-    @property
-    def left(self) -> tuple[str, ...]:
-        """Ids of entries that serve only before."""
-        return tuple(entry.id for entry in self.entries if entry.after is None)
 
 
 class OutputComparison(Record):
@@ -115,7 +115,7 @@ def compare(
         DataError: if they are of different samples.
     """
     if before.id != after.id:
-        raise DataError(f"two runs of one sample were expected, {before.id!r} and {after.id!r} came")
+        raise DataError(f"expected two runs of one sample, got {before.id!r} and {after.id!r}")
     names = [name for name in before.missing if name in after.missing]
     plans = before.plan, after.plan
     return TrajectoryComparison(
@@ -160,7 +160,7 @@ def _evidence(before: Trajectory, after: Trajectory, name: str) -> EvidenceCompa
     entries: tuple[dict[str, EvidenceEntry], ...] = tuple(
         {entry.id: entry for entry in trajectory.evidence.get(name, ())} for trajectory in (before, after)
     )
-    weights = [{key: entry.weight for key, entry in found.items()} for found in entries]
+    weights = [{key: entry.weight for key, entry in kept.items()} for kept in entries]
     ids = sorted(
         entries[0] | entries[1],
         key=lambda key: (-max(weights[0].get(key, 0.0), weights[1].get(key, 0.0)), key),

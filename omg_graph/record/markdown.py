@@ -1,4 +1,4 @@
-"""What a node made, to be read by a person: Markdown for the state that LangGraph Studio shows."""
+"""What a node made, as Markdown: what LangGraph Studio shows of a state."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from omg_graph.data.arrays import printable
-from omg_graph.record.artifacts import ArrayRef
-from omg_graph.record.trajectory import CandidatePlan, Prediction, Trajectory
+from omg_graph.record.trajectory import Trajectory
+from omg_graph.record.view import TrajectoryView, view
 
 SAMPLES_SHOWN = 3
 """Of a batch: a person looks at the first few, and a checkpoint is to stay small."""
 
 LONGEST_TEXT = 120
-NUMBERS_SHOWN = 4
 ENTRIES_SHOWN = 5
 
 
 def candidates(trajectories: Sequence[Trajectory]) -> str:
     """The plans that were drawn."""
-    return _each(
-        trajectories,
-        lambda one: _table(
-            ("candidate", "times", "log p"),
-            [
-                (candidate.text, str(candidate.times), _number(candidate.log_probability))
-                for candidate in one.candidates
-            ],
-        ),
-    )
+    return _each(trajectories, _candidates)
 
 
 def plans(trajectories: Sequence[Trajectory]) -> str:
@@ -37,7 +27,7 @@ def plans(trajectories: Sequence[Trajectory]) -> str:
 
 
 def evidence(trajectories: Sequence[Trajectory]) -> str:
-    """The entries that were found, by weight."""
+    """The evidence, by weight."""
     return _each(trajectories, _evidence)
 
 
@@ -46,89 +36,69 @@ def results(trajectories: Sequence[Trajectory]) -> str:
     return _each(trajectories, _results)
 
 
-def _plan(trajectory: Trajectory) -> list[str]:
-    plan = trajectory.plan
-    if plan is None:
+def _candidates(sample: TrajectoryView) -> list[str]:
+    drawn = sample.trajectory.candidates
+    rows = [(each.text, str(each.times), _number(each.log_probability)) for each in drawn]
+    return _table(("candidate", "times", "log p"), rows)
+
+
+def _plan(sample: TrajectoryView) -> list[str]:
+    if sample.plan is None:
         return []
+    plan = sample.plan.plan
     rows = [
         (
-            f"{number} ✓" if index == plan.chosen else str(number),
-            candidate.text,
-            str(candidate.times),
-            _number(candidate.log_probability),
-            _number(candidate.semantic_cost),
-            _score(candidate),
+            f"{row.number} ✓" if row.chosen else str(row.number),
+            row.drawn.text,
+            str(row.drawn.times),
+            _number(row.drawn.log_probability),
+            _number(row.drawn.semantic_cost),
+            row.drawn.violations[0] if row.drawn.violations else _number(row.drawn.score),
         )
-        for number, (index, candidate) in enumerate(
-            ((index, plan.candidates[index]) for index in plan.ranked()), start=1
-        )
+        for row in sample.plan.candidates
     ]
-    heading = f"**Plan: {_cell(plan.text)}** (chosen by {_cell(plan.chosen_by)})"
-    score = f"score = log p - {plan.semantic_weight:g} C_sem"
-    return [heading, "", *_table(("", "candidate", "times", "log p", "C_sem", score), rows)]
+    heads = ("", "candidate", "times", "log p", "C_sem", f"score = {sample.plan.score}")
+    return [f"**Plan: {_cell(plan.text)}** (chosen by {_cell(plan.chosen_by)})", "", *_table(heads, rows)]
 
 
-def _evidence(trajectory: Trajectory) -> list[str]:
+def _evidence(sample: TrajectoryView) -> list[str]:
     lines = []
-    for name, entries in trajectory.evidence.items():
-        rows = [
-            (f"{entry.weight:.3f}", f"{entry.similarity:.3f}", entry.id, entry.text)
-            for entry in sorted(entries, key=lambda entry: -entry.weight)[:ENTRIES_SHOWN]
-        ]
-        if entries[ENTRIES_SHOWN:]:
-            rest = sum(sorted(entry.weight for entry in entries)[:-ENTRIES_SHOWN])
-            rows.append((f"{rest:.3f}", "", f"{len(entries) - ENTRIES_SHOWN} more", ""))
-        sources = ", ".join(sorted({entry.source for entry in entries}))
-        lines += [f"Evidence for {_cell(name)} from {_cell(sources)}", ""]
-        lines += _table(("weight", "similarity", "entry", "text"), rows) if rows else ["none was found"]
+    for part in sample.evidence:
+        entries, more, rest = part.top(ENTRIES_SHOWN)
+        rows = [(f"{one.weight:.3f}", f"{one.similarity:.3f}", one.id, one.text) for one in entries]
+        if more:
+            rows.append((f"{rest:.3f}", "", f"{more} more", ""))
+        sources = f" from {_cell(', '.join(part.sources))}" if part.sources else ""
+        lines += [f"Evidence for {_cell(', '.join(part.names))}{sources}", ""]
+        lines += _table(("weight", "similarity", "entry", "text"), rows) if rows else ["There is none."]
     return lines
 
 
-def _results(trajectory: Trajectory) -> list[str]:
-    rows = [(name, *_array(ref)) for name, ref in trajectory.reconstruction.items()]
+def _results(sample: TrajectoryView) -> list[str]:
+    rows = [(one.name, one.size, one.span, one.first, one.ref.uri) for one in sample.reconstructions]
     lines = _table(("reconstructed", "shape", "range", "first numbers", "all of it"), rows) if rows else []
+    trajectory = sample.trajectory
     if trajectory.prediction is not None:
-        lines += ["", f"Prediction: **{_cell(_predicted(trajectory.prediction))}**"]
+        lines += ["", f"Prediction: **{_cell(sample.prediction)}**"]
     if trajectory.utility is not None:
         lines += ["", f"Utility: {trajectory.utility.total:.3f} ({_cell(trajectory.utility.note)})"]
     return lines + [line for note in trajectory.notes for line in ("", f"Note: {_cell(note)}")]
 
 
-def _each(trajectories: Sequence[Trajectory], lines: Callable[[Trajectory], list[str]]) -> str:
-    told = []
-    for trajectory in trajectories[:SAMPLES_SHOWN]:
-        observed, missing = (
-            ", ".join(names) or "nothing" for names in (trajectory.observed, trajectory.missing)
-        )
-        told += [f"### {_cell(trajectory.id)}", f"observed {_cell(observed)}; missing {_cell(missing)}", ""]
-        told += [*lines(trajectory), ""]
+def _each(trajectories: Sequence[Trajectory], lay_out: Callable[[TrajectoryView], list[str]]) -> str:
+    lines = []
+    for sample in map(view, trajectories[:SAMPLES_SHOWN]):
+        lines += [f"### {_cell(sample.trajectory.id)}"]
+        lines += [f"observed {_cell(sample.observed)}; missing {_cell(sample.missing)}", ""]
+        lines += [*lay_out(sample), ""]
     if len(trajectories) > SAMPLES_SHOWN:
-        told.append(f"and {len(trajectories) - SAMPLES_SHOWN} samples more: see trajectories")
-    return "\n".join(told).strip()
+        lines.append(f"and {len(trajectories) - SAMPLES_SHOWN} samples more: see trajectories")
+    return "\n".join(lines).strip()
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     every = (heads, ["---"] * len(heads), *([_cell(text) for text in row] for row in rows))
     return [f"| {' | '.join(row)} |" for row in every]
-
-
-def _array(ref: ArrayRef) -> tuple[str, str, str, str]:
-    numbers = ref.statistics
-    spread = "" if numbers is None else f"{numbers.minimum:.4g} to {numbers.maximum:.4g}"
-    first = ", ".join(f"{number:.4g}" for number in ref.preview[:NUMBERS_SHOWN])
-    return " x ".join(map(str, ref.shape)), spread, f"{first}, …", ref.uri
-
-
-def _predicted(prediction: Prediction) -> str:
-    words = [] if prediction.label is None else [prediction.label]
-    if prediction.value is not None:
-        words.append(f"{prediction.value:+.2f}")
-    share = prediction.probabilities.get(prediction.label or "")
-    return " ".join([*words, *([] if share is None else [f"({share:.0%})"])])
-
-
-def _score(candidate: CandidatePlan) -> str:
-    return candidate.violations[0] if candidate.violations else _number(candidate.score)
 
 
 def _number(value: float | None) -> str:

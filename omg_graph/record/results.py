@@ -269,10 +269,13 @@ class SavedArrays:
         found: Array = rows[row : row + 1][0]
         return found
 
-    def statistic(self, kind: str, name: str) -> FloatArray | None:
-        """A modality's training mean or deviation, in the input's units; None if it isn't there."""
-        key = f"{kind}/{name}"
-        return np.asarray(self._file.get_tensor(key), np.float32) if key in self._keys else None
+    def scale(self, name: str) -> tuple[FloatArray, FloatArray] | None:
+        """A modality's training mean and deviation, in the input's units; None where they aren't there."""
+        keys = [f"{kind}/{name}" for kind in (MEAN, DEVIATION)]
+        if not self._keys.issuperset(keys):
+            return None
+        mean, deviation = (np.asarray(self._file.get_tensor(key), np.float32) for key in keys)
+        return mean, deviation
 
 
 @dataclass(frozen=True)
@@ -300,11 +303,6 @@ class SavedRun:
             f"{self.folder}: there is no sample {sample_id!r}, but "
             f"{_some([t.id for t in self.trajectories])}: name one of them with --id"
         )
-
-    def scale(self, name: str) -> tuple[FloatArray, FloatArray] | None:
-        """A modality's training mean and deviation of each feature; None where they aren't there."""
-        mean, deviation = self.arrays.statistic(MEAN, name), self.arrays.statistic(DEVIATION, name)
-        return None if mean is None or deviation is None else (mean, deviation)
 
 
 def open_run(path: Path) -> SavedRun:

@@ -16,7 +16,7 @@ from omg_graph.report.figures import Detail, changed
 from omg_graph.report.page import DRAWING, LICENCES, STYLES, as_json, asset, environment, policy
 
 MOST = 100
-"""Samples that one page tells of."""
+"""Samples that one page shows."""
 
 FULL = 10
 """So many pictures are drawn in full detail; of more, each is coarser."""
@@ -30,7 +30,7 @@ def write_comparison(
     """Write the page, whole or not at all.
 
     Args:
-        comparisons: What differs, sample by sample; the first 100 are told.
+        comparisons: What differs, sample by sample; the first 100 are shown.
         runs: The two, for their names and arrays.
         output: The file to write.
 
@@ -41,16 +41,16 @@ def write_comparison(
         DataError: if there is no folder to write it into.
     """
     if output.is_dir() or not output.parent.is_dir():
-        raise DataError(f"--html {output}: a file in a folder that is there was expected: name one")
-    told = comparisons[:MOST]
-    detail = Detail().scaled(min(1.0, FULL / max(1, sum(len(sample.output) for sample in told))))
-    figures = [_figures(sample, runs, detail) for sample in told]
+        raise DataError(f"--html {output}: expected a file in an existing folder: name one")
+    shown = comparisons[:MOST]
+    detail = Detail().scaled(min(1.0, FULL / max(1, sum(len(sample.output) for sample in shown))))
+    figures = [_figures(sample, runs, detail) for sample in shown]
     scripts = [Markup(asset(name)) for name in SCRIPTS if any(figures)]  # noqa: S704 - our own files
     content = (
         environment()
         .get_template("comparison.html")
         .render(
-            samples=told,
+            samples=shown,
             figures=figures,
             data=[as_json(drawn) for drawn in figures],
             more=max(0, len(comparisons) - MOST),

@@ -59,7 +59,7 @@ class Look:
     shape: tuple[int, ...]
     kind: Kind
     scale: tuple[Array, Array] | None
-    """Training mean and deviation, where numbers are told in deviations from the mean."""
+    """Training mean and deviation, where numbers are shown in deviations from the mean."""
     names: tuple[str, ...] | None
     units: tuple[str, ...] | None
 
@@ -86,7 +86,7 @@ def look(run: SavedRun, name: str, shape: tuple[int, ...], picture: tuple[int, i
     names = None if facts is None else facts.feature_names.get(name)
     units = None if facts is None else facts.feature_units.get(name)
     drawn: Kind = "heat" if kind == "sequence" else "bars" if names or shape[0] <= FEATURES else "curve"
-    return Look(shape, drawn, run.scale(name), names, units)
+    return Look(shape, drawn, run.arrays.scale(name), names, units)
 
 
 def figures(run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail: Detail) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _steps(
     run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail: Detail
 ) -> dict[str, Any] | None:
     """The clean estimate at the steps that were kept, made smaller still where there are many samples."""
-    kept, scale = run.arrays.find(trajectory.arrays.get(f"steps/{name}")), run.scale(name)
+    kept, scale = run.arrays.find(trajectory.arrays.get(f"steps/{name}")), run.arrays.scale(name)
     if kept is None or scale is None:  # they are kept in deviations, which say nothing alone
         return None
     length = trajectory.lengths.get(name)

@@ -21,8 +21,7 @@ from omg_graph.errors import DataError
 from omg_graph.files import write_atomically
 from omg_graph.record.results import SavedRun
 from omg_graph.record.trajectory import Trajectory
-from omg_graph.record.words import prediction_text
-from omg_graph.report import chapters
+from omg_graph.record.view import TrajectoryView, prediction_text, view
 from omg_graph.report.figures import FEWEST, Detail, Look, figures, interval, look
 from omg_graph.report.text import shortened, visible
 
@@ -35,7 +34,10 @@ STORIES = 4_300_000
 LEAST = 3_200
 """Bytes that one modality's pictures take at the least."""
 
+CANDIDATES_SHOWN = 20
+
 QUOTE_LENGTH = 2_000
+"""The most letters of a transcript."""
 
 DRAWING = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "assets/charts.js", "assets/pictures.js")
 SCRIPTS = (*DRAWING, "assets/page.js")
@@ -48,13 +50,7 @@ class Sample:
     """One sample's part of the page."""
 
     number: int
-    trajectory: Trajectory
-    quote: str | None
-    plan: chapters.PlanChapter | None
-    evidence: list[chapters.EvidenceChapter]
-    labels: list[chapters.LabelRow]
-    change: str
-    utility: list[chapters.UtilityRow]
+    view: TrajectoryView
     draws: int
     modalities: list[dict[str, Any]]
     """What its pictures are drawn from, in full detail."""
@@ -133,36 +129,41 @@ def _stories(
     """The articles of as many samples as there is room for, with pictures as fine as there is room for."""
     template = environment().get_template("sample.html")
     detail, left = Detail(), STORIES
-    told: list[Sample] = []
+    samples: list[Sample] = []
     texts: list[str] = []
     for number, trajectory in enumerate(listed[:DETAILED]):
         sample = _sample(run, number, trajectory, looks, detail)
         text = template.render(
-            sample=sample, facts=run.facts, many=len(listed) > 1, of=len(listed[:DETAILED])
+            sample=sample,
+            facts=run.facts,
+            many=len(listed) > 1,
+            of=len(listed[:DETAILED]),
+            quote=QUOTE_LENGTH,
+            candidates=CANDIDATES_SHOWN,
         )
         left -= len(text.encode()) + LEAST * len(trajectory.reconstruction)
-        if told and left < 0:
+        if samples and left < 0:
             break
-        told.append(sample)
+        samples.append(sample)
         texts.append(text)
     room = STORIES - sum(len(text.encode()) for text in texts)
-    data = [_data(sample, sample.modalities) for sample in told]
+    data = [_data(sample, sample.modalities) for sample in samples]
     while (size := sum(map(len, data))) > room and detail.cells > FEWEST:
         detail = detail.scaled(0.9 * max(0.1, room / size))
-        data = [_data(sample, _modalities(run, sample.trajectory, looks, detail)) for sample in told]
+        data = [_data(sample, _modalities(run, sample.view.trajectory, looks, detail)) for sample in samples]
     return [Story(Markup(text), part) for text, part in zip(texts, data, strict=True)], detail  # noqa: S704
 
 
 def _looks(
-    run: SavedRun, told: Sequence[Trajectory], pictures: Mapping[str, tuple[int, int]]
+    run: SavedRun, listed: Sequence[Trajectory], pictures: Mapping[str, tuple[int, int]]
 ) -> dict[str, Look]:
-    shapes = {name: ref.shape for trajectory in told for name, ref in trajectory.reconstruction.items()}
+    shapes = {name: ref.shape for trajectory in listed for name, ref in trajectory.reconstruction.items()}
     for name, (rows, columns) in pictures.items():
         size = math.prod(shapes[name]) if name in shapes else None
         if size != rows * columns:
-            there = "nothing of that name was reconstructed" if size is None else f"it has {size} numbers"
+            got = "nothing of that name" if size is None else f"{size} numbers"
             raise DataError(
-                f"{name}: a reconstructed vector of {rows} × {columns} numbers was expected, {there}: "
+                f"--pixels {name}: expected a reconstructed vector of {rows} x {columns} numbers, got {got}: "
                 "leave it out, or give its rows and columns"
             )
     return {name: look(run, name, shape, pictures.get(name)) for name, shape in shapes.items()}
@@ -171,20 +172,9 @@ def _looks(
 def _sample(
     run: SavedRun, number: int, trajectory: Trajectory, looks: Mapping[str, Look], detail: Detail
 ) -> Sample:
-    plan = None if trajectory.plan is None else chapters.plan_chapter(trajectory.plan)
     shapes = [ref.shape for key, ref in trajectory.arrays.items() if key.startswith("draws/")]
-    return Sample(
-        number=number,
-        trajectory=trajectory,
-        quote=shortened(trajectory.raw_text, QUOTE_LENGTH) if trajectory.raw_text else None,
-        plan=plan,
-        evidence=chapters.evidence_chapters(trajectory),
-        labels=chapters.label_rows(trajectory, run.facts),
-        change=chapters.prediction_change(trajectory),
-        utility=chapters.utility_rows(trajectory),
-        draws=shapes[0][0] if shapes else 1,
-        modalities=_modalities(run, trajectory, looks, detail),
-    )
+    draws = shapes[0][0] if shapes else 1
+    return Sample(number, view(trajectory, run.facts), draws, _modalities(run, trajectory, looks, detail))
 
 
 def _modalities(
@@ -195,14 +185,13 @@ def _modalities(
 
 def _data(sample: Sample, modalities: list[dict[str, Any]]) -> Markup:
     """What a sample's pictures are drawn from, as JSON."""
-    candidates = () if sample.plan is None else sample.plan.candidates
+    candidates = () if sample.view.plan is None else sample.view.plan.candidates[:CANDIDATES_SHOWN]
     return as_json(
         {
             "modalities": modalities,
-            "labels": [[visible(row.label), row.with_it, row.without] for row in sample.labels],
+            "labels": [[visible(row.label), row.share, row.without] for row in sample.view.labels],
             "candidates": [
-                [place, row.log_probability, row.weighted_cost, row.chosen]
-                for place, row in enumerate(candidates, start=1)
+                [row.number, row.drawn.log_probability, row.weighted_cost, row.chosen] for row in candidates
             ],
         }
     )
@@ -238,8 +227,8 @@ def environment() -> Environment:
     environment.filters |= {
         "json": as_json,
         "figure": _figure,
-        "said": prediction_text,
-        "size": lambda shape: " × ".join(str(size) for size in shape),
+        "prediction": prediction_text,
+        "short": shortened,
     }
     return environment
 

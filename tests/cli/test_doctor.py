@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from omg_graph.cli import checks, main
-from omg_graph.cli.checks import Check
+from omg_graph.cli import doctor as checks
+from omg_graph.cli import main
+from omg_graph.cli.doctor import Check
 from omg_graph.cli.runtime import Settings
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.loading import model_folder
+from omg_graph.cli.options import model_folder
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import speakers_of_splits
 from omg_graph.data.reader import read_data_file

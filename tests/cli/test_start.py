@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 
 from omg_graph.cli.app import build_command
-from omg_graph.cli.examples import EXAMPLES
+from omg_graph.cli.options import EXAMPLES
 from omg_graph.cli.runtime import Settings
 
 COMMANDS = ("run", "train", "evaluate", "compare", "data", "kb", "trace", "simulate", "doctor")

@@ -62,16 +62,23 @@ def test_some_samples_of_it(results: Path, tmp_path: Path) -> None:
     assert '"kind":"image"' in content
 
 
-def test_the_run_can_leave_it_out(
+def test_without_a_report_nothing_is_computed_for_its_pictures(
     tiny_data_file: Path, tiny_model_folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "out"
-    command = ["run", "--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--limit", "1"]
-    assert main([*command, "--output", str(folder), "--no-report"]) == 0
-    assert "report" not in capsys.readouterr().out
-    assert not (folder / "report.html").exists()
-    assert main([*command, "--output", str(folder)]) == 0
-    assert f"report     {folder / 'report.html'}" in capsys.readouterr().out
+    common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--missing", "audio"]
+    kept = []
+    for more in (["--no-report"], [], ["--no-report", "--keep-path", "all"]):
+        assert main(["run", *common, "--limit", "1", "--output", str(folder), *more]) == 0
+        assert ("report     " in capsys.readouterr().out) == (folder / "report.html").exists() == (not more)
+        line = json.loads((folder / "trajectory.jsonl").read_text("utf-8"))
+        assert {"observed/text", "path/audio", "clean/audio", "truth/audio"} <= set(line["arrays"])
+        kept.append({"steps/audio", "nearest/audio"} & set(line["arrays"]))
+        if more == ["--no-report"]:
+            assert main(["trace", "report", str(folder)]) == 0
+            capsys.readouterr()
+            assert "How the estimate took shape wasn't kept" in (folder / "report.html").read_text("utf-8")
+    assert kept == [set(), {"steps/audio", "nearest/audio"}, {"steps/audio", "nearest/audio"}]
 
 
 def test_the_terminal_tells_what_the_run_told(
@@ -113,7 +120,7 @@ def test_one_sample_of_several(results: Path, capsys: Capture) -> None:
         (["report", "{results}", "--output", "{empty}/no/page.html"], "a file in a folder that is there"),
         (["report", "{results}", "--pixels", "audio"], "NAME=ROWSxCOLUMNS"),
         (["report", "{results}", "--pixels", "audio=0x5"], "NAME=ROWSxCOLUMNS"),
-        (["report", "{results}", "--pixels", "audio=2x2"], "it has 5 numbers"),
+        (["report", "{results}", "--pixels", "audio=2x2"], "got 5 numbers"),
         (["report", "{results}", "--pixels", "smell=2x2"], "nothing of that name"),
     ],
 )

@@ -70,7 +70,7 @@ def test_by_hand() -> None:
         ("x", 0.6, None),
         ("z", None, 0.3),
     ]
-    assert (evidence.entered, evidence.left) == (("z",), ("x",))
+    assert [one.change for one in evidence.entries] == ["", "gone", "new"]
     assert evidence.moved == pytest.approx((0.6 + 0.3 + 0.3) / 2)
     output = found.output["audio"]
     # two deviations in one feature, one in the other; and one and none from the mean
@@ -102,5 +102,5 @@ def test_without_arrays_or_scale_there_is_no_distance() -> None:
 
 def test_two_samples_aren_t_one() -> None:
     one = run("glad", {"x": 1.0}, [3.0, 4.0])
-    with pytest.raises(DataError, match="'a' and 'b' came"):
+    with pytest.raises(DataError, match="got 'a' and 'b'"):
         compare(one, one.model_copy(update={"id": "b"}), (STORE.get, STORE.get), lambda _: None)

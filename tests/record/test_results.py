@@ -59,11 +59,11 @@ def test_the_facts_tell_of_the_model_and_the_settings(results: Path) -> None:
 
 def test_the_training_mean_is_in_the_units_of_the_input(results: Path) -> None:
     run = open_run(results)
-    scale = run.scale("audio")
+    scale = run.arrays.scale("audio")
     assert scale is not None
     truth = np.stack([run.arrays.get(t.arrays["truth/audio"]) for t in run.trajectories])
     assert np.abs((truth - scale[0]) / scale[1]).mean() < 3
-    assert run.scale("nothing") is None
+    assert run.arrays.scale("nothing") is None
 
 
 def test_what_is_not_there_is_said(copy: Path) -> None:

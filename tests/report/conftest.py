@@ -1,46 +1,15 @@
-"""Results of real runs of tiny models, and a real browser where this machine has one."""
+"""Results with hostile texts, and a real browser where this machine has one."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
-from omg_graph.record.results import SavedRun, open_run
-
-
-def _run(folder: Path, *arguments: str) -> SavedRun:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Settings, "apply", lambda self: None)
-        assert main(["run", "--output", str(folder), "--no-report", "--json", *arguments]) == 0
-    return open_run(folder)
-
-
-@pytest.fixture(scope="session")
-def clips_run(
-    tiny_data_file: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> SavedRun:
-    """Twelve clips whose audio was hidden: labels, transcripts, intervals of three draws."""
-    folder = tmp_path_factory.mktemp("report") / "clips"
-    common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "test"]
-    return _run(folder, *common, "--missing", "audio", "--draws", "3")
-
-
-@pytest.fixture(scope="session")
-def plain_run(
-    tiny_plain_file: Path, tiny_plain_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> SavedRun:
-    """A padded sequence and two kinds of images that were hidden; no labels, no transcripts, one draw."""
-    folder = tmp_path_factory.mktemp("report") / "plain"
-    hidden = [word for name in ("a.b", "photo", "grey") for word in ("--missing", name)]
-    common = ["--input", str(tiny_plain_file), "--model", str(tiny_plain_folder), "--split", "test"]
-    return _run(folder, *common, "--limit", "2", *hidden)
+from omg_graph.record.results import SavedRun
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +36,7 @@ HOSTILE = (
 @pytest.fixture(scope="session")
 def hostile_run(clips_run: SavedRun) -> SavedRun:
     """The clips, with whatever text there is replaced by one that would like to be more."""
-    told = []
+    changed = []
     for number, trajectory in enumerate(clips_run.trajectories[:3]):
         assert trajectory.plan is not None
         assert trajectory.prediction is not None
@@ -83,7 +52,7 @@ def hostile_run(clips_run: SavedRun) -> SavedRun:
         shares = {
             HOSTILE if name == label else name: p for name, p in trajectory.prediction.probabilities.items()
         }
-        told.append(
+        changed.append(
             trajectory.model_copy(
                 update={
                     "id": f"{number}{HOSTILE}",
@@ -104,4 +73,4 @@ def hostile_run(clips_run: SavedRun) -> SavedRun:
     facts = clips_run.facts.model_copy(
         update={"model": HOSTILE, "feature_names": {"audio": names}, "feature_units": {"audio": names}}
     )
-    return replace(clips_run, trajectories=tuple(told), facts=facts)
+    return replace(clips_run, trajectories=tuple(changed), facts=facts)

@@ -88,7 +88,7 @@ def files(
     write_report(clips_run, made["one"], ids=[clips_run.trajectories[0].id])
     write_report(clips_run, made["pixels"], pictures={"audio": (1, 5)})
     for name, run in (("compared", clips_run), ("images", plain_run)):
-        pairs = [compare(one, one, (run.arrays.find,) * 2, run.scale) for one in run.trajectories[:2]]
+        pairs = [compare(one, one, (run.arrays.find,) * 2, run.arrays.scale) for one in run.trajectories[:2]]
         write_comparison(pairs, (run, run), made[name])
     return made
 

@@ -37,7 +37,7 @@ def test_few_features_are_bars_in_deviations(clips_run: SavedRun) -> None:
     data = drawn(clips_run, "audio")
     assert data["kind"] == "bars"
     assert set(data["bars"]["series"]) == {"estimate", "truth", "nearest", "low", "high"}
-    scale = clips_run.scale("audio")
+    scale = clips_run.arrays.scale("audio")
     assert scale is not None
     estimate = clips_run.arrays.get(clips_run.trajectories[0].reconstruction["audio"])
     expected = (estimate - scale[0]) / scale[1]
@@ -86,7 +86,7 @@ def test_a_vector_can_be_the_pixels_of_an_image(clips_run: SavedRun) -> None:
 def test_the_last_step_shows_the_end_of_the_path(clips_run: SavedRun) -> None:
     """The clean estimate of the last step is close to z_0, which is draw 0."""
     data = drawn(clips_run, "audio")
-    scale = clips_run.scale("audio")
+    scale = clips_run.arrays.scale("audio")
     assert scale is not None
     draw = clips_run.arrays.get(clips_run.trajectories[0].arrays["draws/audio"])[0]
     last = levels(data["steps"], "estimate")[-1]

@@ -75,7 +75,7 @@ def planner_report(
     require_data("--data", data)
     from omg_graph.bench.commands.planner_reports import PAGE, REPORT
     from omg_graph.bench.planning.planning import measure_planner
-    from omg_graph.cli.loading import open_model
+    from omg_graph.cli.options import open_model
     from omg_graph.files import write_atomically
     from omg_graph.model.planners import PlannerOptions, make_planner
     from omg_graph.training.classroom import open_classroom

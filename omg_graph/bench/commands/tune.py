@@ -18,8 +18,7 @@ from omg_graph.cli.options import (
     names_in,
     require_data,
 )
-from omg_graph.cli.output import cell, note, print_json, stdout_console
-from omg_graph.cli.training_bars import TrainingBars
+from omg_graph.cli.output import TrainingBars, cell, note, print_json, stdout_console
 
 
 def tune(

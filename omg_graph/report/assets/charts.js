@@ -126,7 +126,7 @@ const charts = (() => {
       high: series.high?.[index],
       truth: series.truth?.[index],
       nearest: series.nearest?.[index],
-      told: mean ? `${name}: ${short(shown[index] * deviation[index] + mean[index])} ${units[index]}` : `${name}: ${short(shown[index])}`,
+      label: mean ? `${name}: ${short(shown[index] * deviation[index] + mean[index])} ${units[index]}` : `${name}: ${short(shown[index])}`,
     }));
     const letters = width < 480 ? 16 : 30;
     const longest = d3.max(names, (name) => fitted(name, letters).length);
@@ -138,7 +138,7 @@ const charts = (() => {
       x: { label: unit(data), grid: true, nice: true, labelAnchor: "center", domain: extent(data, rows) },
       y: { label: null, tickSize: 0, tickFormat: (index) => fitted(names[index], letters) },
       marks: [
-        Plot.barX(rows, { x: "estimate", y: "index", fill: COLOURS.estimate, insetTop: 3, insetBottom: 3, title: "told" }),
+        Plot.barX(rows, { x: "estimate", y: "index", fill: COLOURS.estimate, insetTop: 3, insetBottom: 3, title: "label" }),
         whole && series.low ? Plot.ruleY(rows, { y: "index", x1: "low", x2: "high", stroke: "var(--ink)", strokeWidth: 1.5 }) : null,
         series.nearest && whole ? Plot.dot(rows, { x: "nearest", y: "index", stroke: COLOURS.nearest, fill: "var(--page)", r: 3.5, strokeWidth: 2 }) : null,
         series.truth ? Plot.tickX(rows, { x: "truth", y: "index", stroke: COLOURS.truth, strokeWidth: 3 }) : null,
@@ -239,15 +239,15 @@ const charts = (() => {
     if (data.kind === "curve") return void holder.append(curve(data, null, width, name));
     const { shape } = data.all;
     const list = data.unpacked;
-    const told = words(data);
+    const names = words(data);
     const shown = ["estimate", "truth", "nearest"].filter((key) => list[key]);
     const difference = list.truth ? list.estimate.map((value, index) => value - list.truth[index]) : null;
     const spread = list.low ? list.high.map((value, index) => value - list.low[index]) : null;
     if (data.kind === "heat") {
       const colour = diverging(data.limit);
       const wide = { ...colour, domain: [0, d3.max(spread ?? [1]) || 1], range: ramp().slice(1) };
-      const parts = shown.map((key) => ({ title: told[key], draw: (room) => heat(data, list[key], shape, room, `${name}: ${told[key]}`, colour) }));
-      if (difference) parts.push({ title: `${told.estimate} − ${told.truth}`, draw: (room) => heat(data, difference, shape, room, `${name}: difference`, colour) });
+      const parts = shown.map((key) => ({ title: names[key], draw: (room) => heat(data, list[key], shape, room, `${name}: ${names[key]}`, colour) }));
+      if (difference) parts.push({ title: `${names.estimate} − ${names.truth}`, draw: (room) => heat(data, difference, shape, room, `${name}: difference`, colour) });
       if (spread) parts.push({ title: `width of the interval (up to ${short(wide.domain[1])})`, draw: (room) => heat(data, spread, shape, room, `${name}: interval width`, wide) });
       panels(parts, holder);
       const legend = Plot.legend({ color: colour, label: unit(data), width: Math.min(280, width), ticks: 5 });
@@ -256,7 +256,7 @@ const charts = (() => {
       return undefined;
     }
     const domain = tones(data);
-    const parts = shown.map((key) => ({ title: told[key], draw: (room) => image(list[key], shape, room, `${name}: ${told[key]}`, domain) }));
+    const parts = shown.map((key) => ({ title: names[key], draw: (room) => image(list[key], shape, room, `${name}: ${names[key]}`, domain) }));
     if (difference) {
       const reach = d3.max(difference, Math.abs) || 1;
       parts.push({ title: `|difference| (up to ${short(reach)})`, draw: (room) => image(difference.map(Math.abs), shape, room, `${name}: difference`, [0, reach]) });

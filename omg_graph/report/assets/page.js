@@ -8,11 +8,11 @@
   let open = null;
 
   const dataOf = (article) => {
-    if (!article.told) {
-      article.told = JSON.parse(document.getElementById(article.id.replace("sample", "data")).textContent);
-      article.told.modalities.forEach(pictures.unpack);
+    if (!article.drawn) {
+      article.drawn = JSON.parse(document.getElementById(article.id.replace("sample", "data")).textContent);
+      article.drawn.modalities.forEach(pictures.unpack);
     }
-    return article.told;
+    return article.drawn;
   };
 
   const modalitiesOf = (article, data, selector) =>
@@ -22,9 +22,9 @@
     const input = holder.querySelector("input[type=range]");
     const step = Number(input.value);
     const { norms } = data;
-    const told = `${step} of ${input.max}, t = ${norms.timestep[step - 1]}: |z_t| ${short(norms.state[step - 1])}, |z_0|t| ${short(norms.clean[step - 1])}, change ${short(norms.change[step - 1])}`;
-    holder.querySelector("output").textContent = told;
-    input.setAttribute("aria-valuetext", told);
+    const label = `${step} of ${input.max}, t = ${norms.timestep[step - 1]}: |z_t| ${short(norms.state[step - 1])}, |z_0|t| ${short(norms.clean[step - 1])}, change ${short(norms.change[step - 1])}`;
+    holder.querySelector("output").textContent = label;
+    input.setAttribute("aria-valuetext", label);
     if (data.path) fill(holder.querySelector("[data-draw=path]"), (room) => charts.path(data.path, step, room));
     fill(holder.querySelector("[data-draw=norms]"), (room) => charts.norms(norms, step, room));
     if (!data.steps) return;
@@ -76,7 +76,7 @@
     for (const article of articles) article.hidden = article !== chosen;
     open = chosen;
     if (chosen) {
-      if (!chosen.told) listen(chosen);
+      if (!chosen.drawn) listen(chosen);
       draw(chosen);
     }
     const heading = (chosen ?? list).querySelector("h1");
