@@ -186,7 +186,7 @@ def tiny_thinker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
     from omg_graph.planner.prompting import load_prompt
-    from omg_graph.planner.schema_files import AFFECT, load_schema
+    from omg_graph.planner.schemas import AFFECT, load_schema
     from omg_graph.seeding import seeded
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.errors import ConfigError, SchemaError
 from omg_graph.model.model import Model
-from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import Planner, StoredPlanner
+from omg_graph.planner.interface import FallbackPlanner, Planner, StoredPlanner
 from omg_graph.planner.prompting import Language, MediaSetting
 
 GROUP = "omg_graph.planners"

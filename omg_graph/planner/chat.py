@@ -18,20 +18,30 @@ from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from omg_graph.errors import ConfigError, PlannerError
-from omg_graph.planner.answer_cache import AnswerCache
-from omg_graph.planner.answers import Answer, MalformedAnswerError, candidates_of, read_arguments, read_text
+from omg_graph.planner.answers import (
+    Answer,
+    AnswerCache,
+    MalformedAnswerError,
+    candidates_of,
+    read_arguments,
+    read_text,
+)
 from omg_graph.planner.calling import Caller, Failure, NotTakenError
 from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
-from omg_graph.planner.media import (
+from omg_graph.planner.prompting import (
     BOUNDS,
     Attachment,
+    Language,
     MediaKind,
+    MediaSetting,
+    json_schema,
+    load_prompt,
     recordings_of,
     seen,
     sent_as,
+    shown_text,
     taken_kinds,
 )
-from omg_graph.planner.prompting import Language, MediaSetting, json_schema, load_prompt, sample_message
 from omg_graph.planner.schema import Schema
 from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
 from omg_graph.seeding import derived_seed
@@ -385,9 +395,7 @@ class ChatPlanner:
         return read_text(str(message.text), self.schema, tokens if usable else None)
 
     def _shown(self, observations: PlannerInput, row: int) -> _Shown:
-        observed = observations.observed[row] if observations.observed else ()
-        missing = [name for name in observations.modalities if name not in observed]
-        text = sample_message(observations.raw_text[row], observed, missing)
+        text = shown_text(observations, row)
         if self._media == "off":
             return _Shown(text)
         attached, kept = [], []

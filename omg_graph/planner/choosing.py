@@ -11,9 +11,8 @@ from omg_graph.data.dataset import Labels, Split
 from omg_graph.errors import SchemaError
 from omg_graph.planner.annotator import ACTION, ENTITY, LexicalAnnotator, UnreadableTextError
 from omg_graph.planner.clusters import cluster_schema, feature_vectors
-from omg_graph.planner.labels import class_schema, degree_schema, reading_schema
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.planner.schema_files import AFFECT, load_schema
+from omg_graph.planner.schemas import AFFECT, class_schema, degree_schema, load_schema, reading_schema
 
 AnnotatorName = Literal["auto", "lexical", "labels"]
 

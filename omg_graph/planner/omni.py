@@ -20,14 +20,20 @@ from omg_graph.omni.running import Continuation, Prefix, followed, read
 from omg_graph.omni.thinker import Thinker
 from omg_graph.planner.answers import FROM_MODEL
 from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
-from omg_graph.planner.media import recordings_of, seen
-from omg_graph.planner.prompting import Language, MediaSetting, load_prompt, sample_message
+from omg_graph.planner.prompting import (
+    Language,
+    MediaSetting,
+    load_prompt,
+    recordings_of,
+    seen,
+    shown_text,
+)
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.planner.spelling import Spelling
 from omg_graph.planner.writing import (
     FieldWriter,
     FreeSource,
     GrammarSource,
+    Spelling,
     WriterSource,
     writable_tokens,
 )
@@ -211,9 +217,7 @@ class OmniPlanner:
         return read(thinker, inputs, after=self._shared, then=self._spelling.scaffold(0))
 
     def _parts(self, observations: PlannerInput, row: int) -> tuple[Part, ...]:
-        observed = observations.observed[row] if observations.observed else ()
-        missing = [name for name in observations.modalities if name not in observed]
-        parts: list[Part] = [sample_message(observations.raw_text[row], observed, missing)]
+        parts: list[Part] = [shown_text(observations, row)]
         for name, recording in self._given(observations, row).items():
             parts += [f"\n{name}: ", recording]
         return tuple(parts)

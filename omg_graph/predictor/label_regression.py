@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from omg_graph.planner.lexicon import english, words_of
+from omg_graph.planner.annotator import english, words_of
 from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.predictor.words import WordEncoder
 from omg_graph.priors.kernel import KernelConditional

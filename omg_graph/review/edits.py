@@ -14,7 +14,7 @@ from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.errors import KnowledgeBaseError, PlanError
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Observation, score_written
-from omg_graph.planner.editing import edited_plan
+from omg_graph.planner.schema import edited_plan
 from omg_graph.record.artifacts import ArtifactStore
 from omg_graph.record.trajectory import CandidatePlan, EvidenceEntry, Trajectory
 from omg_graph.retriever.evidence import Hit, weigh

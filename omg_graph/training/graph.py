@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from omg_graph.files import DataFolder
 from omg_graph.inputs import confined, refuse_unknown_input
-from omg_graph.planner.schema_files import schema_names
+from omg_graph.planner.schemas import schema_names
 from omg_graph.training.config import is_named
 from omg_graph.training.session import TrainingRequest, TrainingSession
 

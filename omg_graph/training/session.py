@@ -24,7 +24,7 @@ from omg_graph.model.folder import MANIFEST, load_model, read_manifest, save_mod
 from omg_graph.model.model import Model, choose_device
 from omg_graph.planner.choosing import SchemaChoice, choose_schema
 from omg_graph.planner.schema import Plan
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import load_schema
 from omg_graph.training.assembly import assemble, executor_trainer, first_manifest, train_executor
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.encoders import require_raw_parts, text_encoder_maker, thinker_states

@@ -14,7 +14,7 @@ import pytest
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
 from omg_graph.planner.prompting import load_prompt
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import load_schema
 
 PLANS = [("作品", "称赞", "积极"), ("服务", "抱怨", "略微消极")]
 

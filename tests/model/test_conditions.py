@@ -7,7 +7,7 @@ import torch
 
 from omg_graph.errors import ConfigError
 from omg_graph.model.conditions import PLAN_CONDITIONS, random_plan
-from omg_graph.planner.schema_files import load_schema, parse_schema
+from omg_graph.planner.schemas import load_schema, parse_schema
 
 PLAN = torch.nn.functional.normalize(torch.ones(3, 4, 256), dim=-1)
 IDS = ("a", "b", "c")

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 from omg_graph.errors import DataError, SchemaError
-from omg_graph.planner.annotator import LexicalAnnotator, UnreadableTextError
-from omg_graph.planner.labels import class_schema, degree_schema, reading_schema
-from omg_graph.planner.lexicon import PhraseTable, english, words_of
+from omg_graph.planner.annotator import LexicalAnnotator, PhraseTable, UnreadableTextError, english, words_of
 from omg_graph.planner.schema import Field, Schema
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import class_schema, degree_schema, load_schema, reading_schema
 
 AFFECT = load_schema("affect")
 ANNOTATOR = LexicalAnnotator(AFFECT)

@@ -23,8 +23,7 @@ from langchain_openai import ChatOpenAI
 from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner import calling
 from omg_graph.planner.chat import ChatPlanner
-from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling, required
+from omg_graph.planner.interface import FallbackPlanner, NoValidPlanError, PlannerInput, Sampling, required
 from omg_graph.planner.rerank import score_candidates
 from omg_graph.planner.schema import Schema
 from omg_graph.record.trajectory import CandidatePlan

@@ -9,7 +9,7 @@ from omg_graph.data.dataset import Labels, ModalitySpec, Split
 from omg_graph.errors import SchemaError
 from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.schema import Field, Schema
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import load_schema
 
 ENGLISH = "I really liked the music of this film", "The story was terrible and so were the actors"
 CHINESE = "这部电影真好看", "故事太差了"

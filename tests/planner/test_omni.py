@@ -17,13 +17,18 @@ from omg_graph.errors import ConfigError, PlanError
 from omg_graph.omni.messages import Message
 from omg_graph.omni.running import Continuation, followed, read
 from omg_graph.omni.thinker import Thinker, load_thinker
-from omg_graph.planner.fallback import FallbackPlanner
-from omg_graph.planner.interface import NoValidPlanError, PlannerInput, RescoringPlanner, Sampling, required
+from omg_graph.planner.interface import (
+    FallbackPlanner,
+    NoValidPlanError,
+    PlannerInput,
+    RescoringPlanner,
+    Sampling,
+    required,
+)
 from omg_graph.planner.omni import OmniPlanner, drawn
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Field, Schema
-from omg_graph.planner.spelling import Spelling
-from omg_graph.planner.writing import FreeSource
+from omg_graph.planner.writing import FreeSource, Spelling
 from omg_graph.seeding import generator
 
 SCHEMA = Schema(

@@ -15,7 +15,7 @@ from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
 from omg_graph.planner.decoding import TokenChoice
 from omg_graph.planner.interface import PlannerInput, RescoringPlanner, Sampling
 from omg_graph.planner.schema import Field, Schema
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import load_schema
 from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner
 from omg_graph.seeding import generator
 

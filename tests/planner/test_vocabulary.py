@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omg_graph.errors import ModelError, PlanError, SchemaError
 from omg_graph.planner.schema import Field, Plan, Schema
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import load_schema
 from omg_graph.planner.vocabulary import Grammar, Vocabulary
 
 PHRASES = st.lists(st.sampled_from(["a", "b", "c", "<end>"]), min_size=1, max_size=3).map(" ".join)

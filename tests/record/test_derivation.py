@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omg_graph.planner.rerank import score_candidates, semantic_cost
-from omg_graph.planner.schema_files import AFFECT, load_schema
+from omg_graph.planner.schemas import AFFECT, load_schema
 from omg_graph.record.utility import UtilityWeights, utility
 from omg_graph.retriever.evidence import evidence_alignment_cost
 

@@ -25,12 +25,11 @@ from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.record.trajectory import CandidatePlan
-from omg_graph.training import distillation, relearning, teachers
+from omg_graph.training import distillation, teachers
 from omg_graph.training.classroom import open_classroom
 from omg_graph.training.distillation import DistillationRequest, distill
 from omg_graph.training.folds import fold_of
-from omg_graph.training.teaching import PLANS, read_plans
-from omg_graph.training.unfinished import IDENTITY, SUFFIX
+from omg_graph.training.teaching import IDENTITY, PLANS, SUFFIX, read_plans
 
 Distil = Callable[..., distillation.Distillation]
 
@@ -94,10 +93,10 @@ def test_the_student_says_what_its_teacher_always_says(
     distil: Distil, teacher: Monotone, tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    settings = relearning.settings_of
+    settings = distillation.settings_of
     longer = {"epochs": 60, "learning_rate": 0.01}
     monkeypatch.setattr(
-        relearning,
+        distillation,
         "settings_of",
         lambda model: (found := settings(model)).model_copy(
             update={"planner": found.planner.model_copy(update=longer)}

@@ -10,8 +10,7 @@ import pytest
 
 from omg_graph.data.dataset import Labels, ModalitySpec, Split
 from omg_graph.errors import DataError
-from omg_graph.planner.labels import class_schema, target_values
-from omg_graph.planner.schema_files import AFFECT, load_schema
+from omg_graph.planner.schemas import AFFECT, class_schema, load_schema, target_values
 from omg_graph.training.teaching import GrowingPlans, TaughtPlan, TaughtPlans, plan_lines, read_plans
 
 AFFECT_SCHEMA = load_schema(AFFECT)

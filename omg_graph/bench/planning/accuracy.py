@@ -14,8 +14,8 @@ from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.evaluation.bootstrap import Resamples, average, interval
 from omg_graph.metrics.labelled import Numbers
 from omg_graph.model.model import Model
-from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Schema
+from omg_graph.planner.schemas import target_values
 from omg_graph.training.patterns import group_folds
 
 FOLDS = 3

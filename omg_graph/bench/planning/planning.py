@@ -29,9 +29,9 @@ from omg_graph.metrics.calibration import BINS, bins_of
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.interface import Planner, PlannerInput, RescoringPlanner, StoredPlanner
-from omg_graph.planner.labels import target_values
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan, Schema
+from omg_graph.planner.schemas import target_values
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.validation import patterns_of
 

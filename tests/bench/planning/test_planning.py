@@ -20,9 +20,8 @@ from omg_graph.data.dataset import Split
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.planner.interface import PlannerInput, Sampling
-from omg_graph.planner.labels import target_values
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.planner.schema_files import load_schema
+from omg_graph.planner.schemas import load_schema, target_values
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.classroom import Classroom, open_classroom
 

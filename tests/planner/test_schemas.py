@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omg_graph.errors import SchemaError
-from omg_graph.planner.labels import class_schema, class_values, degree_schema, reading_schema
+from omg_graph.planner.schemas import class_schema, class_values, degree_schema, reading_schema
 
 
 def test_names_are_tidied_for_the_plan_and_kept_for_the_output() -> None:
