@@ -1,4 +1,10 @@
-"""Components by name: entry points of the installed packages, this package's own among them."""
+"""Components by name: entry points of the installed packages, this package's own among them.
+
+Beside the components of a model: ``omg_graph.commands``, functions that become commands of ``omg``;
+``omg_graph.floors``, a :class:`omg_graph.evaluation.floors.FloorSet` for each name of ``--floors``; and
+``omg_graph.reports``, of which ``planner`` measures the planner of a model that was just trained, and
+``paper`` holds the figures for ``omg evaluate --beside-paper``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from omg_graph.errors import ConfigError
+
+COMMANDS = "omg_graph.commands"
+FLOORS = "omg_graph.floors"
+REPORTS = "omg_graph.reports"
 
 OWN = {
     "omg_graph.codecs": {

@@ -9,10 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from omg_graph.bench.commands.ablate import ablate
-from omg_graph.bench.commands.planner_report import planner_report
-from omg_graph.bench.commands.study import study
-from omg_graph.bench.commands.tune import tune
 from omg_graph.cli import data, kb, trace
 from omg_graph.cli.compare import compare
 from omg_graph.cli.distill import distill
@@ -23,6 +19,7 @@ from omg_graph.cli.run import run
 from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import simulate
 from omg_graph.cli.train import train
+from omg_graph.plugins import COMMANDS, registered
 
 SHARED = ("debug", "verbose", "threads")
 """Options of ``omg`` that may also come after the name of a command."""
@@ -82,17 +79,39 @@ def omg(
 app.command(epilog=examples("run"))(run)
 app.command(epilog=examples("train"))(train)
 app.command(epilog=examples("distill"))(distill)
-app.command(epilog=examples("planner-report"))(planner_report)
-app.command()(tune)
 app.command(epilog=examples("evaluate"))(evaluate)
 app.command(epilog=examples("compare"))(compare)
-app.command(epilog=examples("ablate"))(ablate)
 app.add_typer(data.app, name="data")
 app.add_typer(kb.app, name="kb")
 app.add_typer(trace.app, name="trace")
 app.command(epilog=examples("simulate"))(simulate)
-app.command()(study)
 app.command(epilog=examples("doctor"))(doctor)
+
+
+def _add_commands() -> None:
+    """The commands that packages register as entry points of ``omg_graph.commands``."""
+    for name, entry in sorted(registered(COMMANDS).items()):
+        try:
+            command = entry.load()
+        except (ImportError, AttributeError) as error:
+            command = _broken(name, entry.value, error)
+        app.command(name, epilog=examples(name), rich_help_panel="More commands")(command)
+
+
+def _broken(name: str, value: str, error: Exception) -> Callable[[], None]:
+    """A command that says why the registered one isn't there."""
+    from omg_graph.errors import ConfigError
+
+    told = f"Can't be imported ({error}): install the package that holds {value} anew."
+
+    def command() -> None:
+        raise ConfigError(f"omg {name}: {told[0].lower()}{told[1:]}")
+
+    command.__doc__ = told
+    return command
+
+
+_add_commands()
 
 
 def build_command(settings: Settings) -> Any:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.bench.commands.planner_reports import report_planner, show_report
 from omg_graph.cli.options import (
     AsJson,
     FillNonfinite,
@@ -25,6 +24,7 @@ from omg_graph.cli.options import (
     require_data,
 )
 from omg_graph.cli.output import TrainingBars, cell, note, number, print_json, stdout_console
+from omg_graph.cli.planner_reports import report_planner, show_report
 from omg_graph.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -38,8 +38,9 @@ EXTRAS = {
     "media": "recordings of sound at another rate",
     "studio": "LangGraph's server and Studio",
     "telemetry": "spans by OpenTelemetry",
-    "baselines": "trained floors beside omg evaluate",
-    "plots": "pictures from omg evaluate",
+    "bench": "trained floors and pictures, from omg evaluate, ablate and study",
+    "baselines": "trained floors alone",
+    "plots": "pictures alone",
 }
 """What each extra is for; ``dev`` is for those who change the package."""
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omg_graph.bench.commands.beside import show_beside_paper
 from omg_graph.cli.options import (
     AsJson,
     Device,
@@ -128,11 +127,11 @@ def evaluate(
         if path is not None:
             require_data(option, path)
 
-    from omg_graph.bench.paper.tables import dataset_named
     from omg_graph.cli.options import model_folder
     from omg_graph.evaluation.evaluate import EvaluationRequest
     from omg_graph.evaluation.evaluate import evaluate as run_evaluation
     from omg_graph.evaluation.protocols import parse_rates
+    from omg_graph.plugins import REPORTS, component
 
     request = EvaluationRequest(
         model=model_folder(model),
@@ -168,7 +167,7 @@ def evaluate(
             four_bit=planner_4bit,
         ),
         text_encoder=text_encoder,
-        beside_paper=None if beside_paper is None else dataset_named(beside_paper),
+        beside=None if beside_paper is None else component(REPORTS, "paper")(beside_paper),
     )
     with _progress() as told:
         result = run_evaluation(request, told)
@@ -260,8 +259,8 @@ def _show(result: Evaluation, output: Path) -> None:
     gains = _gains(result)
     for line in gains:
         console.print(cell(line), soft_wrap=True)
-    if result.paper is not None:
-        show_beside_paper(result.paper)
+    if result.beside is not None:
+        result.beside.show()
     console.print(cell(f"metrics: {document['family']}; {summary.note}"), soft_wrap=True)
     console.print(cell(f"results: {output}", "bold"), soft_wrap=True)
 

@@ -116,8 +116,10 @@ EXAMPLES = {
 }
 
 
-def examples(command: str) -> str:
+def examples(command: str) -> str | None:
     """The foot of a command's help: a paragraph for each of its examples."""
+    if command not in EXAMPLES:
+        return None
     return "\n\n".join(("Examples:" if EXAMPLES[command][1:] else "Example:", *EXAMPLES[command]))
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from omg_graph.bench.commands.planner_reports import report_planner, show_report
 from omg_graph.cli.options import (
     AsJson,
     Device,
@@ -20,12 +19,13 @@ from omg_graph.cli.options import (
     require_data,
 )
 from omg_graph.cli.output import TrainingBars, cell, note, number, print_json, stdout_console
+from omg_graph.cli.planner_reports import report_planner, show_report
 from omg_graph.errors import OmgError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from omg_graph.bench.planning.report import PlannerReport
+    from omg_graph.cli.planner_reports import PlannerReport
     from omg_graph.training.several import TrainedModel
 
 

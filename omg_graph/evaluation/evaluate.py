@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from omg_graph.bench.baselines.choice import check_floors, chosen_floors
-from omg_graph.bench.baselines.fitted import FittedCache, Fitting
-from omg_graph.bench.paper.beside import Comparison, Subject, beside_paper, columns_for, require_family
-from omg_graph.bench.paper.page import section
-from omg_graph.bench.paper.tables import Dataset
-from omg_graph.bench.plots import HOW_TO_GET, draw_plots, plots_available
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.data.reader import DataFile, read_data_file
@@ -24,21 +18,25 @@ from omg_graph.data.splits import choose_split, conform
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_of_split
 from omg_graph.evaluation.floor_runs import run_floor
+from omg_graph.evaluation.floors import CLOSED, Floor, FloorSet, floors_for
 from omg_graph.evaluation.models import fold_number, held_out_rows, model_folders, rows_held_out
 from omg_graph.evaluation.outcomes import Pairs
+from omg_graph.evaluation.plots import HOW_TO_GET, draw_plots, plots_available
 from omg_graph.evaluation.pooling import Part
 from omg_graph.evaluation.predictions import FILE as PREDICTIONS
 from omg_graph.evaluation.predictions import write_predictions
 from omg_graph.evaluation.protocols import Condition, conditions_of
 from omg_graph.evaluation.report import markdown
 from omg_graph.evaluation.results import Results
-from omg_graph.evaluation.runner import ModelRun, ModelRunner
+from omg_graph.evaluation.runner import ANCHOR, METHOD, ModelRun, ModelRunner
 from omg_graph.evaluation.summary import Summary, summarise
 from omg_graph.evaluation.targets import LabelTarget, choose_target
 from omg_graph.files import whole_folder
 from omg_graph.model.folder import load_model, machine, versions
 from omg_graph.model.model import Model, choose_device
 from omg_graph.model.planners import PlannerOptions, make_planner
+from omg_graph.plugins import FLOORS, component, registered
+from omg_graph.seeding import derived_seed
 
 METRICS = "metrics.json"
 TABLE = "table.md"
@@ -48,6 +46,38 @@ OURS = {METRICS, PREDICTIONS, TABLE, MASKS, PLOTS}
 
 Progress = Callable[[str, int, int], None]
 """(what is under way, done, of)."""
+
+
+class FiguresBeside(Protocol):
+    """Published figures next to those measured here."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``metrics.json``, under ``paper``."""
+        ...
+
+    def markdown(self) -> str:
+        """A section of ``table.md``."""
+        ...
+
+    def show(self) -> None:
+        """Print them to the terminal."""
+        ...
+
+
+class PublishedFigures(Protocol):
+    """Figures that somebody published of one data set; the checks raise ConfigError where they don't fit."""
+
+    def check(self, protocol: str, conditions: Sequence[Condition], split: Split) -> None:
+        """Keep the conditions that were published too; refuse what has none."""
+        ...
+
+    def check_family(self, family: str) -> None:
+        """Refuse another family of metrics."""
+        ...
+
+    def compare(self, summary: Summary, split: Split, models: int) -> FiguresBeside:
+        """Put the figures of ``models`` trained models on a split beside the published ones."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +102,7 @@ class EvaluationRequest:
     train_data: Path | None = None
     """Where floors are fitted on; the model's knowledge base by default."""
     floors: str = "fast"
-    """``fast``: those in closed form; ``all``: trained ones too; ``none``."""
+    """``fast``: those in closed form; ``none``; or with them a registered set of trained ones."""
     floor_seeds: int = 1
     """How often each trained floor is trained."""
     floor_models: Mapping[str, Path] = field(default_factory=dict)
@@ -86,8 +116,8 @@ class EvaluationRequest:
     planner_options: PlannerOptions = field(default_factory=PlannerOptions)
     """What that planner is told; a bound on calls is one for each model."""
     text_encoder: Path | None = None
-    beside_paper: Dataset | None = None
-    """The paper's data set whose figures are put beside."""
+    beside: PublishedFigures | None = None
+    """Somebody's figures to stand beside those measured."""
 
 
 @dataclass
@@ -98,8 +128,8 @@ class Evaluation:
     """``metrics.json``."""
     summary: Summary
     notes: list[str] = field(default_factory=list)
-    paper: Comparison | None = None
-    """The paper's figures beside, where they were asked for."""
+    beside: FiguresBeside | None = None
+    """Published figures beside, where they were asked for."""
 
 
 def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
@@ -116,7 +146,7 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     if request.draws < 0:
         raise ConfigError(f"--draws: 0 or more was expected, {request.draws} came")
     folders = model_folders(request.model)
-    check_floors(request.floors, request.floor_seeds, request.floor_models)
+    floor_set = choose_floors(request.floors, request.floor_seeds, request.floor_models)
     told = progress or _silent
     data: DataFile | None = None
     session: _Session | None = None
@@ -126,7 +156,8 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
         if data is None:
             data = _read(request, request.data, model)
         if session is None:
-            session = _Session(request, data, model, rows_held_out(folders, data, request.split))
+            held_out = rows_held_out(folders, data, request.split)
+            session = _Session(request, data, model, held_out, floor_set)
         session.measure(model, folder, told)
     assert session is not None  # for the type checker: there is at least one folder
     session.measure_floor_models(told)
@@ -157,13 +188,40 @@ def check_output(output: Path) -> None:
         )
 
 
+def choose_floors(choice: str, seeds: int, models: Mapping[str, Path]) -> FloorSet | None:
+    """The trained floors of a choice, None of none, checked before anything is computed.
+
+    Raises:
+        ConfigError: if the choice is unknown, what it needs isn't installed, or a name is taken.
+        ModelError: if one of the models isn't one.
+    """
+    names = ("fast", *registered(FLOORS), "none")
+    if choice not in names:
+        raise ConfigError(f"--floors: expected one of {', '.join(names)}, got {choice!r}")
+    if seeds < 1:
+        raise ConfigError(f"--floor-seeds: expected 1 or more, got {seeds}")
+    chosen: FloorSet | None = None if choice in ("fast", "none") else component(FLOORS, choice)()
+    trained = () if chosen is None else chosen.floors(LabelTarget("mosi"), 0, _silent)
+    taken = {METHOD, ANCHOR, *CLOSED, *(floor.name for floor in trained)}
+    for name, folder in models.items():
+        if name in taken or name.startswith("constant ("):
+            raise ConfigError(f"--floor-model {name}={folder}: another method has that name: take another")
+        model_folders(folder)
+    return chosen
+
+
 class _Session:
     """The conditions, shared by all models, and what they made of them."""
 
     def __init__(
-        self, request: EvaluationRequest, data: DataFile, model: Model, held_out: tuple[Split, str] | None
+        self,
+        request: EvaluationRequest,
+        data: DataFile,
+        model: Model,
+        held_out: tuple[Split, str] | None,
+        floor_set: FloorSet | None,
     ) -> None:
-        self.request, self.data = request, data
+        self.request, self.data, self.floor_set = request, data, floor_set
         chosen, note = held_out or choose_split(data, request.split)
         self.of_folds = held_out is not None
         if self.of_folds and request.train_data is not None:
@@ -183,24 +241,20 @@ class _Session:
             masks=request.masks,
             seeds=request.seeds,
         )
-        self.columns = (
-            None
-            if request.beside_paper is None
-            else columns_for(request.beside_paper, request.protocol, self.conditions, self.truth)
-        )
+        if request.beside is not None:
+            request.beside.check(request.protocol, self.conditions, self.truth)
         self.pairs = Pairs.of(self.conditions)
         self.shown = _renamed(self.truth, self.data) if request.unrelated else self.truth
         self.results = Results(self.truth, self.pairs, self.conditions)
         self.models: list[dict[str, Any]] = []
         self.families: list[str] = []
-        self.fitted = FittedCache()
 
     def measure(self, model: Model, folder: Path, told: Progress) -> None:
         """One model, and its floors."""
         request, seed, label = self.request, model.manifest.seed, _label(folder, self.request.model)
         target = choose_target(model, self.truth.labels, request.metrics)
-        if request.beside_paper is not None:
-            require_family(request.beside_paper, target.family)
+        if request.beside is not None:
+            request.beside.check_family(target.family)
         self.families.append(target.family)
         self.models.append(
             {
@@ -223,10 +277,7 @@ class _Session:
         if request.floors == "none":
             return
         rows = self._training_rows(model, target)
-        fitting = Fitting(
-            seed, self.fitted, lambda what, done, of: told(f"{label}: fitting {what}", done, of)
-        )
-        for floor, floor_seed in chosen_floors(model, target, request.floors, request.floor_seeds, fitting):
+        for floor, floor_seed in self._floors(model, target, f"{label}: fitting", told):
             outcomes = run_floor(
                 floor,
                 rows,
@@ -239,6 +290,20 @@ class _Session:
             )
             self.results.keep(replace(outcomes, floor_seed=floor_seed), target, seed, floor=True, part=part)
         self.results.keep(run.anchor, target, seed, floor=True, part=part)
+
+    def _floors(
+        self, model: Model, target: LabelTarget, what: str, told: Progress
+    ) -> Iterator[tuple[Floor, int | None]]:
+        """Floors with the number of their training, None for those that nothing random is in."""
+        for floor in floors_for(model, target):
+            yield floor, None
+        for number in range(self.request.floor_seeds if self.floor_set is not None else 0):
+            assert self.floor_set is not None  # for the type checker
+            seed = derived_seed(model.manifest.seed, "floor", number)
+            for floor in self.floor_set.floors(
+                target, seed, lambda fitted, done, of: told(f"{what} {fitted}", done, of)
+            ):
+                yield floor, number
 
     def measure_floor_models(self, told: Progress) -> None:
         """Other models among the floors, under the same masks."""
@@ -321,13 +386,15 @@ class _Session:
     def write(self, told: Progress) -> Evaluation:
         """Intervals over everything, and the folder, whole or not at all."""
         request = self.request
-        if request.floors in ("networks", "all"):
-            self._note(self.fitted.note)
+        if self.floor_set is not None:
+            self._note(self.floor_set.note())
         told("intervals", 0, 1)
         self.results.finish()
         tables = [*self.results.tables, *self.results.floor_tables]
         summary = summarise(tables)
-        paper = self._beside_paper(summary)
+        beside = (
+            None if request.beside is None else request.beside.compare(summary, self.truth, len(self.models))
+        )
         told("intervals", 1, 1)
         with whole_folder(request.output, replace=True) as folder:
             files = []
@@ -344,28 +411,15 @@ class _Session:
             else:
                 self._note(HOW_TO_GET)
             document = self._document(summary, files, plots)
-            if paper is not None:
-                document["paper"] = paper.as_json()
+            if beside is not None:
+                document["paper"] = beside.as_json()
             text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
             (folder / METRICS).write_text(text + "\n", encoding="utf-8")
             page = markdown(summary, heading=self._heading(), facts=self._facts())
-            if paper is not None:
-                page += "\n" + section(paper)
+            if beside is not None:
+                page += "\n" + beside.markdown()
             (folder / TABLE).write_text(page, encoding="utf-8")
-        return Evaluation(document, summary, self.notes, paper)
-
-    def _beside_paper(self, summary: Summary) -> Comparison | None:
-        request = self.request
-        if request.beside_paper is None or self.columns is None:
-            return None
-        subject = Subject(
-            modalities=self.specs,
-            split=self.truth.name,
-            samples=len(self.truth),
-            missing_by_nature=float((~self.truth.mask()).mean()),
-            models=len(self.models),
-        )
-        return beside_paper(request.beside_paper, request.protocol, self.columns, summary, subject)
+        return Evaluation(document, summary, self.notes, beside)
 
     def _document(self, summary: Summary, masks: list[str], plots: list[str]) -> dict[str, Any]:
         request = self.request

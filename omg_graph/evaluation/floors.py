@@ -1,10 +1,12 @@
 """Floors: what simple methods make of the same samples under the same masks.
 
-A new one is a class with a name, ``fit`` and ``predict``, and a line in ``floors_for``.
+A new one is a class with a name, ``fit`` and ``predict``. Those in closed form stand in ``floors_for``;
+trained ones come in sets that packages register as entry points of ``omg_graph.floors``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +46,20 @@ class Floor(Protocol):
 
     def predict(self, shown: Shown) -> Guess:
         """Estimate every hidden modality and the label."""
+        ...
+
+
+class FloorSet(Protocol):
+    """Trained floors behind one name of ``--floors``, made without arguments once for an evaluation."""
+
+    def floors(
+        self, target: LabelTarget, seed: int, on_progress: Callable[[str, int, int], None]
+    ) -> Sequence[Floor]:
+        """The floors, to be trained with ``seed``; progress is what is fitted, done, of how much."""
+        ...
+
+    def note(self) -> str:
+        """A line for the results, once all is fitted."""
         ...
 
 
@@ -313,6 +329,10 @@ class SlotRidge:
                 outputs = self.ridge.predict(shown.slots(estimates))
             set_outputs(guess, outputs, self.target)
         return guess
+
+
+CLOSED = tuple(kind.name for kind in (MeanFill, Neighbours, PatternRidge, GaussianFill, EvidenceFill))
+"""Names of those in closed form but constants."""
 
 
 def floors_for(model: Model, target: LabelTarget) -> list[Floor]:

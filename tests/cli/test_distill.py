@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from omg_graph.bench.commands.planner_reports import PAGE, REPORT
 from omg_graph.bench.planning import planning
 from omg_graph.cli import main
+from omg_graph.cli.planner_reports import PAGE, REPORT
 from omg_graph.cli.runtime import Settings
 from omg_graph.model.folder import load_model
 from omg_graph.planner import calling

@@ -91,7 +91,7 @@ def test_an_extra_that_isnt_whole(
     assert (check.name, check.status) == ("plots", "note")
     assert {one.name for one in unknown} == set(checks.EXTRAS) - {"plots"}
     assert told in check.found
-    assert check.remedy == "for pictures from omg evaluate: pip install 'omg-graph[plots]'"
+    assert check.remedy == "for pictures alone: pip install 'omg-graph[plots]'"
 
 
 def test_the_hub_is_left_alone_unless_asked(

@@ -346,7 +346,7 @@ def test_without_matplotlib_a_note_says_how_to_get_it(
         floors="none",
     )
     result = evaluate(request)
-    assert any("omg-graph[plots]" in text for text in result.notes)
+    assert any("omg-graph[bench]" in text for text in result.notes)
     assert not (tmp_path / "out" / "plots").exists()
 
 

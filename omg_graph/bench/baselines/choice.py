@@ -1,83 +1,52 @@
-"""Which floors an evaluation measures, and how often each of them is trained."""
+"""The trained floors in two sets, found by ``omg evaluate --floors`` as entry points ``omg_graph.floors``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal, get_args
-
 from omg_graph.bench.baselines.autoencoders import cascaded_residual_autoencoder, plain_autoencoder
 from omg_graph.bench.baselines.correlation import CCAFill, deep_cca, deep_cca_autoencoders
-from omg_graph.bench.baselines.fitted import Fitting
+from omg_graph.bench.baselines.fitted import FittedCache, Fitting, OnProgress
 from omg_graph.bench.baselines.library import available
 from omg_graph.bench.baselines.masked import MaskedMLP, modality_dropout
 from omg_graph.bench.baselines.networks import NetworkSettings
 from omg_graph.bench.baselines.specialist import PatternLogistic, Specialist
 from omg_graph.errors import ConfigError
-from omg_graph.evaluation.floors import (
-    EvidenceFill,
-    Floor,
-    GaussianFill,
-    MeanFill,
-    Neighbours,
-    PatternRidge,
-    floors_for,
-)
-from omg_graph.evaluation.models import model_folders
-from omg_graph.evaluation.runner import ANCHOR, METHOD
+from omg_graph.evaluation.floors import Floor
 from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.model.model import Model
-from omg_graph.seeding import derived_seed
-
-Choice = Literal["fast", "networks", "all", "none"]
-"""In closed form; beside them networks that serve every pattern; everything, fits for each pattern too."""
-CHOICES: tuple[str, ...] = get_args(Choice)
 
 
-def check_floors(choice: str, seeds: int, models: Mapping[str, Path]) -> None:
-    """Refuse a choice that makes no sense, before anything is computed.
+class NetworkFloors:
+    """``--floors networks``: networks of which one serves every pattern; one cache for a whole evaluation."""
+
+    def __init__(self) -> None:
+        self.cache = FittedCache()
+
+    def floors(self, target: LabelTarget, seed: int, on_progress: OnProgress) -> list[Floor]:
+        """The floors, each to be trained with ``seed`` where the cache doesn't hold it."""
+        return shared_networks(target, Fitting(seed, self.cache, on_progress))
+
+    def note(self) -> str:
+        """How many fits were made, and how many read."""
+        return self.cache.note
+
+
+class TrainedFloors(NetworkFloors):
+    """``--floors all``: those networks, and fits for each pattern.
 
     Raises:
-        ConfigError: if the choice is unknown, an extra is missing, or a name is taken.
-        ModelError: if one of the models isn't one.
+        ConfigError: if scikit-learn isn't installed.
     """
-    if choice not in CHOICES:
-        raise ConfigError(f"--floors: one of {', '.join(CHOICES)} was expected, {choice!r} came")
-    if choice == "all" and not available():
-        raise ConfigError(
-            "--floors all: scikit-learn was expected: pip install 'omg-graph[baselines]', or --floors fast"
-        )
-    if seeds < 1:
-        raise ConfigError(f"--floor-seeds: 1 or more was expected, {seeds} came")
-    for name, folder in models.items():
-        if name in _taken() or name.startswith("constant ("):
-            raise ConfigError(f"--floor-model {name}={folder}: another method has that name: take another")
-        model_folders(folder)
 
+    def __init__(self) -> None:
+        super().__init__()
+        if not available():
+            raise ConfigError(
+                "--floors all: expected scikit-learn, it isn't installed: pip install 'omg-graph[bench]', or "
+                "take --floors networks"
+            )
 
-def chosen_floors(
-    model: Model, target: LabelTarget, choice: str, seeds: int, fitting: Fitting
-) -> Iterator[tuple[Floor, int | None]]:
-    """Floors with the number of their training, None for those that nothing random is in.
-
-    Args:
-        model: whose latent space they live in.
-        target: what labels mean.
-        choice: ``fast``, ``networks``, ``all`` or ``none``.
-        seeds: how often each trained floor is trained.
-        fitting: the model's seed, the cache, and who is told.
-    """
-    if choice == "none":
-        return
-    for floor in floors_for(model, target):
-        yield floor, None
-    if choice == "fast":
-        return
-    for number in range(seeds):
-        seeded = replace(fitting, seed=derived_seed(fitting.seed, "floor", number))
-        for floor in (shared_networks if choice == "networks" else trained_floors)(target, seeded):
-            yield floor, number
+    def floors(self, target: LabelTarget, seed: int, on_progress: OnProgress) -> list[Floor]:
+        """As above."""
+        return trained_floors(target, Fitting(seed, self.cache, on_progress))
 
 
 def shared_networks(target: LabelTarget, fitting: Fitting) -> list[Floor]:
@@ -103,10 +72,3 @@ def trained_floors(target: LabelTarget, fitting: Fitting) -> list[Floor]:
         deep_cca(settings, fitting),
         deep_cca_autoencoders(settings, fitting),
     ]
-
-
-def _taken() -> set[str]:
-    """Names of the model and of all floors but constants."""
-    closed = (MeanFill, Neighbours, PatternRidge, GaussianFill, EvidenceFill)
-    trained = trained_floors(LabelTarget("mosi"), Fitting())
-    return {METHOD, ANCHOR} | {kind.name for kind in closed} | {floor.name for floor in trained}

@@ -285,7 +285,7 @@ class DeepCCA:
             seed=seed,
             purpose=self.name,
             validate=lambda: float(loss(outer, 0)),
-            on_epoch=lambda epoch, of, _: self.fitting.told(f"{self.name}: epochs", epoch, of),
+            on_epoch=lambda epoch, of, _: self.fitting.on_progress(f"{self.name}: epochs", epoch, of),
         )
         return {name: part.detach().numpy() for name, part in network.state_dict().items()}
 

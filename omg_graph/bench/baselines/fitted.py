@@ -26,8 +26,8 @@ from omg_graph.training import fitting as training_loop
 Arrays = dict[str, npt.NDArray[Any]]
 FOLDER = "floors"
 
-Told = Callable[[str, int, int], None]
-"""(what is fitted, done, of)."""
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is fitted, how much of it is done, and of how much."""
 
 
 class FittedCache:
@@ -74,17 +74,13 @@ class FittedCache:
             self.degraded = f"the cache folder {self.folder} can't be used ({error.strerror})"
 
 
-def _untold(_what: str, _done: int, _of: int) -> None:
-    """Nobody is told."""
-
-
 @dataclass(frozen=True)
 class Fitting:
-    """What trained floors share: the seed, where they are kept, and who is told of progress."""
+    """What trained floors share: the seed, the cache, and a callback for progress."""
 
     seed: int = 0
     cache: FittedCache = field(default_factory=FittedCache)
-    told: Told = _untold
+    on_progress: OnProgress = lambda _what, _done, _of: None
 
     def arrays(
         self,

@@ -1,4 +1,4 @@
-"""What scikit-learn fits for floors, kept as plain arrays; the extra ``baselines`` installs it."""
+"""What scikit-learn fits for floors, kept as plain arrays; the extra ``bench`` installs it."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class _Training:
             seed=self.fitting.seed,
             purpose=self.purpose,
             validate=None if validate is None else lambda: validate(self.average),
-            on_epoch=lambda epoch, of, _: self.fitting.told(what, epoch, of),
+            on_epoch=lambda epoch, of, _: self.fitting.on_progress(what, epoch, of),
         ).epochs
 
     def _batch(self, batch: IntArray, epoch: int) -> Tensor:

@@ -73,9 +73,9 @@ def planner_report(
     Floors stand beside: the commonest answer, and logistic regressions on u_X and on the latents.
     """
     require_data("--data", data)
-    from omg_graph.bench.commands.planner_reports import PAGE, REPORT
     from omg_graph.bench.planning.planning import measure_planner
     from omg_graph.cli.options import open_model
+    from omg_graph.cli.planner_reports import PAGE, REPORT
     from omg_graph.files import write_atomically
     from omg_graph.model.planners import PlannerOptions, make_planner
     from omg_graph.training.classroom import open_classroom
@@ -163,7 +163,7 @@ def halves(table: list[list[str]]) -> dict[str, list[list[str]]]:
 def _show(reports: list[PlannerReport], output: Path | None) -> None:
     from rich.table import Table
 
-    from omg_graph.bench.commands.planner_reports import PAGE
+    from omg_graph.cli.planner_reports import PAGE
 
     console = stdout_console()
     wide = console.width >= NARROW

@@ -14,6 +14,7 @@ from omg_graph.bench.paper.tables import (
     Metric,
     PaperTable,
     TableName,
+    dataset_named,
     paper_tables,
 )
 from omg_graph.data.dataset import ModalitySpec, Split
@@ -155,6 +156,18 @@ class Comparison:
             ],
         }
 
+    def markdown(self) -> str:
+        """A section of the page of results."""
+        from omg_graph.bench.paper.page import section
+
+        return section(self)
+
+    def show(self) -> None:
+        """Print the model, its floors, the paper's own method and the best of the paper's others."""
+        from omg_graph.bench.paper.page import show
+
+        show(self)
+
     def _of_methods_here(self, column: Column) -> dict[str, dict[str, float | None]]:
         return {
             method: {metric: self.here(method, metric, column) for metric in METRICS}
@@ -163,6 +176,48 @@ class Comparison:
 
     def _key(self, method: str, metric: Metric, column: Column) -> CellKey:
         return (self.table, self.dataset, method, column.paper, metric)
+
+
+class PaperFigures:
+    """The paper's figures of one data set, beside those of an evaluation: ``omg evaluate --beside-paper``.
+
+    Raises:
+        ConfigError: if the paper has no data set of that name.
+    """
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = dataset_named(dataset)
+
+    def check(self, protocol: str, conditions: Sequence[Condition], split: Split) -> None:
+        """Keep the conditions that the paper has too.
+
+        Raises:
+            ConfigError: if it has none of them, or other modalities.
+        """
+        self.protocol, self.columns = protocol, columns_for(self.dataset, protocol, conditions, split)
+
+    def check_family(self, family: str) -> None:
+        """Refuse figures that are not ACC2, F1 and ACC7 of a sentiment in [-3, 3].
+
+        Raises:
+            ConfigError: if the family of metrics is another.
+        """
+        if family != FAMILY:
+            raise ConfigError(
+                f"--beside-paper {self.dataset}: expected metrics of the family {FAMILY}, this model is "
+                f"measured by {family}: leave the option out"
+            )
+
+    def compare(self, summary: Summary, split: Split, models: int) -> Comparison:
+        """What was measured, floors included, beside the paper's table."""
+        subject = Subject(
+            modalities=split.modalities,
+            split=split.name,
+            samples=len(split),
+            missing_by_nature=float((~split.mask()).mean()),
+            models=models,
+        )
+        return beside_paper(self.dataset, self.protocol, self.columns, summary, subject)
 
 
 def columns_for(
@@ -202,19 +257,6 @@ def columns_for(
             "add one to --missing-rate"
         )
     return tuple(sorted(columns, key=lambda column: printed.index(column.paper)))
-
-
-def require_family(dataset: Dataset, family: str) -> None:
-    """Refuse figures that are not ACC2, F1 and ACC7 of a sentiment in [-3, 3].
-
-    Raises:
-        ConfigError: if the family of metrics is another.
-    """
-    if family != FAMILY:
-        raise ConfigError(
-            f"--beside-paper {dataset}: metrics of the family {FAMILY} were expected, this model is measured "
-            f"by {family}: leave the option out"
-        )
 
 
 def beside_paper(

@@ -1,9 +1,10 @@
-"""The paper's rows as a section of the page of results."""
+"""The paper's rows beside those measured here: a section of the page of results, and a table to print."""
 
 from __future__ import annotations
 
 from omg_graph.bench.paper.beside import LETTERS, Column, Comparison
-from omg_graph.bench.paper.tables import METRICS, Metric
+from omg_graph.bench.paper.tables import METRICS, OURS, Metric
+from omg_graph.cli.output import cell, stdout_console
 from omg_graph.evaluation.report import TITLES, plain, table_head, table_line
 
 DOUBTFUL = "†"
@@ -26,6 +27,39 @@ def section(comparison: Comparison) -> str:
         lines += [f"- {plain(text.removesuffix('.'))} ({_places(places)})" for text, places in notes.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def show(comparison: Comparison) -> None:
+    """Print the model, its floors, the paper's own method and the best of the paper's others."""
+    from rich.table import Table
+
+    console, columns = stdout_console(), comparison.columns
+    what = "missing rate" if comparison.table == "random" else "observed: L text, V vision, A audio"
+    table = Table(title=f"beside the paper's {comparison.title}, in percent ({what})")
+    table.add_column("")
+    table.add_column("method")
+    for column in columns:
+        table.add_column(column.paper, justify="right")
+    for metric in METRICS:
+        rows = {
+            method: [comparison.here(method, metric, column) for column in columns]
+            for method in comparison.methods
+        }
+        ours: list[float | None] = [comparison.there(OURS, metric, column) for column in columns]
+        others: list[float | None] = [comparison.best_of_the_others(metric, column)[1] for column in columns]
+        rows |= {f"paper: {OURS}": ours, "paper: best of the others": others}
+        names = list(rows)
+        for name, values in rows.items():
+            first, last = name == names[0], name == names[-1]
+            table.add_row(
+                TITLES[metric] if first else "",
+                cell(name, "bold" if first else ""),
+                *map(percent, values),
+                end_section=last,
+            )
+    console.print(table)
+    for warning in comparison.warnings:
+        console.print(cell(f"warning: {warning}", "yellow"), soft_wrap=True)
 
 
 def percent(value: float | None) -> str:

@@ -206,7 +206,7 @@ def _notes(fitted: bool, resamples: Resamples) -> tuple[str, ...]:
     if not fitted:
         notes.append("no training rows were given: the floor is the commonest answer of these samples")
     elif not library.available():
-        notes.append("no regressions beside: they need scikit-learn (pip install 'omg-graph[baselines]')")
+        notes.append("no regressions beside: they need scikit-learn (pip install 'omg-graph[bench]')")
     return tuple(notes)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from omg_graph.bench.plots import HOW_TO_GET, plots_available
 from omg_graph.bench.study.figures import SettingFigures, figures
 from omg_graph.bench.study.pictures import draw_setting
 from omg_graph.bench.study.report import markdown
@@ -20,6 +19,7 @@ from omg_graph.bench.study.settings import TRAINING, StudySetting
 from omg_graph.encoders.text import SentenceEncoder, locate_text_encoder
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.evaluation.plots import HOW_TO_GET, plots_available
 from omg_graph.files import write_atomically
 from omg_graph.model.folder import machine, read_manifest, versions
 from omg_graph.model.model import default_model_folder

@@ -16,7 +16,7 @@ from omg_graph.bench.baselines.networks import NetworkSettings
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
 from omg_graph.errors import ConfigError, ModelError
-from omg_graph.evaluation.evaluate import EvaluationRequest, evaluate
+from omg_graph.evaluation.evaluate import EvaluationRequest, choose_floors, evaluate
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.statistics import ECE
 from omg_graph.evaluation.targets import LabelTarget
@@ -168,15 +168,15 @@ def test_a_model_of_other_modalities_is_no_floor(
 @pytest.mark.parametrize(
     ("floors", "seeds", "models", "complaint"),
     [
-        ("some", 1, {}, "one of fast, networks, all, none"),
+        ("some", 1, {}, "one of fast, all, networks, none"),
         ("all", 0, {}, "--floor-seeds"),
         ("fast", 1, {"omg": Path("x")}, "has that name"),
-        ("fast", 1, {"specialist": Path("x")}, "has that name"),
+        ("all", 1, {"specialist": Path("x")}, "has that name"),
     ],
 )
 def test_choices_that_make_no_sense(floors: str, seeds: int, models: dict[str, Path], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        choice.check_floors(floors, seeds, models)
+        choose_floors(floors, seeds, models)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_networks_are_the_trained_floors_that_serve_every_pattern(
 
 def test_without_scikit_learn_all_floors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "available", lambda: False)
-    with pytest.raises(ConfigError, match=r"omg-graph\[baselines\]"):
-        choice.check_floors("all", 1, {})
-    choice.check_floors("fast", 1, {})
-    choice.check_floors("networks", 1, {})
+    with pytest.raises(ConfigError, match=r"omg-graph\[bench\]"):
+        choose_floors("all", 1, {})
+    choose_floors("fast", 1, {})
+    choose_floors("networks", 1, {})

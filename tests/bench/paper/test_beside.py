@@ -10,10 +10,10 @@ import pytest
 from omg_graph.bench.paper.beside import (
     Column,
     Comparison,
+    PaperFigures,
     Subject,
     beside_paper,
     columns_for,
-    require_family,
 )
 from omg_graph.bench.paper.page import section
 from omg_graph.data.dataset import ModalitySpec, Split
@@ -101,9 +101,9 @@ def test_what_the_paper_has_nothing_for_is_refused() -> None:
 
 
 def test_other_metrics_are_refused() -> None:
-    require_family("mosi", "mosi")
+    PaperFigures("mosi").check_family("mosi")
     with pytest.raises(ConfigError, match="classes"):
-        require_family("mosi", "classes")
+        PaperFigures("mosi").check_family("classes")
 
 
 def test_figures_are_percentages_beside_the_printed_ones() -> None:

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from omg_graph.cli.output import cell, progress_bar, stdout_console
 
 if TYPE_CHECKING:
-    from omg_graph.bench.planning.report import PlannerReport
     from omg_graph.model.model import Model
     from omg_graph.planner.schema import Plan
     from omg_graph.training.classroom import Classroom
 
 REPORT = "planner_report.json"
 PAGE = "planner_report.md"
+
+
+class PlannerReport(Protocol):
+    """What the entry point ``planner`` of ``omg_graph.reports`` makes of a planner."""
+
+    def to_json(self) -> str:
+        """The document as text."""
+        ...
+
+    def markdown(self) -> str:
+        """The page."""
+        ...
+
+    def lines(self) -> list[str]:
+        """The report in a few lines."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The document."""
+        ...
 
 
 def report_planner(
@@ -37,11 +56,11 @@ def report_planner(
         plans: A teacher's plans of the validation rows; the lexical annotator's by default.
         teacher: What is known of the teacher.
     """
-    from omg_graph.bench.planning.planning import measure_planner
     from omg_graph.files import write_atomically
+    from omg_graph.plugins import REPORTS, component
 
     with progress_bar("measuring the planner", "patterns") as told:
-        report = measure_planner(
+        report: PlannerReport = component(REPORTS, "planner")(
             model,
             classroom.valid,
             train=classroom.train,

@@ -11,7 +11,7 @@ import numpy as np
 from omg_graph.evaluation.report import title
 from omg_graph.evaluation.summary import Summary
 
-HOW_TO_GET = "plots were left out: install the extra for them with pip install 'omg-graph[plots]'"
+HOW_TO_GET = "plots were left out: install the extra for them with pip install 'omg-graph[bench]'"
 METRICS = ("acc2", "acc7", "acc5", "accuracy", "mae", "nmse", "energy_score")
 """Those that are drawn, where they are measured."""
 
