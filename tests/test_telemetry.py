@@ -53,10 +53,15 @@ def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in spans.get_finished_spans()}
 
 
-def test_a_span_for_each_node_and_model_call(
-    spans: InMemorySpanExporter, tiny_model_folder: Path, tiny_data_file: Path
+def test_spans_and_log_lines_of_a_run(
+    spans: InMemorySpanExporter,
+    tiny_model_folder: Path,
+    tiny_data_file: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    result = run(tiny_model_folder, tiny_data_file)
+    """One for each node and model call, with counts; nothing that a user brings is in them unasked."""
+    with caplog.at_level(logging.INFO, logger="omg_graph"):
+        result = run(tiny_model_folder, tiny_data_file)
     found = by_name(spans)
     nodes = [name for name in found if name.removeprefix("omg.") in NODES]
     assert nodes == [f"omg.{node}" for node in NODES]
@@ -69,23 +74,34 @@ def test_a_span_for_each_node_and_model_call(
     draws = [span for span in spans.get_finished_spans() if span.name == "omg.executor.draw"]
     assert [span.attributes["omg.draw"] for span in draws] == [0, 1]
     assert all(span.parent.span_id == found["omg.executor"].context.span_id for span in draws)
+    for part in (f"from {tiny_model_folder}", "index ", *(f"{node}: " for node in NODES)):
+        assert part in caplog.text
+    for secret in secrets(tiny_data_file, result):
+        assert secret not in sent(spans)
+    assert secrets(tiny_data_file, result)[1] not in caplog.text
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_what_users_bring_goes_out_on_request_alone(
+def test_what_users_bring_goes_out_on_request(
     spans: InMemorySpanExporter,
     tiny_model_folder: Path,
     tiny_data_file: Path,
     monkeypatch: pytest.MonkeyPatch,
-    asked: bool,
 ) -> None:
-    monkeypatch.setenv(CONTENT, "true" if asked else "")
+    monkeypatch.setenv(CONTENT, "true")
     result = run(tiny_model_folder, tiny_data_file)
-    sent = "\n".join(span.to_json() for span in spans.get_finished_spans())
-    split = read_data_file(tiny_data_file).splits["test"]
+    for secret in secrets(tiny_data_file, result):
+        assert secret in sent(spans)
+
+
+def sent(spans: InMemorySpanExporter) -> str:
+    return "\n".join(span.to_json() for span in spans.get_finished_spans())
+
+
+def secrets(data: Path, result: Any) -> tuple[str, str, str]:
+    """An id, a transcript and a plan of the run."""
+    split = read_data_file(data).splits["test"]
     assert split.raw_text is not None
-    for secret in (split.ids[0], json.dumps(split.raw_text[0])[1:-1], result["trajectories"][0].plan.text):
-        assert (secret in sent) == asked
+    return split.ids[0], json.dumps(split.raw_text[0])[1:-1], result["trajectories"][0].plan.text
 
 
 def test_a_failure_is_marked_by_its_kind_without_its_words(spans: InMemorySpanExporter) -> None:
@@ -94,21 +110,6 @@ def test_a_failure_is_marked_by_its_kind_without_its_words(spans: InMemorySpanEx
     (span,) = spans.get_finished_spans()
     assert span.attributes["error.type"] == "DataError"
     assert "my-secret" not in span.to_json()
-
-
-def test_the_log_says_what_makes_a_run_slow(
-    tiny_model_folder: Path, tiny_data_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, logger="omg_graph"):
-        run(tiny_model_folder, tiny_data_file)
-    told = caplog.text
-    assert f"from {tiny_model_folder}" in told
-    assert "index " in told
-    for node in NODES:
-        assert f"{node}: " in told
-    split = read_data_file(tiny_data_file).splits["test"]
-    assert split.raw_text is not None
-    assert split.raw_text[0] not in told
 
 
 class Collector:

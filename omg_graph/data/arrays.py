@@ -107,6 +107,9 @@ _HEADER = re.compile(rf"\s*\{{\s*{_ENTRY}\s*,\s*{_ENTRY}\s*,\s*{_ENTRY}\s*,?\s*\
 def read_npz(path: Path) -> dict[str, PlainArray]:
     """The arrays of an ``.npz`` file by name.
 
+    NumPy's own reader takes the memory that a header declares before it looks at the data, and lets records
+    and dates through: hence this one.
+
     Raises:
         UnsafeFileError: if a member holds pickled objects or records; nothing in it is run.
         DataError: if the file is damaged, or declares more than a file of its size can hold.
