@@ -146,7 +146,7 @@ def observe(model: Model, split: Split) -> Observation:
         embedding = model.encoder(latents, observed, raw).cpu().numpy()
     estimates = None
     if model.label_regression is not None:
-        read = model.label_regression.read(latents, observed, split.raw_text, split.ids, split.groups)
+        read = model.label_regression.predict(latents, observed, split.raw_text, split.ids, split.groups)
         estimates = read.cpu().numpy()
     return Observation(split.ids, split.groups, split.raw_text, latents, observed, embedding, estimates)
 

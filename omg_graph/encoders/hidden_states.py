@@ -30,7 +30,7 @@ LAYOUT = 1
 BATCH = 4
 """Observations in one forward pass."""
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """(observations read, of)."""
 
 
@@ -97,12 +97,12 @@ class HiddenStates:
             return self
         return HiddenStates(self.record, self.folder, self._cache, device=placed)
 
-    def read(self, contents: Sequence[Content], told: Told | None = None) -> FloatArray:
+    def read(self, contents: Sequence[Content], on_progress: Progress | None = None) -> FloatArray:
         """(contents, width), not normalised.
 
         Args:
             contents: Each with at least one part.
-            told: Of how many are there, where some aren't at the start.
+            on_progress: Called with how many are there, where some aren't at the start.
 
         Raises:
             OmgError: if the thinker can't be loaded, or a recording can't be read.
@@ -118,8 +118,8 @@ class HiddenStates:
                     for key, vector in zip(some, self._pass([places[key] for key in some]), strict=True):
                         found[key] = vector
                         self._keep(key, vector)
-                    if told is not None:
-                        told(len(found) - len(new) + start + len(some), len(found))
+                    if on_progress is not None:
+                        on_progress(len(found) - len(new) + start + len(some), len(found))
         rows = [vector for key in keys if (vector := found[key]) is not None]
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
@@ -218,10 +218,10 @@ class ThinkerTextEncoder:
 
     @classmethod
     def centred_on(
-        cls, states: HiddenStates, texts: Sequence[str], told: Told | None = None
+        cls, states: HiddenStates, texts: Sequence[str], on_progress: Progress | None = None
     ) -> ThinkerTextEncoder:
         """With the mean of these texts' states for its centre."""
-        rows = states.read([(text,) for text in texts], told)
+        rows = states.read([(text,) for text in texts], on_progress)
         return cls(states, rows.mean(axis=0) if texts else np.zeros(states.width, np.float32))
 
     def embed(self, texts: Sequence[str]) -> FloatArray:

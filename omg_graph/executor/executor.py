@@ -53,7 +53,7 @@ class ExecutorConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     observed_slots: bool = True
     observation: bool = True
-    """Whether the denoiser is told u_X."""
+    """Whether the denoiser is given u_X."""
 
     @model_validator(mode="after")
     def _layers_fit(self) -> ExecutorConfig:
@@ -187,8 +187,8 @@ class Executor(nn.Module):
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
         """What steers the denoiser."""
-        told = batch.observation if self.config.observation else torch.zeros_like(batch.observation)
-        return Conditions(told, batch.plan, batch.evidence, dict(anchors), batch.observed)
+        observation = batch.observation if self.config.observation else torch.zeros_like(batch.observation)
+        return Conditions(observation, batch.plan, batch.evidence, dict(anchors), batch.observed)
 
     def latent_estimate(
         self, name: str, residual: Tensor, anchor: Tensor, trust: Tensor | float = 1.0

@@ -36,8 +36,7 @@ from omg_graph.model.model import Model, components_fingerprint, default_model_f
 from omg_graph.model.planners import load_planner
 from omg_graph.model.thinkers import recorded_states
 from omg_graph.planner.interface import StoredPlanner
-from omg_graph.predictor.label_regression import LabelRegression
-from omg_graph.predictor.words import WordEncoder
+from omg_graph.predictor.label_regression import LabelRegression, WordEncoder
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.query import LiteralQueryProjection, QueryProjection
 from omg_graph.telemetry import step

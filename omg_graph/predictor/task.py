@@ -17,7 +17,7 @@ SLOT_NORM = 4.0
 """Typical length of a slot in the head's input."""
 
 READING_NORM = 400.0
-"""The label reader's estimate is learned from first: its few weights move logits so much faster."""
+"""The label regression's estimate is learned from first: its few weights move logits so much faster."""
 
 TargetKind = Literal["degrees", "classes", "number"]
 
@@ -41,7 +41,7 @@ class TaskHeadConfig(BaseModel):
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     regression_weight: float = 0.5
     reading: int = Field(default=0, ge=0)
-    """Numbers that the label reader gives the head; 0 without one."""
+    """Numbers that the label regression gives the head; 0 without one."""
     direct: DirectHeadConfig | None = None
     """Networks from what is observed straight to the label, which are averaged in; None without them."""
 
@@ -54,10 +54,10 @@ class TaskHeadConfig(BaseModel):
 class TaskHead(nn.Module):
     """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
 
-    The perceptron's last layer starts at zero: where data are few, what is linear is learned first. A label
-    reader's estimate, where there is one, is added by a linear map of its own. A direct head, where there is
-    one, has a share in the probabilities (or in the number). At the end a temperature divides the logits, and
-    a spread stretches a sentiment's value about the training labels' mean.
+    The perceptron's last layer starts at zero: where data are few, what is linear is learned first. The label
+    regression's estimate, if there is one, is added by a linear map of its own. A direct head, if there is
+    one, has a share in the probabilities (or in the number). At the end a temperature divides the logits,
+    and a spread stretches a sentiment's value about the training labels' mean.
     """
 
     share: Tensor
@@ -105,7 +105,7 @@ class TaskHead(nn.Module):
         Args:
             observation: u_X.
             latents: One slot for each modality.
-            reading: The label reader's estimate; None while the executor itself is trained.
+            reading: The label regression's estimate; None while the executor itself is trained.
             observed: Which slots are observed, for the direct head; None leaves that out.
             words: What the transcripts say, for the direct head.
         """

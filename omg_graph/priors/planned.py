@@ -161,8 +161,8 @@ class PlannedConditional(nn.Module):
             rows = (member == index).nonzero().squeeze(1)
             features = self._repeated(pattern)
             of_latents, of_plan = self._weights(gaussian, tuple(pattern.tolist()), target)
-            told = coordinates[rows] - self.means[self._nearest(target, pattern)]
-            out[rows] = mean + x[rows][:, features] @ of_latents + told @ of_plan
+            shift = coordinates[rows] - self.means[self._nearest(target, pattern)]
+            out[rows] = mean + x[rows][:, features] @ of_latents + shift @ of_plan
         return out
 
     def _weights(

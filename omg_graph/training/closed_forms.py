@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
-from omg_graph.predictor.label_regression import LabelRegression
-from omg_graph.predictor.words import WordEncoder
+from omg_graph.predictor.label_regression import LabelRegression, WordEncoder
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel import KernelConditional
 from omg_graph.training.fold_pairs import fit_gaussian

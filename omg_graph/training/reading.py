@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import TEXT_MODALITY, Split
-from omg_graph.predictor.label_regression import LABEL, LabelRegression, with_words
+from omg_graph.predictor.label_regression import LABEL, LabelRegression, WordEncoder, with_words
 from omg_graph.predictor.task import TaskHeadConfig, label_columns
-from omg_graph.predictor.words import WordEncoder
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.training.fold_pairs import visible_text
 from omg_graph.training.kernel_pairs import alike_pairs, kept_and_tuned, observed_sets
@@ -76,7 +75,7 @@ def reading_pairs(
     out = torch.zeros(len(pool), reader.width)
     for block in alike_pairs(latents, split, pool):
         texts = visible_text(split, pool, block.pairs)
-        out[torch.from_numpy(block.pairs)] = reader.read(
+        out[torch.from_numpy(block.pairs)] = reader.predict(
             block.latents, block.visible, texts, block.ids, block.groups
         )
     return out

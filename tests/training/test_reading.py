@@ -71,7 +71,7 @@ def read(reader: LabelRegression, data: Split, shown: tuple[bool, bool], texts: 
     """Of new samples with the same features and words."""
     new = tuple(f"new{row}" for row in range(ROWS))
     words = data.raw_text if texts else None
-    return reader.read(latents(data), torch.tensor([shown] * ROWS), words, new, new)
+    return reader.predict(latents(data), torch.tensor([shown] * ROWS), words, new, new)
 
 
 def test_words_tell_the_label_where_features_are_noise() -> None:

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from omg_graph.predictor.words import WordEncoder
+from omg_graph.predictor.label_regression import WordEncoder
 
 TEXTS = (
     "The acting is not bad",
