@@ -57,7 +57,7 @@ def distill(
     plans_only: Annotated[
         Path | None,
         typer.Option(
-            help="Write the plans into this file, for omg train --plans, and teach nothing.",
+            help="Only write the plans into this file, for omg train --plans.",
             show_default=False,
         ),
     ] = None,
@@ -70,12 +70,12 @@ def distill(
     ] = None,
     target: Annotated[
         Literal["label", "teacher"],
-        typer.Option(help="What decides a plan's target where a sample has a label."),
+        typer.Option(help="Where a plan's target comes from, for a sample with a label."),
     ] = "label",
     on_invalid_plan: Annotated[
         Literal["error", "lexical", "skip"],
         typer.Option(
-            help="Where the teacher has no valid plan: stop, take the lexical annotator's, or learn nothing."
+            help="If the teacher has no valid plan: stop, take the lexical annotator's, or skip the sample."
         ),
     ] = "error",
     candidates: Annotated[
@@ -84,13 +84,16 @@ def distill(
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Of qwen-omni's draws, where there are several candidates.", show_default=False
+            min=0.01, help="Temperature of qwen-omni's draws, with several candidates.", show_default=False
         ),
     ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=1.0, help="It draws from the likeliest that have this share.", show_default=False
+            min=0.01,
+            max=1.0,
+            help="Draw from the likeliest tokens up to this total share.",
+            show_default=False,
         ),
     ] = None,
     planner_model: PlannerModel = None,
@@ -101,11 +104,9 @@ def distill(
     planner_device: PlannerDevice = "auto",
     planner_dtype: PlannerDtype = "auto",
     planner_4bit: PlannerFourBit = False,
-    seed: Annotated[
-        int | None, typer.Option(help="Decides everything random; the model's own if left out.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; the model's own if left out.")] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away plans that an earlier run has begun.")
+        bool, typer.Option("--restart", help="Delete the plans of an earlier, unfinished run.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a model at --output.")] = False,
     label: Label = None,
@@ -113,10 +114,10 @@ def distill(
     text_encoder: TextEncoder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have a teacher write plans of the training samples, and teach them to a model's own planner.
+    """Let a teacher write plans for the training samples, and train a model's own planner on them.
 
-    The teacher sees each sample whole; the planner learns to say the same from every part of it. A run that
-    was cut off goes on where it was. Nothing but the planner is fitted anew: omg train --plans does that.
+    The teacher sees whole samples; the planner learns to plan the same from every part of them. A run that
+    was stopped continues. Only the planner is trained; omg train --plans trains everything on such plans.
     """
     require_data("--data", data)
     if model is None and plans_only is None and output is None:

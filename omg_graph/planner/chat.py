@@ -83,8 +83,8 @@ class _Shown:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """An answer, and the recordings that it was given for."""
+class _Given:
+    """An answer, and the recordings that were sent for it."""
 
     answer: Answer
     sent: tuple[Attachment, ...] = ()
@@ -214,7 +214,7 @@ class ChatPlanner:
         ]
 
     def _outcome(
-        self, sample_id: str, shown: _Shown, answers: Sequence[_Told | None], tally: _Tally
+        self, sample_id: str, shown: _Shown, answers: Sequence[_Given | None], tally: _Tally
     ) -> list[CandidatePlan] | NoValidPlanError:
         whole = [told.answer for told in answers if told is not None]
         if len(whole) == len(answers):
@@ -244,7 +244,7 @@ class ChatPlanner:
 
     def _answers(
         self, samples: Sequence[_Shown], candidates: int, seed: int
-    ) -> dict[_Shown, tuple[list[_Told | None], _Tally]]:
+    ) -> dict[_Shown, tuple[list[_Given | None], _Tally]]:
         """The answers for every sample, in order; None where there is none."""
         stop = threading.Event()
         tallies = {shown: _Tally() for shown in samples}
@@ -280,13 +280,13 @@ class ChatPlanner:
 
     def _answer(
         self, shown: _Shown, candidate: int, seed: int, tally: _Tally, stop: threading.Event
-    ) -> _Told | Failure | None:
+    ) -> _Given | Failure | None:
         """One candidate's answer; None if the sample is given up, a Failure if everything is."""
         for attempt in count():
             if tally.spent:
                 return None
             outcome = self._ask(shown, candidate, (seed, attempt), stop)
-            if isinstance(outcome, _Told):
+            if isinstance(outcome, _Given):
                 return outcome
             if outcome.kind not in ("malformed", "declined"):
                 stop.set()
@@ -296,7 +296,7 @@ class ChatPlanner:
 
     def _ask(
         self, shown: _Shown, candidate: int, seed: tuple[int, int], stop: threading.Event
-    ) -> _Told | Failure:
+    ) -> _Given | Failure:
         """One answer, asked for in the first way that the provider takes; one that was given before, else.
 
         Where it doesn't take a request with recordings, the same one is tried without them: only if that is
@@ -315,7 +315,7 @@ class ChatPlanner:
                 self._refuse(without)
                 if known is None and self._cache is not None:
                     self._cache.write(key, outcome)
-                return _Told(outcome, sent)
+                return _Given(outcome, sent)
             if outcome.kind != "form":
                 return outcome
             if sent:

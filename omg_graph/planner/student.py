@@ -47,10 +47,10 @@ def _without_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-class Reading(nn.Module):
-    """What the label reading adds to the logits of each field's tokens: linear, and zero at the start.
+class LabelBias(nn.Module):
+    """A linear map from label estimates to the logits of each field's tokens; zero at the start.
 
-    It knows the label better than u_X does, and a linear map needs few rows to learn that.
+    The estimates know the label better than u_X does, and a linear map needs few rows to learn that.
     """
 
     def __init__(self, values: int, fields: int, tokens: int) -> None:
@@ -59,7 +59,7 @@ class Reading(nn.Module):
         self.weight = nn.Parameter(torch.zeros(fields * tokens, values))
         self.register_buffer("deviations", torch.ones(values))
         self.deviations: Tensor
-        """Of the training rows' readings: every column counts in units of its own spread."""
+        """Standard deviations over the training rows: every column counts in units of its own spread."""
 
     def standardise(self, readings: Float[Tensor, "rows values"]) -> None:
         """Take the spread of these."""
@@ -75,8 +75,8 @@ class StudentPlanner(nn.Module):
     """A causal language model over a schema's values, with psi(X) as its prefix: the default planner.
 
     The projected embedding takes the first ``prefix`` positions; then come, for each field, one scaffold
-    token, the value and a terminator, so that c_l ~ pi(. | X, c_<l). Where the model has a label reader, what
-    that reads is added to the logits by a linear map. Decoding is held to the schema's grammar;
+    token, the value and a terminator, so that c_l ~ pi(. | X, c_<l). Where the model has a label regression,
+    a linear map adds its estimates to the logits. Decoding is held to the schema's grammar;
     log-probabilities are those of the model itself over its whole vocabulary.
     """
 
@@ -109,7 +109,7 @@ class StudentPlanner(nn.Module):
             heads: its attention heads.
             prefix: how many positions u_X takes.
             dropout: the share of prefix and token features dropped by ``loss``.
-            reading: how many numbers the label reading has; 0 if none is read.
+            reading: how many numbers a label estimate has; 0 for a planner without them.
             whole_values: whether a value is one token, however many words it has.
             seed: of the first weights.
 
@@ -132,7 +132,7 @@ class StudentPlanner(nn.Module):
         }
         self.vocabulary = Vocabulary(schema, words, whole_values=whole_values)
         self.grammar = Grammar(self.vocabulary)
-        self.reading = Reading(reading, len(schema.fields), len(self.vocabulary)) if reading else None
+        self.reading = LabelBias(reading, len(schema.fields), len(self.vocabulary)) if reading else None
         # Constructors of layers draw from the global generator: lend them one, and give it back untouched.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, "student"))
@@ -174,16 +174,16 @@ class StudentPlanner(nn.Module):
     def added_by(
         self, reading: Float[Tensor, "samples values"] | None
     ) -> Float[Tensor, "samples fields tokens"] | None:
-        """What the label reading adds to the logits; None of a student that reads none.
+        """What the label estimates add to the logits; None for a planner without them.
 
         Raises:
-            PlanError: if it reads the label reading, and none is given.
+            PlanError: if the planner takes label estimates and none are given.
         """
         if self.reading is None:
             return None
         if reading is None:
             raise PlanError(
-                "the distilled planner reads the label reading beside u_X, and none came: give "
+                "the distilled planner: expected label estimates beside u_X, got none: give "
                 "PlannerInput.label_estimates, as omg_graph.pipeline.planner_input does"
             )
         added: Tensor = self.reading(reading)

@@ -39,9 +39,9 @@ from omg_graph.training.teachers import (
 from omg_graph.training.teaching import (
     PLANS,
     TRAINING_PLANS,
+    PlansInProgress,
     PlanTarget,
     TaughtPlans,
-    UnfinishedPlans,
     plan_lines,
 )
 from omg_graph.training.understanding import fit_student
@@ -277,7 +277,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     asking = replace(model, config=model.config.model_copy(update={"planning": asked}))
     teacher = _teacher(request, asking, classroom, seed)
     instead = LexicalTeacher(classroom.train, model.schema) if request.on_invalid == "lexical" else None
-    unfinished = UnfinishedPlans(place)
+    unfinished = PlansInProgress(place)
     kept = unfinished.open(
         _identity(request, model, classroom, teacher, seed), model.schema, restart=request.restart
     )

@@ -344,8 +344,8 @@ SUFFIX = ".distilling"
 IDENTITY = "identity.json"
 
 
-class UnfinishedPlans:
-    """Plans under way, beside the model that they are for: what they belong to, and each one as it comes."""
+class PlansInProgress:
+    """Plans that a teacher is still writing, kept beside the model: what they depend on, and each plan."""
 
     def __init__(self, output: Path) -> None:
         """Say where the model, or the file of plans, is going to be.
@@ -386,7 +386,7 @@ class UnfinishedPlans:
 
     def remove(self) -> None:
         """Delete it: the model is there."""
-        # what says whose it is goes last, so that a kill on the way leaves no riddle
+        # the identity goes last: if the program is killed here, the folder can still be recognised
         (self.folder / PLANS).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -47,7 +47,7 @@ def student(**settings: object) -> StudentPlanner:
 
 
 def reader(**settings: object) -> StudentPlanner:
-    """A student that reads the label reading, and has learnt something of it."""
+    """A student that takes label estimates, and has learnt from them."""
     planner = student(reading=READINGS, **settings)
     assert planner.reading is not None
     torch.nn.init.normal_(planner.reading.weight, generator=torch.Generator().manual_seed(0))
@@ -174,14 +174,14 @@ def _terminator_log_probabilities(
     return torch.stack(found)
 
 
-def test_the_label_reading_is_read_where_there_is_one() -> None:
+def test_label_estimates_count_where_the_planner_takes_them() -> None:
     batch = observations(3)
     assert batch.label_estimates is not None
     other = replace(batch, label_estimates=-batch.label_estimates)
     unread, read = student(), reader()
     assert unread.propose(batch, Sampling(4), seed=1) == unread.propose(other, Sampling(4), seed=1)
     assert read.propose(batch, Sampling(4), seed=1) != read.propose(other, Sampling(4), seed=1)
-    with pytest.raises(PlanError, match="label reading"):
+    with pytest.raises(PlanError, match="label estimates"):
         read.propose(replace(batch, label_estimates=None), Sampling(4), seed=1)
 
 
