@@ -102,7 +102,7 @@ def test_who_measures_calls_the_pipeline(
     from omg_graph.evaluation.outcomes import Pairs
     from omg_graph.evaluation.protocols import conditions_of
     from omg_graph.evaluation.runner import ModelRunner
-    from omg_graph.evaluation.targets import choose_target
+    from omg_graph.evaluation.tables import choose_target
     from omg_graph.training.validation import validate
 
     calls: Counter[str] = Counter()

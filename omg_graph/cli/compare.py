@@ -11,8 +11,7 @@ from omg_graph.cli.options import AsJson, names_in
 from omg_graph.cli.output import cell, print_json, progress_bar, stdout_console
 
 if TYPE_CHECKING:
-    from omg_graph.evaluation.bootstrap import Resamples
-    from omg_graph.evaluation.comparison import Difference, Results
+    from omg_graph.evaluation.intervals import Difference, Resamples, Results
 
 
 def compare(
@@ -32,8 +31,8 @@ def compare(
 
     The first is compared with each of the others. Whole groups are resampled, the same ones for both.
     """
-    from omg_graph.evaluation.comparison import check_pairing, resamples_of
-    from omg_graph.evaluation.comparison import compare as differences_of
+    from omg_graph.evaluation.intervals import check_pairing, resamples_of
+    from omg_graph.evaluation.intervals import compare as differences_of
 
     first, others = _read(results, method)
     for other in others:
@@ -59,7 +58,7 @@ def compare(
 
 def _read(folders: list[Path], method: str) -> tuple[Results, list[Results]]:
     from omg_graph.errors import DataError
-    from omg_graph.evaluation.comparison import Results, methods_of
+    from omg_graph.evaluation.intervals import Results, methods_of
     from omg_graph.evaluation.predictions import read_predictions
 
     found = []
@@ -107,7 +106,7 @@ def _check_metrics(wanted: list[str] | None, found: list[tuple[Results, list[Dif
 def _show(first: Results, other: Results, rows: list[Difference], resamples: Resamples) -> None:
     from rich.table import Table
 
-    from omg_graph.evaluation.comparison import AVERAGE
+    from omg_graph.evaluation.intervals import AVERAGE
     from omg_graph.evaluation.report import TITLES, figure_text
 
     console = stdout_console()

@@ -9,7 +9,7 @@ import numpy as np
 
 from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
-from omg_graph.metrics.sentiment import sentiment_scores
+from omg_graph.metrics.labels import sentiment_scores
 from omg_graph.model.model import Model
 from omg_graph.simulator import (
     AffectSimulator,

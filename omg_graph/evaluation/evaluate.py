@@ -17,20 +17,16 @@ from omg_graph.data.reader import DataFile, read_data_file
 from omg_graph.data.splits import choose_split, conform
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_of_split
-from omg_graph.evaluation.floor_runs import run_floor
 from omg_graph.evaluation.floors import CLOSED, Floor, FloorSet, floors_for
+from omg_graph.evaluation.intervals import Summary, summarise
 from omg_graph.evaluation.models import fold_number, held_out_rows, model_folders, rows_held_out
-from omg_graph.evaluation.outcomes import Pairs
-from omg_graph.evaluation.plots import HOW_TO_GET, draw_plots, plots_available
-from omg_graph.evaluation.pooling import Part
+from omg_graph.evaluation.outcomes import Pairs, Part
 from omg_graph.evaluation.predictions import FILE as PREDICTIONS
 from omg_graph.evaluation.predictions import write_predictions
 from omg_graph.evaluation.protocols import Condition, conditions_of
-from omg_graph.evaluation.report import markdown
-from omg_graph.evaluation.results import Results
-from omg_graph.evaluation.runner import ANCHOR, METHOD, ModelRun, ModelRunner
-from omg_graph.evaluation.summary import Summary, summarise
-from omg_graph.evaluation.targets import LabelTarget, choose_target
+from omg_graph.evaluation.report import HOW_TO_GET, draw_plots, markdown, plots_available
+from omg_graph.evaluation.runner import ANCHOR, METHOD, ModelRun, ModelRunner, run_floor
+from omg_graph.evaluation.tables import LabelTarget, Results, choose_target
 from omg_graph.files import whole_folder
 from omg_graph.model.folder import load_model, machine, versions
 from omg_graph.model.model import Model, choose_device

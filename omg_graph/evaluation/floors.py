@@ -13,11 +13,21 @@ import numpy as np
 import torch
 
 from omg_graph.data.dataset import BoolArray, IntArray
-from omg_graph.evaluation.floor_data import Blocks, Guess, Shown, TrainingRows, pattern_inputs
-from omg_graph.evaluation.label_codes import class_codes, encoded_labels, label_frequencies, set_outputs
-from omg_graph.evaluation.linear import Ridge, group_folds
-from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.evaluation.floor_data import (
+    Blocks,
+    Guess,
+    Ridge,
+    Shown,
+    TrainingRows,
+    class_codes,
+    encoded_labels,
+    group_folds,
+    label_frequencies,
+    pattern_inputs,
+    set_outputs,
+)
+from omg_graph.evaluation.tables import LabelTarget
+from omg_graph.metrics.labels import Numbers
 from omg_graph.model.model import Model
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.retriever.retriever import OwnEntries

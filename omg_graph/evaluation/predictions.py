@@ -15,7 +15,7 @@ from omg_graph.errors import DataError
 from omg_graph.evaluation.protocols import Rate
 from omg_graph.evaluation.tables import SampleTable
 from omg_graph.metrics.features import PooledRatio
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.metrics.labels import Numbers
 
 FILE = "predictions.jsonl"
 

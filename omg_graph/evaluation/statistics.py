@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from omg_graph.evaluation.tables import SampleTable
-from omg_graph.metrics.calibration import BINS, FLOOR, bins_of
 from omg_graph.metrics.features import PooledRatio
-from omg_graph.metrics.labelled import Numbers
-from omg_graph.metrics.sentiment import LIMIT
-from omg_graph.metrics.sims import sims_classes
+from omg_graph.metrics.labels import BINS, FLOOR, LIMIT, Numbers, bins_of, sims_classes
 
 Parts = Callable[[SampleTable], Numbers]
 """(samples, parts): what is summed."""

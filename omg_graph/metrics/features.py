@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from omg_graph.data.dataset import BoolArray
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.metrics.labels import Numbers
 
 DRAWS_FOR_90 = 19
 """Their smallest and largest enclose an exchangeable truth with probability 18/20."""

@@ -13,7 +13,7 @@ from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.hidden_states import ThinkerRecord
 from omg_graph.encoders.observation import ObservationEncoderConfig
 from omg_graph.executor.executor import ExecutorConfig
-from omg_graph.metrics.families import MetricFamily
+from omg_graph.metrics.labels import MetricFamily
 from omg_graph.model.conditions import PlanConditionName, QueryPlanName
 from omg_graph.planner.interface import Sampling
 from omg_graph.predictor.task import TaskHeadConfig

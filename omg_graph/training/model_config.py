@@ -9,7 +9,7 @@ from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.observation import ObservationEncoderConfig
-from omg_graph.metrics.families import choose_family
+from omg_graph.metrics.labels import choose_family
 from omg_graph.model.config import ModelConfig, PlanningSettings, RetrievalSettings
 from omg_graph.predictor.task import TaskHeadConfig, label_width
 from omg_graph.training.evidence import ProjectionFit

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from omg_graph.data.dataset import Split
 from omg_graph.errors import ConfigError, DataError, ModelError
 from omg_graph.files import write_atomically
-from omg_graph.metrics.families import MetricFamily, choose_family, score
+from omg_graph.metrics.labels import MetricFamily, choose_family, score
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schemas import target_values
 

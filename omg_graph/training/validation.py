@@ -13,8 +13,8 @@ from omg_graph import pipeline
 from omg_graph.codecs.codec import Rows
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import BoolArray, Split
-from omg_graph.metrics.families import score
 from omg_graph.metrics.features import normalised_squared_error
+from omg_graph.metrics.labels import score
 from omg_graph.model.model import Model
 from omg_graph.training.run import Progress
 

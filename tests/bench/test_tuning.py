@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from omg_graph.bench import tuning as module
-from omg_graph.bench.tuning import AGREEMENT, Grid, TuningRequest, load_grid, tune
-from omg_graph.bench.tuning_report import changes_of, table
+from omg_graph.bench.tuning import AGREEMENT, Grid, TuningRequest, changes_of, load_grid, table, tune
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.model.folder import read_manifest
 from omg_graph.training.config import TrainingConfig, load_config

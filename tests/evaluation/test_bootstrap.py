@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omg_graph.evaluation.bootstrap import Interval, Resamples, average, interval
+from omg_graph.evaluation.intervals import Interval, Resamples, average, interval
 from omg_graph.evaluation.statistics import Statistic, statistics_of
 from omg_graph.evaluation.tables import SampleTable
-from omg_graph.metrics.families import score
 from omg_graph.metrics.features import PooledRatio
+from omg_graph.metrics.labels import score
 
 
 def table_of(family: str, rows: int = 60, seed: int = 0, groups: int = 12, **changes: object) -> SampleTable:

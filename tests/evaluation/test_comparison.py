@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omg_graph.errors import DataError
-from omg_graph.evaluation.comparison import AVERAGE, Difference, Results, compare
+from omg_graph.evaluation.intervals import AVERAGE, Difference, Results, compare
 from omg_graph.evaluation.predictions import FILE, read_predictions, write_predictions
 from omg_graph.evaluation.tables import SampleTable
 from omg_graph.metrics.features import PooledRatio

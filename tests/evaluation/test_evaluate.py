@@ -23,8 +23,8 @@ from omg_graph.evaluation.outcomes import Pairs
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.runner import METHOD, ModelRunner
-from omg_graph.evaluation.targets import choose_target
-from omg_graph.metrics.families import score
+from omg_graph.evaluation.tables import choose_target
+from omg_graph.metrics.labels import score
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.model.model import Model
 
@@ -359,7 +359,7 @@ def test_plots_are_pictures(clips: Path) -> None:
 
 def test_a_constant_gets_the_known_figures(data_folder: Path) -> None:
     """On MOSI's validation rows, -2 by hand: the share of negatives, and of the degree -2."""
-    from omg_graph.evaluation.targets import LabelTarget
+    from omg_graph.evaluation.tables import LabelTarget
 
     labels = read_data_file(data_folder / "mosi" / "mosi_train_valid.pkl").splits["valid"].labels
     assert labels is not None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from omg_graph.evaluation.floor_data import Shown, TrainingRows
+from omg_graph.evaluation.floor_data import Ridge, Shown, TrainingRows, group_folds
 from omg_graph.evaluation.floors import (
     BestConstant,
     EvidenceFill,
@@ -16,8 +16,7 @@ from omg_graph.evaluation.floors import (
     Neighbours,
     PatternRidge,
 )
-from omg_graph.evaluation.linear import Ridge, group_folds
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.tables import LabelTarget
 
 NUMBERS = LabelTarget("mosi", degrees=(-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0))
 CLASSES = LabelTarget("classes", names=("ant", "bee"))

@@ -14,11 +14,10 @@ import pytest
 
 from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, DataError, ModelError
-from omg_graph.evaluation.comparison import Results, compare
 from omg_graph.evaluation.evaluate import EvaluationRequest, evaluate
+from omg_graph.evaluation.intervals import Results, compare
 from omg_graph.evaluation.models import model_folders
-from omg_graph.evaluation.outcomes import Outcomes, Pairs
-from omg_graph.evaluation.pooling import Part, pooled_outcomes
+from omg_graph.evaluation.outcomes import Outcomes, Pairs, Part, pooled_outcomes
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.runner import METHOD
 from omg_graph.metrics.features import PooledRatio

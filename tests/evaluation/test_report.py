@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omg_graph.evaluation.bootstrap import Interval
-from omg_graph.evaluation.comparison import AVERAGE
-from omg_graph.evaluation.plots import draw_plots
-from omg_graph.evaluation.report import figure_text, markdown, title
-from omg_graph.evaluation.summary import Summary, summarise
+from omg_graph.evaluation.intervals import AVERAGE, Interval, Summary, summarise
+from omg_graph.evaluation.report import draw_plots, figure_text, markdown, title
 from omg_graph.evaluation.tables import SampleTable
 from omg_graph.metrics.features import PooledRatio
 

@@ -15,7 +15,7 @@ from omg_graph.data.splits import conform
 from omg_graph.evaluation.outcomes import Pairs
 from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.runner import ModelRunner
-from omg_graph.evaluation.targets import LabelTarget, choose_target
+from omg_graph.evaluation.tables import LabelTarget, choose_target
 from omg_graph.metrics.features import energy_scores
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omg_graph.errors import DataError
-from omg_graph.metrics.calibration import calibration_scores, nearest_degrees
+from omg_graph.metrics.labels import calibration_scores, nearest_degrees
 
 
 def test_hand_worked_case():

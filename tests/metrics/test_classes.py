@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from omg_graph.errors import DataError
-from omg_graph.metrics.classes import class_scores, weighted_f1
+from omg_graph.metrics.labels import class_scores, weighted_f1
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 

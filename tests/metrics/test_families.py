@@ -3,7 +3,7 @@ import pytest
 
 from omg_graph.data.dataset import Labels
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.metrics.families import choose_family, score
+from omg_graph.metrics.labels import choose_family, score
 
 
 def numbers(*values):

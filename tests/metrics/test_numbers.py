@@ -4,7 +4,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from omg_graph.metrics.numbers import number_scores, pearson
+from omg_graph.metrics.labels import number_scores, pearson
 
 finite = st.floats(-1e6, 1e6)
 

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from omg_graph.errors import DataError
-from omg_graph.metrics.sentiment import sentiment_scores
-from omg_graph.metrics.sims import sims_classes, sims_scores
+from omg_graph.metrics.labels import sentiment_scores, sims_classes, sims_scores
 
 sentiments = st.lists(
     st.tuples(st.integers(-6, 6).map(lambda half: half / 2), st.floats(-4, 4, width=32)),

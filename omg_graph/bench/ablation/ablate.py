@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-from omg_graph.bench.ablation.page import page
-from omg_graph.bench.ablation.plots import draw_plots
+from omg_graph.bench.ablation.page import draw_plots, page
 from omg_graph.bench.ablation.results import AblationResults, Kept, collect, owners
 from omg_graph.bench.ablation.runs import EVALUATIONS, AblationRequest, Progress, run_variant, seeds_of
 from omg_graph.bench.ablation.variants import DEFAULT, SWAPS, VARIANTS, Swap, Variant, choose
 from omg_graph.errors import ConfigError
-from omg_graph.evaluation.plots import plots_available
+from omg_graph.evaluation.report import plots_available
 from omg_graph.files import write_atomically
 
 IDENTITY, RESULTS, TABLES, PLOTS = "request.json", "ablation.json", "ablation.md", "plots"

@@ -19,17 +19,20 @@ from omg_graph.bench.ablation.runs import (
     seeds_of,
 )
 from omg_graph.bench.ablation.variants import DEFAULT, VARIANTS, Swap, Variant
-from omg_graph.evaluation.bootstrap import Interval, Resamples, average, interval
-from omg_graph.evaluation.comparison import (
+from omg_graph.evaluation.evaluate import METRICS
+from omg_graph.evaluation.intervals import (
     AVERAGE,
     Difference,
+    Interval,
+    Resamples,
     Results,
+    average,
     check_pairing,
+    interval,
     methods_of,
     paired,
     resamples_of,
 )
-from omg_graph.evaluation.evaluate import METRICS
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.runner import METHOD
 from omg_graph.evaluation.statistics import statistics_of

@@ -11,7 +11,7 @@ from omg_graph.bench.baselines.networks import NetworkSettings
 from omg_graph.bench.baselines.specialist import PatternLogistic, Specialist
 from omg_graph.errors import ConfigError
 from omg_graph.evaluation.floors import Floor
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.tables import LabelTarget
 
 
 class NetworkFloors:

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 from omg_graph.bench.baselines.fitted import Arrays, Fitting
 from omg_graph.bench.baselines.networks import NetworkRows, NetworkSettings, held_out, scaled
 from omg_graph.data.dataset import BoolArray, IntArray
-from omg_graph.evaluation.floor_data import Guess, Shown, TrainingRows, pattern_inputs
+from omg_graph.evaluation.floor_data import (
+    Guess,
+    Ridge,
+    Shown,
+    TrainingRows,
+    pattern_inputs,
+    validation_folds,
+)
 from omg_graph.evaluation.floors import ENOUGH, SlotRidge
-from omg_graph.evaluation.linear import Ridge, validation_folds
-from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.evaluation.tables import LabelTarget
+from omg_graph.metrics.labels import Numbers
 from omg_graph.seeding import derived_seed, seeded
 from omg_graph.training.fitting import FitSettings, fit
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from omg_graph.evaluation import floors, label_codes, linear
+from omg_graph.evaluation import floor_data, floors
 from omg_graph.evaluation.floor_data import TrainingRows
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.files import write_atomically
 from omg_graph.predictor import task
 from omg_graph.retriever.index import cache_folder
@@ -129,7 +129,7 @@ def digest_of(rows: TrainingRows) -> str:
 @cache
 def code_digest() -> str:
     """A fingerprint of the code that fits floors, so that a changed method is never taken for the old one."""
-    modules = (floors, label_codes, linear, task, training_loop)
+    modules = (floors, floor_data, task, training_loop)
     paths = [*sorted(Path(__file__).parent.glob("*.py")), *(Path(str(module.__file__)) for module in modules)]
     found = hashlib.sha256()
     for path in paths:

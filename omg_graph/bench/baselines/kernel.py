@@ -9,7 +9,7 @@ import numpy as np
 
 from omg_graph.bench.baselines.fitted import Arrays
 from omg_graph.data.dataset import IntArray
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.metrics.labels import Numbers
 from omg_graph.seeding import derived_seed
 
 MOST_ROWS = 3000

@@ -12,7 +12,7 @@ import numpy as np
 from omg_graph.bench.baselines.fitted import Arrays
 from omg_graph.bench.baselines.kernel import KernelMachine
 from omg_graph.data.dataset import IntArray
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.metrics.labels import Numbers
 
 if TYPE_CHECKING:
     from sklearn.svm import SVR

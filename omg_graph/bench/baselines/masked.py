@@ -17,7 +17,7 @@ from omg_graph.bench.baselines.networks import (
 )
 from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.evaluation.floor_data import Guess, Shown, TrainingRows
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.predictor.task import TaskHead
 
 

@@ -13,9 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from omg_graph.bench.baselines.fitted import Arrays, Fitting
 from omg_graph.data.dataset import BoolArray, IntArray
-from omg_graph.evaluation.floor_data import Blocks, Shown, TrainingRows
-from omg_graph.evaluation.linear import validation_folds
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.floor_data import Blocks, Shown, TrainingRows, validation_folds
+from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.predictor.task import TaskHead, TaskHeadConfig
 from omg_graph.seeding import derived_seed, seeded
 from omg_graph.training.fitting import FitSettings, fit

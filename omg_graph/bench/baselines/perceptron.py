@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from omg_graph.bench.baselines.fitted import Arrays
 from omg_graph.data.dataset import IntArray
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.metrics.labels import Numbers
 from omg_graph.seeding import derived_seed, seeded
 from omg_graph.training.fitting import FitSettings, fit
 

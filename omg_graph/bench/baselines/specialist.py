@@ -14,12 +14,18 @@ from omg_graph.bench.baselines.kernel import KernelMachine, KernelSearch, few_ro
 from omg_graph.bench.baselines.library import Logistic, LogisticSearch, SupportVectors
 from omg_graph.bench.baselines.perceptron import Perceptron, PerceptronSearch
 from omg_graph.data.dataset import BoolArray, IntArray
-from omg_graph.evaluation.floor_data import Guess, Shown, TrainingRows, pattern_inputs
+from omg_graph.evaluation.floor_data import (
+    Guess,
+    Shown,
+    TrainingRows,
+    encoded_labels,
+    pattern_inputs,
+    set_outputs,
+    validation_folds,
+)
 from omg_graph.evaluation.floors import ENOUGH
-from omg_graph.evaluation.label_codes import encoded_labels, set_outputs
-from omg_graph.evaluation.linear import validation_folds
-from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.evaluation.tables import LabelTarget
+from omg_graph.metrics.labels import Numbers
 
 LABEL = ""
 """Stands for the label among the names of what is estimated."""

@@ -96,7 +96,7 @@ def tune(
 def _show(document: dict[str, Any], output: Path) -> None:
     from rich.table import Table
 
-    from omg_graph.bench.tuning_report import BEST
+    from omg_graph.bench.tuning import BEST
 
     console = stdout_console()
     table = Table(title="weights, one after the other, on validation rows")

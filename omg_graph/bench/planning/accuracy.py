@@ -11,8 +11,8 @@ from omg_graph import pipeline
 from omg_graph.bench.baselines import library
 from omg_graph.bench.planning.report import Figure, QuestionName, TargetAccuracy
 from omg_graph.data.dataset import BoolArray, IntArray, Split
-from omg_graph.evaluation.bootstrap import Resamples, average, interval
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.evaluation.intervals import Resamples, average, interval
+from omg_graph.metrics.labels import Numbers
 from omg_graph.model.model import Model
 from omg_graph.planner.schema import Schema
 from omg_graph.planner.schemas import target_values

@@ -24,8 +24,8 @@ from omg_graph.bench.planning.report import (
 from omg_graph.bench.planning.speed import speeds
 from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.errors import OmgError
-from omg_graph.evaluation.bootstrap import Resamples
-from omg_graph.metrics.calibration import BINS, bins_of
+from omg_graph.evaluation.intervals import Resamples
+from omg_graph.metrics.labels import BINS, bins_of
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.interface import Planner, PlannerInput, RescoringPlanner, StoredPlanner

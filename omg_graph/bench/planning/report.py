@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from omg_graph.data.arrays import printable
-from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.evaluation.intervals import Interval
 
 QuestionName = Literal["sign", "side", "degree", "class"]
 TITLES: dict[QuestionName, str] = {

@@ -11,8 +11,8 @@ import numpy as np
 from omg_graph.bench.study.runs import EXACT, EXACT_TOLD, TOLD, RunResult
 from omg_graph.bench.study.variants import MODEL, VARIANTS
 from omg_graph.data.dataset import BoolArray
-from omg_graph.evaluation.bootstrap import RESAMPLES, Interval, Resamples, average, interval
-from omg_graph.metrics.labelled import Numbers
+from omg_graph.evaluation.intervals import RESAMPLES, Interval, Resamples, average, interval
+from omg_graph.metrics.labels import Numbers
 from omg_graph.simulator.content import Float64Array
 
 METRICS = {

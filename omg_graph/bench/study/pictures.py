@@ -11,7 +11,7 @@ from omg_graph.bench.study.figures import GAINED, METRICS, SettingFigures
 from omg_graph.bench.study.report import GOALS, LACKING, lines_of
 from omg_graph.bench.study.runs import EXACT
 from omg_graph.bench.study.variants import MODEL
-from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from omg_graph.bench.study.figures import GAINED, METRICS, Figures, SettingFigures, verdict
 from omg_graph.bench.study.runs import EXACT
 from omg_graph.bench.study.variants import MODEL
-from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.evaluation.intervals import Interval
 
 GOALS = {"error_ratio": 1.10, "energy_ratio": 1.10, "degree_ratio": 0.95, "sign_ratio": 0.95}
 """The most that an error may be over the exact posterior's, and the least for an accuracy."""

@@ -18,8 +18,8 @@ from omg_graph.bench.study.runs import RunResult, RunSettings, run_setting
 from omg_graph.bench.study.settings import TRAINING, StudySetting
 from omg_graph.encoders.text import SentenceEncoder, locate_text_encoder
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.evaluation.bootstrap import Interval
-from omg_graph.evaluation.plots import HOW_TO_GET, plots_available
+from omg_graph.evaluation.intervals import Interval
+from omg_graph.evaluation.report import HOW_TO_GET, plots_available
 from omg_graph.files import write_atomically
 from omg_graph.model.folder import machine, read_manifest, versions
 from omg_graph.model.model import default_model_folder

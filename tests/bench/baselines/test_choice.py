@@ -19,9 +19,8 @@ from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.evaluate import EvaluationRequest, choose_floors, evaluate
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.statistics import ECE
-from omg_graph.evaluation.targets import LabelTarget
-from omg_graph.metrics.calibration import expected_calibration_error
-from omg_graph.metrics.families import MetricFamily
+from omg_graph.evaluation.tables import LabelTarget
+from omg_graph.metrics.labels import MetricFamily, expected_calibration_error
 
 TRAINED = {
     "MLP with mask",

@@ -10,7 +10,7 @@ import pytest
 
 from omg_graph.bench.baselines.fitted import Arrays, FittedCache, Fitting
 from omg_graph.evaluation.floor_data import TrainingRows
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.tables import LabelTarget
 
 TARGET = LabelTarget("number")
 ROWS = TrainingRows(

@@ -26,10 +26,9 @@ from omg_graph.bench.baselines.fitted import FittedCache, Fitting
 from omg_graph.bench.baselines.masked import MaskedMLP, modality_dropout
 from omg_graph.bench.baselines.networks import NetworkRows, NetworkSettings, draw_visible, held_out
 from omg_graph.bench.baselines.specialist import PatternLogistic, Specialist
-from omg_graph.evaluation.floor_data import Shown, TrainingRows
+from omg_graph.evaluation.floor_data import Shown, TrainingRows, validation_folds
 from omg_graph.evaluation.floors import Floor
-from omg_graph.evaluation.linear import validation_folds
-from omg_graph.evaluation.targets import LabelTarget
+from omg_graph.evaluation.tables import LabelTarget
 
 pytest.importorskip("sklearn")
 

@@ -14,13 +14,12 @@ from omg_graph.bench.paper.beside import (
     Subject,
     beside_paper,
     columns_for,
+    section,
 )
-from omg_graph.bench.paper.page import section
 from omg_graph.data.dataset import ModalitySpec, Split
 from omg_graph.errors import ConfigError
-from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.evaluation.intervals import Interval, Summary
 from omg_graph.evaluation.protocols import conditions_of
-from omg_graph.evaluation.summary import Summary
 
 ORDER = ("audio", "text", "vision")
 """Of the data, which isn't the paper's."""

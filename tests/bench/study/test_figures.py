@@ -9,7 +9,7 @@ import pytest
 from omg_graph.bench.study.figures import EVERYONE, KNOWN, UNSEEN, figures, reference, verdict
 from omg_graph.bench.study.report import markdown, reached
 from omg_graph.bench.study.runs import EXACT, EXACT_TOLD, TOLD, PatternResult, RunResult
-from omg_graph.evaluation.bootstrap import Interval
+from omg_graph.evaluation.intervals import Interval
 
 FIELDS = ("squared_error", "squared_deviation", "energy", "degree_accuracy", "sign_accuracy")
 
