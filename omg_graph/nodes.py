@@ -71,7 +71,7 @@ class Nodes:
         return read | {
             "embeddings": store_observation(observation, self.store),
             "trajectories": timed(trajectories, "planner", started),
-            "reading": markdown.candidates(trajectories),
+            "in_words": markdown.candidates(trajectories),
             "reviewing": Reviewing(asked=settings.review_plan),
             "edits": [],
         }
@@ -91,7 +91,7 @@ class Nodes:
         get_stream_writer()({"node": "rerank", "plans": plans})
         return {
             "trajectories": timed(trajectories, "rerank", started),
-            "reading": markdown.plans(trajectories),
+            "in_words": markdown.plans(trajectories),
         }
 
     def review(self, state: ReconstructionState, runtime: Runtime[Settings]) -> Update:
@@ -126,7 +126,7 @@ class Nodes:
             "embeddings": state.embeddings | {"plan": self.store.put(plan_embeddings)},
             "evidence_vectors": {name: self.store.put(rows) for name, rows in evidence.items()},
             "trajectories": timed(trajectories, "retriever", started),
-            "reading": markdown.evidence(trajectories),
+            "in_words": markdown.evidence(trajectories),
             "edits": [],
         }
 
@@ -144,7 +144,7 @@ class Nodes:
             trajectories = select(self.model, self.store, work, settings, self._execute)
         else:
             trajectories = self._execute(work, settings)
-        return {"trajectories": trajectories, "reading": markdown.results(trajectories)}
+        return {"trajectories": trajectories, "in_words": markdown.results(trajectories)}
 
     def _execute(self, work: Work, settings: Settings) -> list[Trajectory]:
         started, write = time.perf_counter(), get_stream_writer()

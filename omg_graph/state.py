@@ -153,7 +153,7 @@ class ReconstructionState(ReconstructionInput, ReconstructionOutput):
 
     model_config = ConfigDict(extra="forbid")
 
-    reading: Annotated[
+    in_words: Annotated[
         str,
         Field(
             title="In words",

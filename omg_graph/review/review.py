@@ -304,7 +304,7 @@ def review_request(schema: Schema, trajectory: Trajectory, number: int, of: int)
 def _settled(trajectories: list[Trajectory], done: int) -> dict[str, Any]:
     return {
         "trajectories": trajectories,
-        "reading": markdown.plans(trajectories),
+        "in_words": markdown.plans(trajectories),
         "reviewing": Reviewing(asked=done < len(trajectories), done=done),
     }
 

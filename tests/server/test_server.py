@@ -61,7 +61,7 @@ def test_a_form_can_be_filled_in(client: SyncLangGraphClient) -> None:
         for name, field in schemas[kind]["properties"].items():
             assert field["title"], (kind, name)
             assert field["description"], (kind, name)
-    assert schemas["state_schema"]["properties"]["reading"]["title"] == "In words"
+    assert schemas["state_schema"]["properties"]["in_words"]["title"] == "In words"
     context = schemas["context_schema"]["properties"]
     for name in ("top_k", "candidates", "steps", "draws", "seed", "planner"):
         assert "default" in context[name]
@@ -96,7 +96,7 @@ def test_arrays_are_served_in_full(
 ) -> None:
     state = client.threads.get_state(streamed[0])["values"]
     ref = state["trajectories"][0]["reconstruction"]["audio"]
-    assert ref["uri"] in state["reading"]
+    assert ref["uri"] in state["in_words"]
     told = httpx.get(ref["uri"])
     assert told.json()["shape"] == ref["shape"] == [5]
     assert told.json()["statistics"] == ref["statistics"]
