@@ -14,14 +14,8 @@ import pytest
 from omg_graph.cli import doctor as checks
 from omg_graph.cli import main
 from omg_graph.cli.doctor import Check
-from omg_graph.cli.runtime import Settings
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,9 @@ import typer
 
 from omg_graph.cli import app as assembly
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
 from omg_graph.errors import DataError
 
 Peek = Callable[[Callable[[], Any]], None]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing that a command sets in this process outlives a test."""
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
-    with warnings.catch_warnings():
-        yield
 
 
 @pytest.fixture

@@ -10,16 +10,10 @@ from typing import Any
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
 from omg_graph.model.folder import load_model
 
 Capture = pytest.CaptureFixture[str]
 Evaluate = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 @pytest.fixture

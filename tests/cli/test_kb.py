@@ -11,16 +11,10 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
 from omg_graph.model.config import ModelConfig
 from omg_graph.retriever.entries import KnowledgeBase
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 def _rows(config: ModelConfig, ids: list[str]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
 from omg_graph.data.reader import read_data_file
 from omg_graph.record.artifacts import content_hash
 from omg_graph.record.trajectory import Trajectory
 
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., dict[str, Any]]
+Save = Callable[[str, object], Path]
+Clip = Callable[..., dict[str, object]]
+Refused = Callable[..., str]
 FILES = {"reconstruction.npz", "trajectory.jsonl", "arrays.safetensors", "run.json", "report.html"}
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 @pytest.fixture
@@ -57,19 +55,6 @@ def run(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys: C
     return go
 
 
-def save(path: Path, content: object) -> Path:
-    path.write_bytes(pickle.dumps(content))
-    return path
-
-
-def one_clip(file: Path, **changes: object) -> dict[str, object]:
-    """The first test clip by itself."""
-    split = read_data_file(file).splits["test"]
-    assert split.raw_text is not None
-    arrays: dict[str, object] = {name: split.arrays[name][0] for name in split.names}
-    return {"id": split.ids[0], "raw_text": split.raw_text[0], **arrays, **changes}
-
-
 def test_the_arrays(run: Run, tiny_data_file: Path) -> None:
     made = run("--split", "test", "--missing", "audio", "--missing", "vision", "--limit", "5")
     arrays, split = made["arrays"], read_data_file(tiny_data_file).splits["test"]
@@ -85,10 +70,10 @@ def test_the_arrays(run: Run, tiny_data_file: Path) -> None:
         assert (np.abs(arrays[name] - split.arrays[name].mean(axis=0)) < 4 * spread + 1e-6).mean() > 0.8
 
 
-def test_rows_that_are_not_reconstructed_are_nan(run: Run, tiny_data_file: Path, tmp_path: Path) -> None:
-    clips = [one_clip(tiny_data_file, id="whole"), one_clip(tiny_data_file, id="deaf", audio=None)]
+def test_rows_that_are_not_reconstructed_are_nan(run: Run, save: Save, one_clip: Clip) -> None:
+    clips = [one_clip(id="whole"), one_clip(id="deaf", audio=None)]
     content = {"some": {key: [clip[key] for clip in clips] for key in clips[0]}}
-    made = run("--draws", "3", input=save(tmp_path / "two.pkl", content))
+    made = run("--draws", "3", input=save("two.pkl", content))
     arrays = made["arrays"]
     assert set(arrays) == {"ids", "audio", "audio_reconstructed", "audio_draws", "audio_std"}
     assert arrays["audio_reconstructed"].tolist() == [False, True]
@@ -105,8 +90,8 @@ def test_rows_that_are_not_reconstructed_are_nan(run: Run, tiny_data_file: Path,
     assert whole["prediction"]["value"] is not None
 
 
-def test_a_single_sample_has_no_leading_axis(run: Run, tiny_data_file: Path, tmp_path: Path) -> None:
-    made = run("--draws", "3", input=save(tmp_path / "one.pkl", one_clip(tiny_data_file, audio=None)))
+def test_a_single_sample_has_no_leading_axis(run: Run, save: Save, one_clip: Clip) -> None:
+    made = run("--draws", "3", input=save("one.pkl", one_clip(audio=None)))
     shapes = {name: array.shape for name, array in made["arrays"].items()}
     assert shapes == {
         "ids": (1,),
@@ -118,10 +103,8 @@ def test_a_single_sample_has_no_leading_axis(run: Run, tiny_data_file: Path, tmp
     assert len(made["lines"]) == 1
 
 
-def test_a_sample_alone_gives_what_it_gave_among_others(
-    run: Run, tiny_data_file: Path, tmp_path: Path
-) -> None:
-    alone = run("--missing", "audio", input=save(tmp_path / "one.pkl", one_clip(tiny_data_file)))
+def test_a_sample_alone_gives_what_it_gave_among_others(run: Run, save: Save, one_clip: Clip) -> None:
+    alone = run("--missing", "audio", input=save("one.pkl", one_clip()))
     others = run("--missing", "audio", output="others")
     np.testing.assert_allclose(alone["arrays"]["audio"], others["arrays"]["audio"][0], rtol=1e-4, atol=1e-4)
     assert alone["lines"][0]["plan"]["text"] == others["lines"][0]["plan"]["text"]
@@ -177,13 +160,13 @@ def refs_of(line: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {**line["arrays"], **{f"reconstruction/{k}": v for k, v in line["reconstruction"].items()}}
 
 
-def test_every_reference_leads_to_its_array(run: Run, tiny_data_file: Path, tmp_path: Path) -> None:
+def test_every_reference_leads_to_its_array(run: Run, save: Save, one_clip: Clip) -> None:
     clips = [
-        one_clip(tiny_data_file, id=f"clip-{number}", **dict.fromkeys(missing))
+        one_clip(id=f"clip-{number}", **dict.fromkeys(missing))
         for number, missing in enumerate((["audio"], [], ["vision", "audio"], ["text", "raw_text"]))
     ]
     content = {"some": {key: [clip[key] for clip in clips] for key in clips[0]}}
-    made = run("--draws", "2", input=save(tmp_path / "some.pkl", content))
+    made = run("--draws", "2", input=save("some.pkl", content))
     stacks = load_file(made["folder"] / "arrays.safetensors")
     kinds = set()
     for number, line in enumerate(made["lines"]):
@@ -198,24 +181,16 @@ def test_every_reference_leads_to_its_array(run: Run, tiny_data_file: Path, tmp_
     assert {"reconstruction", "draws"} < kinds
 
 
-def test_whose_path_is_kept(run: Run) -> None:
-    sizes = []
-    for keep in ("first", "all", "none"):
-        made = run("--missing", "audio", "--keep-path", keep, output=keep)
-        sizes.append((made["folder"] / "arrays.safetensors").stat().st_size)
-        assert all(len(line["denoising"]["audio"]) == 5 for line in made["lines"])
-    assert sizes[0] == sizes[1] > sizes[2]
-
-
-def test_the_first_hundred_paths_are_kept(run: Run, tiny_data_file: Path, tmp_path: Path) -> None:
+def test_whose_path_is_kept(run: Run, save: Save, tiny_data_file: Path) -> None:
     split = read_data_file(tiny_data_file).splits["test"]
     rows = np.resize(np.arange(len(split)), 104)
     content = {"id": [f"clip-{n}" for n in range(104)], "text": split.arrays["text"][rows]}
-    file = save(tmp_path / "many.pkl", {"some": content})
-    for keep, expected in (("first", 100), ("all", 104)):
+    file = save("many.pkl", {"some": content})
+    for keep, expected in (("first", 100), ("all", 104), ("none", 0)):
         made = run("--keep-path", keep, "--steps", "1", "--candidates", "1", input=file, output=keep)
         kept = [any("path" in key for key in line["arrays"]) for line in made["lines"]]
         assert kept == [True] * expected + [False] * (104 - expected)
+        assert all(len(line["denoising"]["audio"]) == 1 for line in made["lines"])
 
 
 def test_the_same_command_gives_the_same_bytes(run: Run) -> None:
@@ -246,25 +221,9 @@ def test_json_is_all_of_stdout(run: Run, tmp_path: Path) -> None:
     assert set(document["nmse"]) == {"audio"}
 
 
-def test_what_people_are_told(run: Run, tiny_data_file: Path, tmp_path: Path) -> None:
-    told = run("--missing", "audio", "--limit", "3")["stdout"]
-    for word in (
-        "text, vision",
-        "(hidden",
-        "evidence",
-        "denoising",
-        "prediction",
-        "clips.pkl",
-        "reconstruction.npz",
-    ):
-        assert word in told
-    whole = run(input=save(tmp_path / "one.pkl", one_clip(tiny_data_file)))["stdout"]
-    assert "nothing was reconstructed" in whole
-
-
-def test_text_from_files_is_not_markup(run: Run, tiny_data_file: Path, tmp_path: Path) -> None:
-    odd = one_clip(tiny_data_file, id="[red]x\x1b[2J", raw_text="[bold]shout[/nope]", audio=None)
-    told = run(input=save(tmp_path / "odd.pkl", odd))["stdout"]
+def test_text_from_files_is_not_markup(run: Run, save: Save, one_clip: Clip) -> None:
+    odd = one_clip(id="[red]x\x1b[2J", raw_text="[bold]shout[/nope]", audio=None)
+    told = run(input=save("odd.pkl", odd))["stdout"]
     assert "[bold]shout[/nope]" in told
     assert "[red]x" in told
     assert "\x1b[2J" not in told
@@ -297,28 +256,25 @@ def test_classes_and_no_labels(
 
 
 def test_odd_names_sequences_and_images(run: Run, tiny_plain_folder: Path, tiny_plain_file: Path) -> None:
-    for name, shape in (("keys", (3,)), ("a.b", (5, 2)), ("photo", (2, 3, 4)), ("grey", (3, 3))):
-        made = run(
-            "--missing", name, "--draws", "2", input=tiny_plain_file, model=tiny_plain_folder, output=name
-        )
-        arrays = made["arrays"]
-        expected = {"ids", name, f"{name}_reconstructed", f"{name}_draws", f"{name}_std"}
-        assert set(arrays) == expected | ({"a.b_lengths"} if name == "a.b" else set())
+    shapes = {"a.b": (5, 2), "photo": (2, 3, 4), "grey": (3, 3)}
+    hidden = [word for name in shapes for word in ("--missing", name)]
+    made = run(*hidden, "--draws", "2", input=tiny_plain_file, model=tiny_plain_folder)
+    arrays = made["arrays"]
+    ends = ("", "_reconstructed", "_draws", "_std")
+    assert set(arrays) == {"ids", "a.b_lengths"} | {f"{name}{end}" for name in shapes for end in ends}
+    for name, shape in shapes.items():
         assert arrays[name].shape == (6, *shape)
         assert arrays[f"{name}_draws"].shape == (6, 2, *shape)
-        for line in made["lines"]:
-            assert list(line["evidence"]) == [name]
-        if name == "a.b":
-            lengths = arrays["a.b_lengths"]
-            assert lengths.shape == (6,)
-            assert {line["length_source"]["a.b"] for line in made["lines"]} == {"training median"}
-            for row, length in enumerate(lengths):
-                assert 1 <= length <= 5
-                assert not arrays[name][row, length:].any()
+    for line in made["lines"]:
+        assert set(line["evidence"]) == set(shapes)
+        assert line["length_source"]["a.b"] == "training median"
+    for row, length in enumerate(arrays["a.b_lengths"]):
+        assert 1 <= length <= 5
+        assert not arrays["a.b"][row, length:].any()
 
 
 def test_a_sequence_takes_the_length_of_an_aligned_one(
-    run: Run, train_tiny: Callable[..., Path], tmp_path: Path
+    run: Run, train_tiny: Callable[..., Path], save: Save
 ) -> None:
     random = np.random.default_rng(0)
 
@@ -331,7 +287,7 @@ def test_a_sequence_takes_the_length_of_an_aligned_one(
             made[name][np.arange(4)[None] >= lengths[:, None]] = 0.0
         return made
 
-    data = save(tmp_path / "aligned.pkl", {"train": rows(24), "valid": rows(8)})
+    data = save("aligned.pkl", {"train": rows(24), "valid": rows(8)})
     model = train_tiny(data, "aligned")
     content = pickle.loads(data.read_bytes())["valid"]  # our own file
     made = run("--missing", "two", input=data, model=model)
@@ -367,3 +323,131 @@ def test_npz_in_and_the_npz_out_read_alike(run: Run, tiny_data_file: Path, tmp_p
     from_pickle = run("--missing", "audio", output="other")["arrays"]
     assert set(from_npz) == set(from_pickle)
     np.testing.assert_array_equal(from_npz["audio"], from_pickle["audio"])
+
+
+# what it refuses
+
+
+@pytest.fixture
+def refuses(refused: Refused, tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path) -> Refused:
+    """``omg run`` must fail, and write nothing."""
+
+    def go(*arguments: str, **options: object) -> str:
+        given = {"input": tiny_data_file, "model": tiny_model_folder, "output": tmp_path / "out"} | options
+        pairs = [word for name, value in given.items() for word in (f"--{name}", value)]
+        said = refused("run", *pairs, *arguments)
+        assert not (tmp_path / "out").exists()
+        return said
+
+    return go
+
+
+def test_inputs_that_are_refused(refuses: Refused, tmp_path: Path, save: Save, one_clip: Clip) -> None:
+    clip = one_clip()
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "noise.pkl").write_bytes(b"\x80\x04not a pickle")
+    (tmp_path / "empty.pkl").write_bytes(b"")
+    np.savez(tmp_path / "objects.npz", text=np.array([{"a": 1}], dtype=object))
+    cases: list[tuple[tuple[str, ...], dict[str, object], str]] = [
+        ((), {"input": tmp_path / "none.pkl"}, "none.pkl"),
+        ((), {"input": tmp_path}, str(tmp_path)),
+        ((), {"input": tmp_path / "notes.txt"}, "notes.txt"),
+        ((), {"input": tmp_path / "noise.pkl"}, "noise.pkl"),
+        ((), {"input": tmp_path / "empty.pkl"}, "empty.pkl"),
+        ((), {"input": tmp_path / "objects.npz"}, "objects.npz"),
+        ((), {"input": save("list.pkl", [1, 2])}, "list.pkl"),
+        ((), {"input": save("wide.pkl", clip | {"audio": np.ones(6)})}, "5"),
+        ((), {"input": save("flat.pkl", clip | {"audio": "loud"})}, "audio"),
+        ((), {"input": save("nan.pkl", clip | {"audio": [1.0, np.nan, 1, 1, 1]})}, "audio"),
+        (("--missing", "video"), {}, "'video'"),
+        (("--split", "tset"), {}, "'tset'"),
+        (tuple(word for name in ("text", "audio", "vision") for word in ("--missing", name)), {}, "nothing"),
+        ((), {"input": save("dark.pkl", {"id": "a", "text": None, "audio": None})}, "dark.pkl"),
+        ((), {"input": save("rows.pkl", {"test": {"text": np.ones((0, 12))}})}, "rows.pkl"),
+        (
+            (),
+            {"input": save("twins.pkl", {"test": {"id": ["a", "a"], "text": np.ones((2, 12))}})},
+            "'a'",
+        ),
+        (("--device", "tpu"), {}, "'tpu'"),
+        (("--keep-path", "some"), {}, "'some'"),
+        (("--draws", "0"), {}, "--draws"),
+        (("--top-k", "x"), {}, "--top-k"),
+    ]
+    for arguments, options, culprit in cases:
+        assert culprit in refuses(*arguments, **options)
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(
+    refuses: Refused, tmp_path: Path, malicious: object, save: Save
+) -> None:
+    for name, wrap in (("bare", lambda bad: bad), ("inside", lambda bad: {"test": {"text": [bad]}})):
+        file = save(f"{name}.pkl", wrap(malicious))
+        assert "system" in refuses(input=file)
+    assert not (tmp_path / "done").exists()
+
+
+def test_no_cuda_here(refuses: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "--device cpu" in refuses("--device", "cuda")
+
+
+def test_a_folder_of_other_things_is_left_alone(refuses: Refused, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("all of it")
+    assert "thesis.txt" in refuses(output=mine)
+    assert (mine / "thesis.txt").read_text() == "all of it"
+    assert "a file is there" in refuses(output=mine / "thesis.txt")
+    assert "can't be written to" in refuses(output=mine / "thesis.txt" / "deeper")
+
+
+def test_the_folder_one_is_in_is_not_replaced(
+    refuses: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    monkeypatch.chdir(mine)
+    assert "the folder you are in" in refuses(output=Path())
+
+
+@pytest.fixture
+def copied(tiny_model_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model_folder, tmp_path / "model"))
+
+
+def test_models_that_are_refused(refuses: Refused, copied: Path, tmp_path: Path) -> None:
+    assert "no such folder" in refuses(model=tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "isn't a model" in refuses(model=tmp_path / "empty")
+    (tmp_path / "later.training").mkdir()
+    assert "--resume" in refuses(model=tmp_path / "later")
+    assert "isn't a model" in refuses(model=copied / "model.json")
+
+
+def paths_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_any_damage_to_a_model_is_found(refuses: Refused, tiny_model_folder: Path, copied: Path) -> None:
+    """A byte changed, an end cut off, a file gone: whichever file it is."""
+    for name in paths_in(copied):
+        whole = (copied / name).read_bytes()
+        middle = len(whole) // 2
+        for damaged in (
+            whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+            whole[:middle],
+            None,
+        ):
+            if damaged is None:
+                (copied / name).unlink()
+            else:
+                (copied / name).write_bytes(damaged)
+            said = refuses(model=copied)
+            assert name in said or name == "manifest.json"
+        (copied / name).write_bytes(whole)
+
+
+def test_a_knowledge_base_of_another_model(refuses: Refused, tiny_views_folder: Path, tmp_path: Path) -> None:
+    assert "model" in refuses(kb=tiny_views_folder / "knowledge_base")
+    assert "none" in refuses(kb=tmp_path / "none")

@@ -10,15 +10,9 @@ import pytest
 import yaml
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
 from omg_graph.model.folder import read_manifest
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 @pytest.fixture

@@ -10,18 +10,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
 from omg_graph.cli.terminal import features_table, labels_text
 from omg_graph.record.results import SavedRun
 from omg_graph.record.trajectory import Prediction
 from omg_graph.record.view import FeatureView, TrajectoryView, view
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 def _run(data: Path, model: Path, output: Path, *more: str) -> list[str]:

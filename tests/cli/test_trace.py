@@ -1,22 +1,22 @@
-"""``omg trace``: the story once more, as a page or in the terminal."""
+"""``omg trace``: results shown again, run on with something changed, and compared."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.record.trajectory import Plan
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
+Omg = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,157 @@ def test_what_cannot_be_told_is_one_line(
     err = capsys.readouterr().err
     assert complaint in err
     assert err.count("\n") == 1
+
+
+# fork and compare
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_model_folder: Path, tiny_data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one clip, and one of three."""
+    folder = tmp_path_factory.mktemp("whatif")
+    common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "test"]
+    for name, limit in (("one", "1"), ("three", "3")):
+        told = [
+            "--missing",
+            "audio",
+            "--limit",
+            limit,
+            "--draws",
+            "2",
+            "--steps",
+            "3",
+            "--no-report",
+            "--json",
+        ]
+        assert main(["run", *common, *told, "--output", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture
+def omg(tiny_model_folder: Path, capsys: Capture) -> Omg:
+    """Exit code 0, and what it printed as JSON."""
+
+    def go(*arguments: object) -> Any:
+        capsys.readouterr()
+        model = ["--model", str(tiny_model_folder), "--no-report"] if arguments[1] == "fork" else []
+        code = main([*map(str, arguments), *model, "--json"])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return json.loads(out)
+
+    return go
+
+
+def trajectory(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "trajectory.jsonl").read_text("utf-8").splitlines()[0])
+    return found
+
+
+def test_another_sentiment_from_the_files_of_a_run(runs: Path, omg: Omg, tmp_path: Path) -> None:
+    before = trajectory(runs / "one")
+    now = before["plan"]["constraints"][-1]["value"]
+    value = "strongly negative" if now != "strongly negative" else "strongly positive"
+    made = omg("trace", "fork", runs / "one", "--set", f"Sentiment={value}", "--output", tmp_path / "out")
+    after = trajectory(tmp_path / "out")
+    assert made["trajectories"] == [after]
+    assert after["plan"]["constraints"][-1]["value"] == value
+    assert (after["seed"], after["hidden"]) == (before["seed"], ["audio"])
+    assert len(after["denoising"]["audio"]) == len(before["denoising"]["audio"])
+    with np.load(tmp_path / "out" / "reconstruction.npz") as arrays:
+        assert arrays["audio_draws"].shape == (2, 5)
+    (sample,) = omg("trace", "compare", runs / "one", tmp_path / "out")["samples"]
+    assert sample["plan"]["changed"] == [{"field": "Sentiment", "before": now, "after": value}]
+    assert sample["same_input"]
+    assert sample["output"]["audio"]["from_mean"] > 0
+    assert sample["output"]["audio"]["distance"] is not None
+    # a fork of a fork
+    omg("trace", "fork", tmp_path / "out", "--set", f"Sentiment={now}", "--output", tmp_path / "back")
+    (sample,) = omg("trace", "compare", runs / "one", tmp_path / "back")["samples"]
+    assert sample["plan"]["changed"] == []
+    assert sample["output"]["audio"]["distance"] == 0
+    assert sample["evidence"]["audio"]["moved"] == pytest.approx(0, abs=1e-9)
+
+
+def test_an_entry_dropped(runs: Path, omg: Omg, tmp_path: Path) -> None:
+    sample = trajectory(runs / "three")
+    entry = sample["evidence"]["audio"][0]
+    name, out = sample["id"], tmp_path / "out"
+    omg("trace", "fork", runs / "three", "--id", name, "--drop-evidence", entry["id"], "--output", out)
+    (compared,) = omg("trace", "compare", runs / "three", out)["samples"]
+    evidence = compared["evidence"]["audio"]
+    gone = [one["id"] for one in evidence["entries"] if one["after"] is None]
+    assert gone == [entry["id"]]
+    assert evidence["moved"] == pytest.approx(entry["weight"], abs=1e-6)
+    assert compared["plan"]["before"] == compared["plan"]["after"]
+    assert compared["notes"] == [[], [f"evidence left out on request: {entry['id']}"]]
+
+
+def test_the_table_and_the_page(runs: Path, tiny_model_folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    entry, page = trajectory(runs / "one")["evidence"]["audio"][0]["id"], tmp_path / "page.html"
+    place = ["--output", str(tmp_path / "out"), "--model", str(tiny_model_folder), "--no-report"]
+    assert main(["trace", "fork", str(runs / "one"), "--drop-evidence", entry, *place]) == 0
+    assert "evidence left out on request" in capsys.readouterr().out
+    assert main(["trace", "compare", str(runs / "one"), str(tmp_path / "out"), "--html", str(page)]) == 0
+    told = capsys.readouterr().out
+    assert ": the same" in told
+    assert "gone" in told
+    assert "moved by" in told
+    written = page.read_text("utf-8")
+    assert entry in written
+    assert '"words":{"truth":"before","estimate":"after"}' in written
+
+
+def test_a_page_escapes_what_it_is_given(runs: Path, omg: Omg, tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    changed = trajectory(runs / "one")
+    changed["notes"] = ["<img src=x onerror=alert(1)>"]
+    (hostile / "trajectory.jsonl").write_text(json.dumps(changed), "utf-8")
+    (sample,) = omg("trace", "compare", runs / "one", hostile, "--html", tmp_path / "page.html")["samples"]
+    assert sample["output"]["audio"]["distance"] is None, "its arrays aren't there"
+    written = (tmp_path / "page.html").read_text("utf-8")
+    assert "<img" not in written
+    assert "&lt;img" in written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["three", "--set", "Sentiment=positive"], "one sample was expected, there are 3"),
+        (["one", "--set", "Sentiment"], "--set: FIELD=VALUE"),
+        (["one", "--set", "Sentiment=so so"], "Sentiment can't be 'so so'"),
+        (["one", "--drop-evidence", "nobody"], "got 'nobody'"),
+        (["one"], "a change was expected"),
+        (["one", "--pick", "99"], "pick: a candidate from 1 to"),
+        (["nowhere", "--pick", "1"], "a folder that omg run wrote"),
+    ],
+)
+def test_what_can_t_be_forked(
+    runs: Path, tiny_model_folder: Path, tmp_path: Path, capsys: Capture, arguments: list[str], told: str
+) -> None:
+    name, *changes = arguments
+    place = ["--output", str(tmp_path / "out"), "--model", str(tiny_model_folder)]
+    assert main(["trace", "fork", str(runs / name), *changes, *place]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_candidate_is_picked_by_its_place_in_the_table(
+    runs: Path, tiny_model_folder: Path, tmp_path: Path, omg: Omg
+) -> None:
+    plan = Plan.model_validate(trajectory(runs / "one")["plan"])
+    ranked = plan.ranked()
+    assert ranked[0] == plan.chosen
+    texts = [plan.candidates[index].text for index in ranked]
+    assert len(set(texts)) == len(texts) == len(plan.candidates)
+    place = len(texts)
+    omg("trace", "fork", runs / "one", "--pick", place, "--output", tmp_path, "--model", tiny_model_folder)
+    assert trajectory(tmp_path)["plan"]["text"] == texts[-1]
+
+
+def test_runs_on_other_samples_aren_t_compared(runs: Path, tmp_path: Path, capsys: Capture) -> None:
+    changed = trajectory(runs / "one") | {"id": "another"}
+    (tmp_path / "trajectory.jsonl").write_text(json.dumps(changed), "utf-8")
+    assert main(["trace", "compare", str(runs / "one"), str(tmp_path)]) == 2
+    assert "they share none" in capsys.readouterr().err
