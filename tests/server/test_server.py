@@ -172,11 +172,19 @@ def test_samples_written_out_leave_no_arrays_in_the_thread(
         ("reconstruct", {"path": "../clips.pkl"}, "path: expected a file in the data folder"),
         ("reconstruct", {"path": "link.pkl"}, "path: expected a file in the data folder"),
         ("reconstruct", {"path": "none.pkl"}, "none.pkl"),
-        ("reconstruct", {"paht": "clips.pkl"}, "'paht' came"),
-        ("train", {"data": "/etc/passwd", "output": "m"}, "data: expected a file in the data folder"),
+        ("reconstruct", {"paht": "clips.pkl"}, "got 'paht'"),
+        ("train", {"data": "/etc/passwd", "output": "m"}, "data: expected a file in the data"),
         ("train", {"data": "clips.pkl", "output": "../m"}, "output: expected a file in the data folder"),
-        ("knowledge_base", {"data": ["clips.pkl", "../x"], "output": "kb"}, "data: a file in the data"),
-        ("knowledge_base", {"data": ["clips.pkl"], "output": "kb", "model": "/"}, "model: a file in the"),
+        (
+            "knowledge_base",
+            {"data": ["clips.pkl", "../x"], "output": "kb"},
+            "data: expected a file in the data folder",
+        ),
+        (
+            "knowledge_base",
+            {"data": ["clips.pkl"], "output": "kb", "model": "/"},
+            "model: expected a file in the data folder",
+        ),
     ],
 )
 def test_a_bad_request_is_told_why(
