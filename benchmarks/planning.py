@@ -18,7 +18,7 @@ import torch
 
 from omg_graph.bench.planning.speed import BATCHES, REPEATS, speeds
 from omg_graph.model.folder import load_model
-from omg_graph.training.classroom import open_classroom
+from omg_graph.training.model_rows import read_model_rows
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     clock = time.process_time if options.processor_time else time.perf_counter
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
-    samples = open_classroom(model, options.data).valid
+    samples = read_model_rows(model, options.data).valid
     found = speeds(model, samples, batches=BATCHES, repeats=options.repeats, cold=True, clock=clock)
     report = {
         "machine": f"{platform.machine()}, {platform.system()}, {options.threads} threads",

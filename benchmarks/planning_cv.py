@@ -20,18 +20,12 @@ import yaml
 
 from omg_graph.bench.planning.planning import Measured, measured, report
 from omg_graph.data.reader import read_data_file
-from omg_graph.executor.executor import Executor
 from omg_graph.files import write_atomically
-from omg_graph.model.folder import build_projection
 from omg_graph.model.model import Model
 from omg_graph.planner.choosing import choose_schema
-from omg_graph.training.assembly import first_manifest
-from omg_graph.training.closed_forms import run_reader
 from omg_graph.training.folds import fold_of, rows_of_folds
-from omg_graph.training.model_config import model_config
-from omg_graph.training.preparation import training_entries
-from omg_graph.training.readers import teach
-from omg_graph.training.session import TrainingRequest, TrainingSession
+from omg_graph.training.request import TrainingRequest
+from omg_graph.training.train import Training
 
 
 def main() -> None:
@@ -72,32 +66,14 @@ def _fold(
         shared_stages=str(options.stages or options.output / "stages"),
         resume=True,
     )
-    session = TrainingSession(request, lambda *_: None)
-    session.prepare()
-    session.autoencoders()
-    run, space = session.run, session.space
-    taught = teach(run, space)
-    config = model_config(run, space, None)
-    model = Model(
-        config=config,
-        manifest=first_manifest(run, session.facts, {}, ()),
-        latent_space=space,
-        text_encoder=run.text_encoder,
-        encoder=taught.encoder,
-        schema=run.choice.schema,
-        planner=taught.student,
-        projection=build_projection(config),
-        # nothing here asks the executor: it stays as it was drawn
-        executor=Executor(config.executor, config.modalities, config.latent_widths, config.shared_width),
-        reader=run_reader(run, space),
-        knowledge_base=training_entries(run, space, taught.encoder),
-    )
+    run = Training(request).run
+    model = run.planner_model
     data = read_data_file(options.data, leave_out=("test",))
     rows = rows_of_folds(data)
     held = set(fold_of(data, fold, options.folds).held_out)
     split = rows.take(np.flatnonzero([sample in held for sample in rows.ids]))
     told = choose_schema(split, model.schema, seed=seed).plans
-    return model, measured(model, split, told, train=run.train, seed=seed)
+    return model, measured(model, split, told, train=run.data.train, seed=seed)
 
 
 def _nested(assignments: list[str]) -> dict[str, Any]:

@@ -308,8 +308,8 @@ def tiny_model_folder(tiny_data_file: Path, train_tiny: Callable[..., Path]) -> 
 @pytest.fixture(scope="session")
 def tiny_folds_folder(tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_folder: Path) -> Path:
     """Two folds of the clips with two seeds each, in one folder. Read it, never write."""
-    from omg_graph.training.session import TrainingRequest
-    from omg_graph.training.several import train_several
+    from omg_graph.training.request import TrainingRequest
+    from omg_graph.training.seeds_and_folds import train_several
 
     output = tiny_folder / "folds"
     request = TrainingRequest(data=str(tiny_data_file), output=str(output), overrides=tiny_settings)

@@ -19,13 +19,14 @@ from omg_graph.errors import ConfigError, ModelError, OmgError
 from omg_graph.files import move_whole, write_atomically
 from omg_graph.metrics.labels import MetricFamily, choose_family
 from omg_graph.model.folder import machine, versions
-from omg_graph.training.config import TrainingConfig, load_config
-from omg_graph.training.fold_pairs import plan_pairs
-from omg_graph.training.graph import STAGES
-from omg_graph.training.session import TrainingRequest, TrainingSession
-from omg_graph.training.several import discard_unless_begun
+from omg_graph.training.cache import StageCache
+from omg_graph.training.config import PlanChoiceSettings, TrainingConfig, load_config
+from omg_graph.training.observation_encoder import embed_pairs
+from omg_graph.training.request import TrainingRequest
+from omg_graph.training.seeds_and_folds import discard_unless_begun
+from omg_graph.training.student import plan_pairs
 from omg_graph.training.targets import usable_labels
-from omg_graph.training.workspace import Workspace
+from omg_graph.training.train import Training
 
 Criterion = Literal["auto", "nmse", "mae", "nll", "acc2", "acc7", "accuracy"]
 LOWER_IS_BETTER = ("nmse", "mae", "nll")
@@ -138,7 +139,7 @@ def tune(request: TuningRequest, told: Told | None = None) -> dict[str, Any]:
         OmgError: if the output is taken, or a training fails; what is finished by then stays.
     """
     output = Path(request.training.output)
-    work = Workspace.beside(output).folder
+    work = StageCache.beside(output).folder
     identity = _identity(request)
     if request.training.resume and (done := _finished(output, identity)) is not None:
         return done
@@ -236,7 +237,7 @@ class _Tuner:
             "values": values,
         }
 
-    def _session(self, name: str, seed: int, changed: Changes) -> TrainingSession:
+    def _training(self, name: str, seed: int, changed: Changes) -> Training:
         training = self.request.training
         overrides = {
             block: dict(training.overrides.get(block, {})) | found for block, found in changed.items()
@@ -254,7 +255,7 @@ class _Tuner:
                 "overwrite": False,
             }
         )
-        return TrainingSession(request, lambda *event: self._tell(name, *event))
+        return Training(request, lambda *event: self._tell(name, *event))
 
     def _tell(self, name: str, what: str, done: int, of: int, loss: float | None) -> None:
         self.told(name, self.number, self.most, {"stage": what, "done": done, "of": of, "loss": loss})
@@ -272,27 +273,19 @@ class _Tuner:
     def _reranked(self) -> list[dict[str, Any]]:
         agreed: dict[float, list[float]] = {value: [] for value in self.semantic.values}
         for seed in self._seeds():
-            session = self._session(f"reranking,seed={seed}", seed, {})
-            for stage in STAGES[: STAGES.index("planner") + 1]:
-                session.stage(stage, getattr(session, stage))
-                if stage == STAGES[0]:
-                    _check_criterion(self.request.criterion, choose_family(usable_labels(session.run.train)))
-            self.notes += session.notes
-            run, read = session.run, session.read
-            pairs = np.arange(len(run.valid_pool), dtype=np.int64)
-            teacher = [run.valid_plans[row] for row in run.valid_pool.rows.tolist()]
+            training = self._training(f"reranking,seed={seed}", seed, {})
+            run = training.run
+            _check_criterion(self.request.criterion, choose_family(usable_labels(run.data.train)))
+            rows = run.student_rows[1].value
+            student, pairs, texts = run.student.value, rows.pool.everything, run.texts.value
+            observed, estimates = embed_pairs(run.encoder.value, rows, pairs), rows.label_estimates
+            self.notes += run.notes
+            teacher = [run.data.valid_plans[row] for row in rows.pool.rows.tolist()]
             for number, value in enumerate(self.semantic.values, start=1):
-                settings = run.config.planner.model_copy(update={"semantic_weight": value})
+                settings = run.config.planner.only(PlanChoiceSettings)
+                settings = settings.model_copy(update={"semantic_weight": value})
                 plans = plan_pairs(
-                    read.student,
-                    run.text_encoder,
-                    run.valid,
-                    run.valid_pool,
-                    pairs,
-                    read.validation,
-                    read.validation_reading,
-                    settings,
-                    run.seed,
+                    student, texts, run.data.valid, rows.pool, pairs, observed, estimates, settings, run.seed
                 )
                 same = [
                     np.mean([ours == theirs for ours, theirs in zip(plan, wanted, strict=True)])
@@ -301,7 +294,7 @@ class _Tuner:
                 ]
                 agreed[value] += [float(np.mean(same))] if same else []
                 self._tell(f"reranking,seed={seed}", "re-ranking", number, len(agreed), None)
-            session.workspace.remove()
+            run.cache.remove()
         return [
             {"value": value, "score": float(np.mean(found)) if found else None, "validation": found}
             for value, found in agreed.items()
@@ -328,12 +321,10 @@ class _Tuner:
         if kept.is_file():
             found: dict[str, Any] = json.loads(kept.read_bytes())
             return found
-        session = self._session(name, seed, changed)
-        for stage in STAGES[:-1]:  # validated, and never saved
-            session.stage(stage, getattr(session, stage))
-        made = {"seed": seed, **_averaged(session.metrics)}
+        training = self._training(name, seed, changed)
+        made = {"seed": seed, **_averaged(training.run.metrics)}  # validated, and never saved
         write_atomically(kept, _as_json(made))
-        session.workspace.remove()
+        training.run.cache.remove()
         return made
 
 

@@ -164,9 +164,9 @@ def distill(
             lambda what, done, of, loss: live.told({"stage": what, "done": done, "of": of, "loss": loss}),
         )
     report = None
-    if made.model is not None and made.classroom is not None:
+    if made.model is not None and made.rows is not None:
         report = report_planner(
-            made.model, made.classroom, made.place, plans=made.checked, teacher=_of_teacher(made.facts)
+            made.model, made.rows, made.place, plans=made.checked, teacher=_of_teacher(made.facts)
         )
     if as_json:
         print_json(

@@ -11,7 +11,7 @@ from omg_graph.cli.output import cell, progress_bar, stdout_console
 if TYPE_CHECKING:
     from omg_graph.model.model import Model
     from omg_graph.planner.schema import Plan
-    from omg_graph.training.classroom import Classroom
+    from omg_graph.training.model_rows import ModelRows
 
 REPORT = "planner_report.json"
 PAGE = "planner_report.md"
@@ -39,7 +39,7 @@ class PlannerReport(Protocol):
 
 def report_planner(
     model: Model,
-    classroom: Classroom,
+    rows: ModelRows,
     folder: Path,
     *,
     plans: Sequence[Plan | None] | None = None,
@@ -51,7 +51,7 @@ def report_planner(
 
     Args:
         model: Whose planner is measured.
-        classroom: Its training rows, for the floors, and its validation rows.
+        rows: Its training rows, for the floors, and its validation rows.
         folder: Where the files go.
         plans: A teacher's plans of the validation rows; the lexical annotator's by default.
         teacher: What is known of the teacher.
@@ -62,8 +62,8 @@ def report_planner(
     with progress_bar("measuring the planner", "patterns") as told:
         report: PlannerReport = component(REPORTS, "planner")(
             model,
-            classroom.valid,
-            train=classroom.train,
+            rows.valid,
+            train=rows.train,
             plans=plans,
             seed=model.manifest.seed,
             teacher=teacher,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from omg_graph.cli.planner_reports import PlannerReport
-    from omg_graph.training.several import TrainedModel
+    from omg_graph.training.seeds_and_folds import TrainedModel
 
 
 SHOWN = ("acc2", "f1", "acc3", "acc5", "acc7", "accuracy", "macro_f1", "mae", "corr", "ece")
@@ -180,23 +180,23 @@ def _report(request: dict[str, Any]) -> PlannerReport | None:
 
 def _measured(request: dict[str, Any]) -> PlannerReport:
     from omg_graph.model.folder import load_model
-    from omg_graph.training.classroom import open_classroom
+    from omg_graph.training.model_rows import read_model_rows
     from omg_graph.training.teaching import read_plans
 
     model = load_model(request["output"], request["text_encoder"])
-    classroom = open_classroom(
+    rows = read_model_rows(
         model, Path(request["data"]), label=request["label"], fill_nonfinite=request["fill_nonfinite"]
     )
     plans = None
     if request["plans"] is not None:
         taught = read_plans(Path(request["plans"]), model.schema)
-        plans = taught.lesson(classroom.valid, model.schema, request["plan_target"]).plans
-    return report_planner(model, classroom, Path(request["output"]), plans=plans)
+        plans = taught.lesson(rows.valid, model.schema, request["plan_target"]).plans
+    return report_planner(model, rows, Path(request["output"]), plans=plans)
 
 
 def _train_several(request: dict[str, Any], seeds: int | None, folds: int | None, as_json: bool) -> None:
-    from omg_graph.training.session import TrainingRequest
-    from omg_graph.training.several import train_several
+    from omg_graph.training.request import TrainingRequest
+    from omg_graph.training.seeds_and_folds import train_several
 
     with TrainingBars() as live:
         models = train_several(TrainingRequest(**request), seeds=seeds, folds=folds, told=live.of_model)

@@ -27,7 +27,7 @@ from omg_graph.model.model import default_model_folder
 from omg_graph.simulator import AffectSimulator
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
-from omg_graph.training.session import TrainingRequest
+from omg_graph.training.request import TrainingRequest
 
 SAMPLE = RECIPE.parent.parent / "examples" / "sample.pkl"
 FIRST_MEASURED = 10_000

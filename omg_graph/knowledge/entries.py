@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.columns import FillNonfinite
@@ -194,6 +195,7 @@ def make_entries(
     name: str,
     source: str,
     hidden_states: HiddenStates | None = None,
+    latents: Mapping[str, Tensor] | None = None,
 ) -> KnowledgeBase:
     """One entry for each sample; what a sample misses, its entry misses too.
 
@@ -209,8 +211,9 @@ def make_entries(
         name: What messages call the knowledge base.
         source: Where the entries come from, e.g. ``mosi.pkl · train``.
         hidden_states: What psi reads of raw parts, where it does.
+        latents: The samples' latents, where they are encoded already.
     """
-    latents = latent_space.encode(split)
+    latents = latent_space.encode(split) if latents is None else latents
     if query == "literal":
         raw = None if hidden_states is None else raw_states(hidden_states, split)
         with torch.inference_mode():

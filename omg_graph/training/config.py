@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,11 +18,17 @@ from omg_graph.model.conditions import PlanConditionName, QueryPlanName
 from omg_graph.model.config import EvidenceSourceName
 from omg_graph.retriever.evidence import AggregationName
 
+Part = TypeVar("Part", bound=BaseModel)
+
 
 class Settings(BaseModel):
     """A block of settings: unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def only(self, part: type[Part]) -> Part:
+        """The settings of one part of the block, which is all that a stage is given."""
+        return part(**{name: getattr(self, name) for name in part.model_fields})
 
 
 class EncoderSettings(Settings):
@@ -50,10 +56,9 @@ class EncoderSettings(Settings):
     """Weight of telling each modality's own label, where the data have such labels (CH-SIMS)."""
 
 
-class PlannerSettings(Settings):
-    """The distilled student and what it learns from."""
+class StudentSettings(Settings):
+    """The distilled student."""
 
-    annotator: Literal["auto", "lexical", "labels", "clusters"] = "auto"
     width: int = Field(default=32, ge=8)
     layers: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -62,10 +67,13 @@ class PlannerSettings(Settings):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     batch_size: int = Field(default=64, ge=2)
-    reading: bool = True
-    """Whether the student reads the closed-form estimate of the label beside u_X, where there is one."""
     degree_spread: float = Field(default=1.0, ge=0)
     """How far a target's degree spreads over its neighbours in what the student is taught, in steps."""
+
+
+class PlanChoiceSettings(Settings):
+    """How a plan is drawn and chosen (Eq. 5)."""
+
     candidates: int = Field(default=5, ge=1)
     """|Omega(X)|."""
     include_greedy: bool = True
@@ -77,6 +85,14 @@ class PlannerSettings(Settings):
     """lambda_s of Eq. 5."""
     schema_penalty: float = Field(default=0.1, ge=0)
     """gamma of Eq. 5; the indicator it multiplies is infinite, so it changes nothing."""
+
+
+class PlannerSettings(PlanChoiceSettings, StudentSettings):
+    """The student, what it learns from, and how its plans are chosen."""
+
+    annotator: Literal["auto", "lexical", "labels", "clusters"] = "auto"
+    reading: bool = True
+    """Whether the student reads the closed-form estimate of the label beside u_X, where there is one."""
     folds: int = Field(default=5, ge=2)
     """Cross-fitting: plans and u_X of a training row come from models that never saw its group."""
     patterns: int = Field(default=24, ge=1)
@@ -152,8 +168,18 @@ class DirectSettings(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
 
 
-class TaskSettings(Settings):
+class HeadSettings(Settings):
     """How the task head is fitted on the finished executor's estimates."""
+
+    epochs: int = Field(default=60, ge=1)
+    patience: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+
+
+class TaskSettings(HeadSettings):
+    """What predicts the label."""
 
     refit: bool = True
     """Off: the head that was trained jointly stays, the literal Eq. 18."""
@@ -164,11 +190,6 @@ class TaskSettings(Settings):
     """Whether a temperature and the spread of a sentiment's value are fitted on validation rows."""
     direct: DirectSettings = DirectSettings()
     """What a refitted head is averaged with."""
-    epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=12, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
 
 
 class TrainingConfig(Settings):

@@ -19,15 +19,17 @@ from omg_graph.files import whole_folder, write_atomically
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.model.model import Model, default_model_folder
 from omg_graph.model.planners import PlannerOptions, make_planner
-from omg_graph.planner.choosing import SchemaChoice
 from omg_graph.planner.interface import sampling_note
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schemas import load_schema
-from omg_graph.training.classroom import Classroom, open_classroom
-from omg_graph.training.config import TrainingConfig
-from omg_graph.training.readers import planned_rows
-from omg_graph.training.run import Progress, RunData
-from omg_graph.training.session import check_output
+from omg_graph.training.config import StudentSettings, TrainingConfig
+from omg_graph.training.model_rows import ModelRows, read_model_rows
+from omg_graph.training.patterns import pattern_pool
+from omg_graph.training.priors import label_pairs
+from omg_graph.training.raw_states import pair_states
+from omg_graph.training.request import Progress, check_output
+from omg_graph.training.rows import planned_rows
+from omg_graph.training.student import fit_student
 from omg_graph.training.teachers import (
     LEXICAL,
     LexicalTeacher,
@@ -44,9 +46,7 @@ from omg_graph.training.teaching import (
     TaughtPlans,
     plan_lines,
 )
-from omg_graph.training.understanding import fit_student
 from omg_graph.training.validation import validate
-from omg_graph.training.workspace import Workspace
 
 ANEW = "the planner was distilled anew from plans by"
 KEPT = (
@@ -57,7 +57,7 @@ KEPT = (
 
 def teach(
     model: Model,
-    classroom: Classroom,
+    rows: ModelRows,
     taught: TaughtPlans,
     *,
     target: PlanTarget = "label",
@@ -71,7 +71,7 @@ def teach(
 
     Args:
         model: On the CPU; its psi reads the samples.
-        classroom: The rows.
+        rows: The rows.
         taught: Their plans.
         target: Whose word counts where a sample has a label.
         seed: Decides everything random about the student; the model's own by default.
@@ -82,7 +82,7 @@ def teach(
         DataError: if there is no plan to learn.
         ModelError: if the model's own training settings can't be read.
     """
-    schema, train, valid = model.schema, classroom.train, classroom.valid
+    schema, train, valid = model.schema, rows.train, rows.valid
     seed = model.manifest.seed if seed is None else seed
     lessons = [taught.lesson(split, schema, target) for split in (train, valid)]
     if not any(lessons[0].plans):
@@ -90,33 +90,41 @@ def teach(
             f"plans of the {len(train)} training rows were expected, none fits one of them: use another "
             "teacher or other data"
         )
-    run = RunData(
-        train=train,
-        valid=valid,
-        choice=SchemaChoice(schema, lessons[0].plans, ""),
-        valid_plans=lessons[1].plans,
-        config=settings_of(model),
-        seed=model.manifest.seed,
-        text_encoder=model.text_encoder,
-        hidden_states=model.hidden_states,
-        workspace=Workspace(Path()),
-        progress=progress,
-    )
-    space, reader = model.latent_space, model.label_regression if run.config.planner.reading else None
-    rows = planned_rows(run, train, lessons[0].plans, run.train_pool, space, reader)
-    checked = planned_rows(run, valid, lessons[1].plans, run.valid_pool, space, reader)
+    config, planned = settings_of(model), []
+    for split, lesson in zip((train, valid), lessons, strict=True):
+        pool = pattern_pool(split.mask(), split.ids, config.planner.patterns, model.manifest.seed)
+        if config.missing_rate is not None:
+            pool = pool.at_rate(config.missing_rate)
+        latents, estimates, states = model.latent_space.encode(split), None, None
+        if config.planner.reading and model.label_regression is not None:
+            estimates = label_pairs(model.label_regression, latents, split, pool)
+        if model.hidden_states is not None:
+            states = pair_states(model.hidden_states, split, pool)
+        planned.append(
+            planned_rows(
+                split,
+                lesson.plans,
+                pool,
+                latents,
+                schema=schema,
+                text_encoder=model.text_encoder,
+                states=states,
+                scale=train,
+                label_estimates=estimates,
+            )
+        )
     student, fit = fit_student(
         schema,
         model.encoder,
-        rows,
-        run.config.planner,
+        planned[0],
+        config.planner.only(StudentSettings),
         seed=seed,
-        validation=checked,
-        on_epoch=run.told("planner"),
+        validation=planned[1],
+        on_epoch=lambda done, of, loss: progress("planner", done, of, loss),
     )
     _remember_texts(model, [plan for lesson in lessons for plan in lesson.plans if plan is not None])
     told = {
-        "data": classroom.facts,
+        "data": rows.facts,
         "seed": seed,
         **taught.facts(train, valid, schema, target),
         "student_epochs": fit.epochs,
@@ -243,7 +251,7 @@ class Distillation:
     seconds: dict[str, float]
     model: Model | None = None
     """The new model, in memory."""
-    classroom: Classroom | None = None
+    rows: ModelRows | None = None
     """The rows that it was taught and chosen on."""
     checked: tuple[Plan | None, ...] = ()
     """The teacher's plans of the validation rows, as the planner was to learn them."""
@@ -271,19 +279,19 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         model = replace(model, schema=load_schema(request.schema_file))
     asked = model.config.planning.model_copy(update=_drawing(request))
     seed = model.manifest.seed if request.seed is None else request.seed
-    classroom = open_classroom(
+    rows = read_model_rows(
         model, request.data, label=request.label, fill_nonfinite=request.fill_nonfinite, seed=seed
     )
     asking = replace(model, config=model.config.model_copy(update={"planning": asked}))
-    teacher = _teacher(request, asking, classroom, seed)
-    instead = LexicalTeacher(classroom.train, model.schema) if request.on_invalid == "lexical" else None
+    teacher = _teacher(request, asking, rows, seed)
+    instead = LexicalTeacher(rows.train, model.schema) if request.on_invalid == "lexical" else None
     unfinished = PlansInProgress(place)
     kept = unfinished.open(
-        _identity(request, model, classroom, teacher, seed), model.schema, restart=request.restart
+        _identity(request, model, rows, teacher, seed), model.schema, restart=request.restart
     )
     writing = write_plans(
         teacher,
-        (classroom.train, classroom.valid),
+        (rows.train, rows.valid),
         kept,
         on_invalid=request.on_invalid,
         instead=instead,
@@ -291,9 +299,9 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     )
     seconds = {"plans": round(writing.seconds, 2)}
     plans = writing.plans
-    if classroom.numbered:
-        plans = plans.of_rows(classroom.facts["sha256"])
-    notes = classroom.notes
+    if rows.numbered:
+        plans = plans.of_rows(rows.facts["sha256"])
+    notes = rows.notes
     ignored = sampling_note(teacher, _drawing(request))
     notes = notes if ignored is None else (*notes, ignored)
     if not plans.teachers:
@@ -309,7 +317,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         "calls": teacher.calls,
     }
     if request.plans_only is not None:
-        facts = told | plans.facts(classroom.train, classroom.valid, model.schema, request.target)
+        facts = told | plans.facts(rows.train, rows.valid, model.schema, request.target)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, plan_lines(plans.plans))
         unfinished.remove()
@@ -318,7 +326,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     source = request.model or default_model_folder()
     made = teach(
         model,
-        classroom,
+        rows,
         plans,
         target=request.target,
         seed=seed,
@@ -340,14 +348,14 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         (*notes, manifest.notes[-1]),
         seconds,
         replace(made, manifest=manifest),
-        classroom,
-        plans.lesson(classroom.valid, model.schema, request.target).plans,
+        rows,
+        plans.lesson(rows.valid, model.schema, request.target).plans,
     )
 
 
-def _teacher(request: DistillationRequest, model: Model, classroom: Classroom, seed: int) -> Teacher:
+def _teacher(request: DistillationRequest, model: Model, rows: ModelRows, seed: int) -> Teacher:
     if request.teacher == LEXICAL:
-        return LexicalTeacher(classroom.train, model.schema)
+        return LexicalTeacher(rows.train, model.schema)
     if request.teacher == OWN_PLANNER:
         raise ConfigError(
             f"--teacher: lexical or another planner was expected, {OWN_PLANNER!r} came: the model's own "
@@ -359,10 +367,10 @@ def _teacher(request: DistillationRequest, model: Model, classroom: Classroom, s
 
 
 def _identity(
-    request: DistillationRequest, model: Model, classroom: Classroom, teacher: Teacher, seed: int
+    request: DistillationRequest, model: Model, rows: ModelRows, teacher: Teacher, seed: int
 ) -> dict[str, Any]:
     """All that a teacher's plans depend on."""
-    rows = [(split.name, split.ids) for split in (classroom.train, classroom.valid)]
+    ids = [(split.name, split.ids) for split in (rows.train, rows.valid)]
     # what bounds a planner, or where it keeps its answers, changes none of them
     how = request.options.model_dump(
         mode="json",
@@ -372,8 +380,8 @@ def _identity(
         "teacher": teacher.name,
         "prompt": None if teacher.prompt is None else teacher.prompt.sha256,
         "schema": model.schema.fingerprint,
-        "data": classroom.facts["sha256"],
-        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "data": rows.facts["sha256"],
+        "rows": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "model": model.manifest.components,
         "candidates": request.candidates,
         "seed": seed,

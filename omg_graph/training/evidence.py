@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from omg_graph.retriever.query import QueryProjection
 from omg_graph.retriever.retriever import OwnEntries
 from omg_graph.training.config import RetrieverSettings
 from omg_graph.training.fitting import EpochCallback, FitSettings, fit
-from omg_graph.training.pairs import IntArray, PairData
+from omg_graph.training.rows import IntArray, PairData
 
 BLOCK = 256
 SCALE_STEP = 2.0
@@ -76,7 +75,7 @@ class EvidenceSource:
             fitted: Whether the query has been.
             pairs: Those to search for, the tables having -1 elsewhere; all if None.
         """
-        wanted = np.arange(len(data.pool), dtype=np.int64) if pairs is None else pairs
+        wanted = data.pool.everything if pairs is None else pairs
         out: dict[str, Tensor] = {}
         shared: dict[bytes, Tensor] = {}
         for name, has in self.has_value.items():
@@ -173,10 +172,10 @@ def evidence_error(
 ) -> tuple[Tensor, Tensor]:
     """Squared error of E over the mean square of the truth, and the mean of C_evi."""
     evidence, cost = source.evidence(data, pairs, plan_table)
-    rows, visible = data.rows(pairs), data.visible(pairs)
+    rows = data.rows(pairs)
     errors = []
     for column, (name, truth) in enumerate(data.latents.items()):
-        wanted = (data.known[rows, column] & ~visible[:, column]).unsqueeze(1)
+        wanted = data.wanted(pairs)[:, column].unsqueeze(1)
         if not bool(wanted.any()):
             continue
         target = truth[rows]
@@ -258,7 +257,7 @@ def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) ->
     projection = source.projection
     if not isinstance(projection, QueryProjection):
         raise TypeError(f"a projection with scales was expected, {type(projection).__name__} came")
-    pairs = data.pool.spaced(np.arange(len(data.pool), dtype=np.int64), SCALE_PAIRS)
+    pairs = data.pool.spaced(data.pool.everything, SCALE_PAIRS)
 
     def error(scales: Tensor) -> float:
         projection.set_scales(scales)

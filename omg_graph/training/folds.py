@@ -10,7 +10,7 @@ from omg_graph.data.dataset import IntArray, Split
 from omg_graph.data.reader import DataFile
 from omg_graph.data.splits import pooled
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.training.patterns import group_folds
+from omg_graph.seeding import derived_seed
 
 POOLED = "train+valid"
 """What results call the rows that folds are made of."""
@@ -85,3 +85,22 @@ def fold_of(data: DataFile, number: int, folds: int) -> Fold:
         tuple(np.array(rows.ids)[held].tolist()),
         len(set(rows.groups)) > 1,
     )
+
+
+def group_folds(groups: tuple[str, ...], folds: int, seed: int) -> IntArray:
+    """(rows,): the fold of each row; groups stay whole, folds are as even as they can be.
+
+    With fewer groups than folds there are as many folds as groups; with a single group rows are split.
+    """
+    names = list(dict.fromkeys(groups))
+    if len(names) == 1:
+        return np.random.default_rng(derived_seed(seed, "folds")).permutation(len(groups)) % folds
+    order = np.random.default_rng(derived_seed(seed, "folds")).permutation(len(names))
+    sizes = {name: groups.count(name) for name in names} if len(names) < 2000 else dict.fromkeys(names, 1)
+    loads = np.zeros(min(folds, len(names)), dtype=np.int64)
+    assigned: dict[str, int] = {}
+    for index in sorted(order, key=lambda i: -sizes[names[i]]):
+        lightest = int(loads.argmin())
+        assigned[names[index]] = lightest
+        loads[lightest] += sizes[names[index]]
+    return np.array([assigned[group] for group in groups], dtype=np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
@@ -15,12 +17,13 @@ from omg_graph.files import DataFolder
 from omg_graph.inputs import confined, refuse_unknown_input
 from omg_graph.planner.schemas import schema_names
 from omg_graph.training.config import is_named
-from omg_graph.training.session import TrainingRequest, TrainingSession
+from omg_graph.training.request import TrainingRequest
+from omg_graph.training.train import STAGES, Training
 
 PATHS = ("data", "output", "config", "schema_file", "plans", "text_encoder", "shared_stages")
 """What of a request names a file or folder."""
 
-STAGES = ("prepare", "autoencoders", "planner", "executor", "knowledge_base", "validate", "save")
+NODES = (*STAGES, "save")
 
 
 class TrainingOutput(BaseModel):
@@ -30,7 +33,12 @@ class TrainingOutput(BaseModel):
     fingerprint: str = Field(default="", description="SHA-256 over the model's files.")
     metrics: dict[str, Any] = Field(default={}, description="On validation rows, for each missing pattern.")
     notes: list[str] = Field(default=[], description="What was decided or left out.")
-    seconds: dict[str, float] = Field(default={}, description="Seconds each stage took.")
+    seconds: Annotated[dict[str, float], operator.or_] = Field(
+        default={}, description="Seconds each stage took."
+    )
+    stages: Annotated[dict[str, Any], operator.or_] = Field(
+        default={}, description="What each stage made: its file and SHA-256, widths, errors, epochs."
+    )
 
 
 class TrainingState(TrainingRequest, TrainingOutput):
@@ -53,40 +61,44 @@ def build_training_graph(
     Raises:
         DataError: if the data folder isn't there.
     """
-    sessions: dict[str, TrainingSession] = {}
+    under_way: dict[str, Training] = {}
+    """What this process needn't read again; another process takes it from the cache."""
     folder = None if data_folder is None else DataFolder(data_folder)
 
-    def session_of(state: TrainingState, stage: str) -> tuple[str, TrainingSession]:
+    def training_of(state: TrainingState, stage: str) -> tuple[str, Training]:
         request = TrainingRequest(**{n: getattr(state, n) for n in TrainingRequest.model_fields})
         # what goes by a name comes with the package
         named = {"config": is_named(request.config), "schema_file": request.schema_file in schema_names()}
         request = confined(request, folder, [name for name in PATHS if not named.get(name)])
         key = request.model_dump_json()
-        # a run begins with a session of its own, whatever became of an earlier one
-        if key not in sessions or stage == STAGES[0]:
-            writer = get_stream_writer()
-            sessions[key] = TrainingSession(
-                request,
-                lambda what, done, of, loss: writer({"stage": what, "done": done, "of": of, "loss": loss}),
-            )
-        return key, sessions[key]
+        if stage != NODES[0] and key not in under_way:
+            request = request.model_copy(update={"resume": True})
+        if stage == NODES[0] or key not in under_way:
+            under_way[key] = Training(request)
+        writer = get_stream_writer()
+        under_way[key].report_to(
+            lambda what, done, of, loss: writer({"stage": what, "done": done, "of": of, "loss": loss})
+        )
+        return key, under_way[key]
 
     def node(stage: str) -> Callable[..., dict[str, Any]]:
         def run(state: TrainingState) -> dict[str, Any]:
-            key, session = session_of(state, stage)
+            key, training = training_of(state, stage)
             get_stream_writer()({"stage": stage, "done": 0, "of": 1, "loss": None})
-            _catch_up(session, stage)
-            session.stage(stage, getattr(session, stage))
-            if stage != STAGES[-1]:
-                return {"seconds": dict(session.seconds), "notes": list(session.notes)}
-            del sessions[key]
-            finished = session.finished()
+            if stage != NODES[-1]:
+                started, made = time.perf_counter(), {}
+                if training.finished is None:
+                    stages = {stage: STAGES[stage](training)}
+                    made = {"stages": stages, "seconds": {stage: round(time.perf_counter() - started, 2)}}
+                return {**made, "notes": list(training.notes)}
+            manifest = training.finished or training.save(state.seconds)
+            del under_way[key]
             return {
                 "model": state.output,
-                "fingerprint": finished.manifest.fingerprint,
-                "metrics": session.metrics,
-                "notes": list(session.notes),
-                "seconds": dict(session.seconds),
+                "fingerprint": manifest.fingerprint,
+                "metrics": manifest.metrics,
+                "notes": list(training.notes),
+                "seconds": dict(manifest.training.get("seconds", {})),
             }
 
         run.__name__ = stage
@@ -94,7 +106,7 @@ def build_training_graph(
 
     graph = StateGraph(TrainingState, input_schema=TrainingRequest, output_schema=TrainingOutput)
     previous = START
-    for stage in STAGES:
+    for stage in NODES:
         graph.add_node(stage, node(stage))
         graph.add_edge(previous, stage)
         previous = stage
@@ -102,11 +114,3 @@ def build_training_graph(
     compiled = graph.compile(checkpointer=checkpointer, name="train")
     refuse_unknown_input(compiled, TrainingRequest)
     return compiled
-
-
-def _catch_up(session: TrainingSession, stage: str) -> None:
-    """Go through earlier stages again where the process that ran them is gone; they are kept on disk."""
-    if stage != STAGES[0] and not (hasattr(session, "run") or session.finished_before):
-        session.request = session.request.model_copy(update={"resume": True})
-        for earlier in STAGES[: STAGES.index(stage)]:
-            session.stage(earlier, getattr(session, earlier))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import gcd
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from omg_graph.data.dataset import BoolArray
+from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, Split
 from omg_graph.seeding import derived_seed
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BLOCK = 2048
+"""Pairs of one pattern that are looked at together, so that kernels with them stay small."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,48 @@ class PatternPool:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def everything(self) -> IntArray:
+        """All pairs."""
+        return np.arange(len(self.rows), dtype=np.int64)
+
+    def shown(self, latents: Mapping[str, Tensor], pairs: IntArray) -> dict[str, Tensor]:
+        """Modality to (batch, latent): what some pairs show of their rows' latents, zero where hidden."""
+        rows, visible = torch.from_numpy(self.rows[pairs]), torch.from_numpy(self.visible[pairs])
+        return {
+            name: value[rows] * visible[:, column : column + 1]
+            for column, (name, value) in enumerate(latents.items())
+        }
+
+    def texts(self, split: Split, pairs: IntArray) -> tuple[str | None, ...]:
+        """The transcript of some pairs, None where there is none or it is hidden with the text."""
+        if split.raw_text is None:
+            return (None,) * len(pairs)
+        rows = self.rows[pairs]
+        shown = np.ones(len(pairs), dtype=np.bool_)
+        if TEXT_MODALITY in split.names:
+            shown = self.visible[pairs][:, split.names.index(TEXT_MODALITY)]
+        return tuple(split.raw_text[row] if there else None for row, there in zip(rows, shown, strict=True))
+
+    def by_pattern(self) -> Iterator[IntArray]:
+        """All pairs in blocks that show the same modalities."""
+        patterns, member = np.unique(self.visible, axis=0, return_inverse=True)
+        for index in range(len(patterns)):
+            of_pattern = np.flatnonzero(member == index)
+            for start in range(0, len(of_pattern), BLOCK):
+                yield of_pattern[start : start + BLOCK]
+
+    def observed_sets(self) -> Tensor:
+        """(sets, modalities): observed sets of every size, as many of each as there are modalities."""
+        patterns = np.unique(self.visible, axis=0)
+        sizes = patterns.sum(axis=1)
+        modalities = patterns.shape[1]
+        chosen: list[BoolArray] = []
+        for size in range(1, modalities):
+            of_size = patterns[sizes == size]
+            chosen.append(of_size[:: max(1, len(of_size) // modalities)][:modalities])
+        return torch.from_numpy(np.concatenate([patterns[:0], *chosen]))
 
     def draw(self, seed: int, epoch: int) -> IntArray:
         """One pair for each row, in random order: the epoch's samples with patterns drawn anew."""
@@ -119,22 +166,3 @@ def _subsets(size: int, limit: int, seed: int) -> list[BoolArray]:
         subset[random.permutation(size)[: random.integers(1, size + 1)]] = True
         found.setdefault(subset.tobytes(), subset)
     return list(found.values())
-
-
-def group_folds(groups: tuple[str, ...], folds: int, seed: int) -> IntArray:
-    """(rows,): the fold of each row; groups stay whole, folds are as even as they can be.
-
-    With fewer groups than folds there are as many folds as groups; with a single group rows are split.
-    """
-    names = list(dict.fromkeys(groups))
-    if len(names) == 1:
-        return np.random.default_rng(derived_seed(seed, "folds")).permutation(len(groups)) % folds
-    order = np.random.default_rng(derived_seed(seed, "folds")).permutation(len(names))
-    sizes = {name: groups.count(name) for name in names} if len(names) < 2000 else dict.fromkeys(names, 1)
-    loads = np.zeros(min(folds, len(names)), dtype=np.int64)
-    assigned: dict[str, int] = {}
-    for index in sorted(order, key=lambda i: -sizes[names[i]]):
-        lightest = int(loads.argmin())
-        assigned[names[index]] = lightest
-        loads[lightest] += sizes[names[index]]
-    return np.array([assigned[group] for group in groups], dtype=np.int64)

@@ -1,121 +1,448 @@
-"""Stage: the task head fitted once more on the finished executor's estimates, stopped by its own loss.
-
-Beside it a direct head is fitted, and how much of it the prediction takes.
-"""
+"""What is fitted on the finished executor: trust, where draws start, the task head and its calibration."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from omg_graph.predictor.task import TaskHead
+from omg_graph.executor.denoiser import Conditions
+from omg_graph.executor.executor import Executor, ExecutorInput
+from omg_graph.predictor.direct import VALENCE_COLUMNS, DirectHead, DirectHeadConfig
+from omg_graph.predictor.task import TaskHead, TaskHeadConfig
 from omg_graph.seeding import seeded
-from omg_graph.training.config import TaskSettings
-from omg_graph.training.direct import fit_direct
-from omg_graph.training.execution import CHECK_BLOCK, ExecutorTrainer
-from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
-from omg_graph.training.pairs import IntArray, PairData, labelled_pairs, labels_of
-from omg_graph.training.workspace import Workspace
+from omg_graph.training.cache import Content
+from omg_graph.training.config import DirectSettings, HeadSettings
+from omg_graph.training.executor_training import ExecutorTrainer, blocks_of, kept_weights
+from omg_graph.training.fitting import EpochCallback, FitSettings, fit
+from omg_graph.training.rows import IntArray, PairData
 
-BESIDE_READING = 0.1
+STARTS = (1.0, 0.6, 0.4, 0.2)
+"""Candidates for where draws start, as a share of T; the plain sampler from noise first."""
+START_DRAWS, START_PAIRS = 6, 192
+BESIDE_ESTIMATES = 0.1
 """Of the learning rate, where the head reads an estimate of the label. At the full rate u_X and slots are
 learned by heart: on CMU-MOSI's training rows, five folds by video, ACC2 is then .730, and .751 with this."""
+SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Candidates for the direct networks' share in the prediction."""
+SHARE_TOLERANCE = 0.002
+"""By so much of itself the loss has to fall for the networks to be kept."""
+COLDEST, HOTTEST = 0.25, 4.0
+NARROWEST, WIDEST = 0.8, 1.5
+SPREAD_TOLERANCE = 0.001
+"""Of the mean absolute error, for a spread to be taken."""
+TOLERANCE = 0.005
+"""Nats of mean log-likelihood that a temperature has to bring; for less the head stays as it is."""
 
 
-@dataclass(frozen=True)
-class TaskFit:
-    """How the fits of a head and of the networks beside it went."""
-
-    head: Fit
-    direct: dict[str, Any] | None
-    """Their share, the loss at each share, and their epochs; None without any."""
+def fit_trust_and_start(trainer: ExecutorTrainer) -> Content:
+    """The stage: how far to trust the network's mean, and where its draws start."""
+    trust, starts = fit_trust(trainer), fit_start(trainer)
+    return kept_weights(trainer), {"trust": trust, "starts": starts}
 
 
-def fit_task(
-    trainer: ExecutorTrainer,
-    settings: TaskSettings,
+def fit_trust(trainer: ExecutorTrainer) -> dict[str, list[float]]:
+    """How much of the network's mean estimate to add, from 0 to 1, on validation pairs.
+
+    Least squares through the origin for each modality and number of observed ones: zero where the network
+    knows nothing that the anchor doesn't, or was not met on those pairs.
+    """
+    executor, data = trainer.executor, trainer.validation
+    executor.eval()
+    modalities = len(executor.names)
+    products = torch.zeros(2, modalities, modalities, dtype=torch.float64, device=trainer.device)
+    with torch.no_grad():
+        for pairs in blocks_of(trainer.checked):
+            batch, conditions = trainer.inputs(data, pairs)
+            residuals = executor.mean_residuals(batch, conditions)
+            targets = data.targets(pairs, trainer.device)
+            count = (batch.observed.sum(dim=1) - 1).clamp(min=0)
+            for column, name in enumerate(executor.names):
+                anchor, rows = conditions.anchor[name], targets.known[:, column]
+                truth = targets.latents[name] - anchor
+                guess = executor.latent_estimate(name, residuals[name], torch.zeros_like(anchor))
+                for place, terms in enumerate((truth * guess, guess.square())):
+                    products[place, column].index_add_(0, count[rows], terms.sum(dim=1)[rows].double())
+    trust = (products[0] / products[1].clamp(min=1e-12)).clamp(0.0, 1.0)
+    executor.trust.copy_(trust)
+    return dict(zip(executor.names, trust.tolist(), strict=True))
+
+
+def fit_start(trainer: ExecutorTrainer) -> dict[str, float]:
+    """Choose where draws start: by the fair energy score of a few draws of validation pairs.
+
+    Every modality counts in units of what its anchor leaves. A sampler that was trained on few rows draws
+    too narrowly; what the kernel conditional left of similar rows has the right spread, and the last part of
+    the path fits it to the sample.
+
+    Returns:
+        The score of each candidate; none where there are no rows to take residuals from.
+    """
+    executor, data = trainer.executor, trainer.validation
+    if not len(executor.kernel.known) or executor.anchor.kind == "none":
+        return {}
+    pairs = trainer.checked[:: max(1, len(trainer.checked) // START_PAIRS)]
+    totals = dict.fromkeys(STARTS, 0.0)
+    executor.eval()
+    with torch.no_grad():
+        for block in blocks_of(pairs):
+            batch, conditions = trainer.inputs(data, block)
+            targets = data.targets(block, trainer.device)
+            for start in STARTS:
+                executor.start.fill_(start)
+                totals[start] += _energy(
+                    executor, batch, conditions, targets.latents, targets.known, trainer.seed
+                )
+    executor.start.fill_(min(totals, key=lambda start: totals[start]))
+    return {str(start): total / len(pairs) for start, total in totals.items()}
+
+
+def _energy(
+    executor: Executor,
+    batch: ExecutorInput,
+    conditions: Conditions,
+    truth: dict[str, torch.Tensor],
+    wanted: torch.Tensor,
     seed: int,
+) -> float:
+    drawn: dict[str, list[torch.Tensor]] = {name: [] for name in executor.names}
+    similar = executor.similar_rows(batch)
+    for draw in range(START_DRAWS):
+        made = executor.draw(batch, conditions, seed=seed, draw=draw, similar=similar)
+        for name, path in made.items():
+            final = path.states[-1].to(batch.observed.device)
+            drawn[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))
+    total = 0.0
+    for column, name in enumerate(executor.names):
+        # in units of what the anchor leaves, so that every modality counts
+        draws = torch.stack(drawn[name]) / executor.residual_scale[column]
+        error = (draws - truth[name] / executor.residual_scale[column]).norm(dim=2).mean(dim=0)
+        among = torch.cdist(draws.transpose(0, 1), draws.transpose(0, 1)).sum(dim=(1, 2))
+        score = error - among / (2 * START_DRAWS * (START_DRAWS - 1))
+        total += float(score[wanted[:, column]].sum())
+    return total
+
+
+# the direct head's networks, which need nothing of the executor
+
+
+def fit_direct_networks(
+    task: TaskHeadConfig,
+    training: PairData,
+    validation: PairData,
+    settings: DirectSettings,
+    seed: int,
+    *,
+    device: torch.device,
     on_epoch: EpochCallback | None = None,
-    workspace: Workspace | None = None,
-) -> TaskFit | None:
+) -> Content:
+    """The stage: networks from what is observed straight to the label, each stopped by its own loss.
+
+    Args:
+        task: What is predicted.
+        training: Labelled pairs.
+        validation: Pairs to choose epochs on, where some have a label.
+        settings: Sizes and steps.
+        seed: Of first weights, patterns and order.
+        device: Where they are trained.
+        on_epoch: Called after every epoch.
+    """
+    words = training.words
+    terms = 0 if words is None else words.shape[1] - VALENCE_COLUMNS
+    config = DirectHeadConfig(
+        members=settings.members,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        terms=terms,
+        components=min(settings.components, terms),
+    )
+    with seeded(seed, "direct head"):
+        head = TaskHead(task.model_copy(update={"direct": config}))
+    if words is not None and head.direct is not None:
+        head.direct.fit_directions(words[words.any(dim=1)])
+    head.to(device)
+    networks, checked = _networks(head), validation.labelled()
+    epochs = []
+    for member in range(settings.members):
+
+        def loss_of(data: PairData, pairs: IntArray, member: int = member) -> Tensor:
+            votes = _votes(head, data, pairs, device, slice(member, member + 1))
+            return head.loss(votes[0], data.labels[data.rows(pairs)].to(device)).mean()
+
+        report = fit(
+            networks.members[member],
+            lambda batch, _epoch, loss_of=loss_of: loss_of(training, batch),  # type: ignore[misc]
+            # patterns are drawn apart from those of the head
+            lambda epoch, member=member: training.labelled(training.pool.draw(seed + 5 + member, epoch)),  # type: ignore[misc]
+            FitSettings.of(settings),
+            seed=seed,
+            purpose=f"direct head {member}",
+            validate=(lambda loss_of=loss_of: float(loss_of(validation, checked))) if len(checked) else None,  # type: ignore[misc]
+            on_epoch=on_epoch,
+        )
+        epochs.append(report.epochs)
+    return networks.state_dict(), {"epochs": epochs, "config": config.model_dump(mode="json")}
+
+
+def _votes(
+    head: TaskHead, data: PairData, pairs: IntArray, device: torch.device, members: slice = slice(None)
+) -> Tensor:
+    """(member, pair, output)."""
+    rows, visible = data.rows(pairs), data.visible(pairs).to(device)
+    latents = {name: value[rows].to(device) for name, value in data.latents.items()}
+    votes: Tensor = _networks(head)(latents, visible, data.visible_words(pairs, device), members)
+    return votes
+
+
+def _networks(head: TaskHead) -> DirectHead:
+    if head.direct is None:
+        raise ValueError("a head with networks beside was expected")
+    return head.direct
+
+
+# the task head
+
+
+def fit_prediction(
+    trainer: ExecutorTrainer,
+    settings: HeadSettings | None,
+    calibrated: bool,
+    direct: Content | None,
+    seed: int,
+    *,
+    on_epoch: EpochCallback | None = None,
+) -> Content:
+    """The stage: the task head, its share of the direct networks, and its calibration.
+
+    Args:
+        trainer: With the finished executor.
+        settings: How the head is fitted; None to keep the one that was trained jointly.
+        calibrated: Whether temperature and spread are fitted.
+        direct: Direct networks to average the head with.
+        seed: Decides everything random.
+        on_epoch: Called after every epoch.
+    """
+    facts: dict[str, Any] = {"task": None, "direct": None, "temperature": None, "spread": None}
+    if settings is not None and trainer.executor.task is not None and trainer.training.label is not None:
+        facts |= _fit_head(trainer, settings, direct, seed, on_epoch)
+    if calibrated and (fitted := calibrate(trainer)) is not None:
+        facts |= vars(fitted)
+    head = trainer.executor.task
+    networks = None if head is None else head.config.direct
+    facts["networks"] = None if networks is None else networks.model_dump(mode="json")
+    return kept_weights(trainer), facts
+
+
+def put_head(trainer: ExecutorTrainer, facts: Mapping[str, Any]) -> None:
+    """Give the executor a head of the kind that was fitted, to load weights into."""
+    head = trainer.executor.task
+    if head is not None and facts["networks"] is not None:
+        networks = DirectHeadConfig.model_validate(facts["networks"])
+        trainer.executor.add_task(head.config.model_copy(update={"direct": networks}))
+        trainer.executor.to(trainer.device)
+
+
+def _fit_head(
+    trainer: ExecutorTrainer,
+    settings: HeadSettings,
+    direct: Content | None,
+    seed: int,
+    on_epoch: EpochCallback | None,
+) -> dict[str, Any]:
     """Replace the jointly trained head by one that is chosen on L_task alone (Eq. 17).
 
     The executor's best epoch is chosen on all of Eq. 18, and a head overfits long before a denoiser has
     learned its part: each has a criterion of its own. The estimates come from the finished executor, and
     u_X of training rows is cross-fitted.
-
-    Returns:
-        How the fit went; None where there is no label.
     """
-    executor = trainer.executor
-    if executor.task is None or trainer.training.label is None:
-        return None
+    executor, training, validation = trainer.executor, trainer.training, trainer.validation
+    if executor.task is None:
+        raise ValueError("a task head was expected")
     with seeded(seed, "task head"):
         head = TaskHead(executor.task.config).to(trainer.device)
-    seen = np.arange(len(trainer.training.pool), dtype=np.int64)
-    training = _filled(trainer, trainer.training, seen)
-    labelled = ~trainer.training.label.isnan().numpy()
-    checked = labelled_pairs(trainer.validation)
-    validation = _filled(trainer, trainer.validation, checked)
-
+    seen, checked = training.pool.everything, validation.labelled()
+    filled = {
+        "training": _filled(trainer, training, seen),
+        "validation": _filled(trainer, validation, checked),
+    }
     # beside an estimate that took all of it into account already, the rest has only corrections to make
-    rate = settings.learning_rate * (BESIDE_READING if trainer.training.reading is not None else 1.0)
+    rate = settings.learning_rate * (BESIDE_ESTIMATES if training.label_estimates is not None else 1.0)
 
-    def outputs_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
+    def outputs_of(data: PairData, slots: Mapping[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
         index = torch.from_numpy(pairs)
+        estimates = data.label_estimates
         outputs: Tensor = head(
             data.observation[index].to(trainer.device),
-            {name: value[torch.from_numpy(places)] for name, value in filled.items()},
-            None if data.reading is None else data.reading[index].to(trainer.device),
+            {name: value[torch.from_numpy(places)] for name, value in slots.items()},
+            None if estimates is None else estimates[index].to(trainer.device),
         )
         return outputs
 
-    def loss_of(data: PairData, filled: dict[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
-        label = labels_of(data)[data.rows(pairs)].to(trainer.device)
-        return head.loss(outputs_of(data, filled, pairs, places), label).mean()
+    def checked_outputs() -> Tensor:
+        return outputs_of(validation, filled["validation"], checked, np.arange(len(checked), dtype=np.int64))
 
-    def examples(epoch: int) -> IntArray:
-        pairs = trainer.training.pool.draw(seed + 3, epoch)
-        return np.asarray(pairs[labelled[trainer.training.pool.rows[pairs]]], dtype=np.int64)
-
-    def validate() -> float:
-        places = np.arange(len(checked), dtype=np.int64)
-        return float(loss_of(trainer.validation, validation, checked, places))
+    def loss_of(data: PairData, pairs: IntArray, outputs: Tensor) -> Tensor:
+        return head.loss(outputs, data.labels[data.rows(pairs)].to(trainer.device)).mean()
 
     report = fit(
         head,
-        lambda batch, _epoch: loss_of(trainer.training, training, batch, batch),
-        examples,
+        lambda batch, _epoch: loss_of(
+            training, batch, outputs_of(training, filled["training"], batch, batch)
+        ),
+        lambda epoch: training.labelled(training.pool.draw(seed + 3, epoch)),
         FitSettings.of(settings.model_copy(update={"learning_rate": rate})),
         seed=seed,
         purpose="task head",
-        validate=validate if len(checked) else None,
+        validate=(lambda: float(loss_of(validation, checked, checked_outputs()))) if len(checked) else None,
         on_epoch=on_epoch,
     )
     executor.task = head
-    if not settings.direct.members:
-        return TaskFit(report, None)
-    places = np.arange(len(checked), dtype=np.int64)
-    outputs = torch.zeros(0, head.config.outputs, device=trainer.device)
-    if len(checked):
+    facts: dict[str, Any] = {"task": vars(report)}
+    if direct is not None:
         with torch.no_grad():
-            outputs = outputs_of(trainer.validation, validation, checked, places)
-    direct = fit_direct(trainer, settings.direct, outputs, checked, seed, on_epoch, workspace)
-    return TaskFit(report, direct)
+            outputs = checked_outputs() if len(checked) else torch.zeros(0, head.config.outputs)
+        facts["direct"] = _share(trainer, head, direct, outputs, checked)
+    return facts
+
+
+def _share(
+    trainer: ExecutorTrainer, plain: TaskHead, direct: Content, outputs: Tensor, checked: IntArray
+) -> dict[str, Any]:
+    """Average the head with direct networks, unless validation rows are better off without them.
+
+    Returns:
+        The share (one half where there are no rows to choose on), the loss at each, the networks' epochs.
+    """
+    weights, facts = direct
+    config = DirectHeadConfig.model_validate(facts["config"])
+    head = TaskHead(plain.config.model_copy(update={"direct": config}))
+    head.load_state_dict(plain.state_dict(), strict=False)
+    _networks(head).load_state_dict(weights)
+    head.to(trainer.device).eval()
+    losses: dict[float, float] = {}
+    if len(checked):
+        data = trainer.validation
+        label = data.labels[data.rows(checked)].to(trainer.device)
+        with torch.no_grad():
+            votes = _votes(head, data, checked, trainer.device)
+            for share in SHARES:
+                head.share.fill_(share)
+                losses[share] = float(head.loss(head.mixed(outputs, votes), label).mean())
+    share = 0.5
+    if losses:
+        best = min(losses, key=lambda one: losses[one])
+        share = best if losses[best] < losses[0.0] * (1 - SHARE_TOLERANCE) else 0.0
+    head.share.fill_(share)
+    if share:
+        trainer.executor.task = head
+    by_share = {f"{one:g}": loss for one, loss in losses.items()}
+    return {"share": share, "losses": by_share, "epochs": facts["epochs"]}
 
 
 def _filled(trainer: ExecutorTrainer, data: PairData, pairs: IntArray) -> dict[str, Tensor]:
     """One slot for each modality: encoded if visible, the executor's mean estimate if not."""
     parts: dict[str, list[Tensor]] = {name: [] for name in data.names}
-    executor = trainer.executor
     with torch.no_grad():
-        for start in range(0, len(pairs), CHECK_BLOCK):
-            batch, conditions = trainer.inputs(data, pairs[start : start + CHECK_BLOCK])
-            filled = executor.fill(batch, executor.estimate(batch, conditions))
+        for block in blocks_of(pairs):
+            batch, conditions = trainer.inputs(data, block)
+            filled = trainer.executor.fill(batch, trainer.executor.estimate(batch, conditions))
             for name, value in filled.items():
                 parts[name].append(value)
     return {name: torch.cat(rows) for name, rows in parts.items() if rows}
+
+
+# how sure the head may be
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation rows say of a head's confidence."""
+
+    temperature: float
+    """Divides the logits; 1 where the head is calibrated already."""
+    spread: float
+    """Stretches a sentiment's value about the labels' mean; 1 where that brings too little."""
+
+
+def calibrate(trainer: ExecutorTrainer) -> Calibration | None:
+    """Set the head's temperature and spread to what suits the validation rows' labels best.
+
+    No class or degree changes its rank by the temperature. A sentiment's value is the expectation over its
+    degrees, which shrinks where the head is unsure; the spread is the one with the least absolute error.
+    Every missing pattern of the validation rows counts alike.
+
+    Returns:
+        Both; None where the head gives no probabilities or no validation row has a label.
+    """
+    head, data = trainer.executor.task, trainer.validation
+    pairs = data.labelled()
+    if head is None or head.config.kind == "number" or not len(pairs):
+        return None
+    parts = []
+    with torch.no_grad():
+        for block in blocks_of(pairs):
+            batch, conditions = trainer.inputs(data, block)
+            slots = trainer.executor.fill(batch, trainer.executor.estimate(batch, conditions))
+            parts.append(head(batch.observation, slots, batch.label_estimates, batch.observed, batch.words))
+    outputs = torch.cat(parts)
+    label = data.labels[data.rows(pairs)].to(outputs.device)
+    temperature = fit_temperature(outputs, head.class_index(label))
+    head.temperature.fill_(temperature)
+    spread = 1.0
+    if head.config.kind == "degrees":
+        centre = head.config.target_mean
+        spread = fit_spread(head.value(outputs / temperature) - centre, label - centre)
+        head.spread.fill_(spread)
+    return Calibration(temperature, spread)
+
+
+def fit_spread(values: Tensor, labels: Tensor) -> float:
+    """The factor with the least mean absolute error; 1 if that gains less than ``SPREAD_TOLERANCE`` of it.
+
+    Args:
+        values: (rows,), predictions less the labels' mean.
+        labels: (rows,), likewise.
+    """
+    made, truth = values.double(), labels.double()
+
+    def loss(factor: float) -> float:
+        return float((factor * made - truth).abs().mean())
+
+    factor = _least(loss, NARROWEST, WIDEST)
+    return factor if loss(factor) < (1 - SPREAD_TOLERANCE) * loss(1.0) else 1.0
+
+
+def fit_temperature(outputs: Tensor, classes: Tensor) -> float:
+    """The temperature with the least mean cross-entropy; 1 if that gains less than ``TOLERANCE``.
+
+    The loss is convex in the inverse of the temperature.
+
+    Args:
+        outputs: (rows, classes), logits.
+        classes: (rows,), the true ones.
+    """
+    logits, truth = outputs.double(), classes.long()
+
+    def loss(inverse: float) -> float:
+        return float(F.cross_entropy(logits * inverse, truth))
+
+    inverse = _least(loss, 1 / HOTTEST, 1 / COLDEST)
+    return 1 / inverse if loss(1.0) - loss(inverse) > TOLERANCE else 1.0
+
+
+def _least(loss: Callable[[float], float], low: float, high: float) -> float:
+    """Where a convex function has its minimum, by golden-section search."""
+    golden = (math.sqrt(5) - 1) / 2
+    while high - low > 1e-4:
+        one, other = high - golden * (high - low), low + golden * (high - low)
+        if loss(one) < loss(other):
+            high = other
+        else:
+            low = one
+    return (low + high) / 2

@@ -52,7 +52,7 @@ def pair_states(
     states: HiddenStates,
     split: Split,
     pool: PatternPool,
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> PairStates:
     """Read every distinct observation of a split's pairs.
 
@@ -60,7 +60,7 @@ def pair_states(
         states: The language model's.
         split: The rows.
         pool: Their pairs.
-        told: Of (observations read, of).
+        on_progress: Called with (observations read, of).
     """
     parts = raw_parts(split)
     places: dict[Content, int] = {}
@@ -69,15 +69,15 @@ def pair_states(
         content = shown(parts[row], visible)
         if content:
             index[pair] = places.setdefault(content, len(places))
-    return PairStates(torch.from_numpy(states.read(list(places), told)), index)
+    return PairStates(torch.from_numpy(states.read(list(places), on_progress)), index)
 
 
 def states_notes(states: HiddenStates | None, train: Split, *pairs: PairStates | None) -> list[str]:
     """What was read by the language model, and which modalities it has nothing of, for the manifest."""
     if states is None:
         return []
-    told = [some for some in pairs if some is not None]
-    distinct, shown_by = sum(len(some.table) for some in told), sum(len(some.index) for some in told)
+    given = [some for some in pairs if some is not None]
+    distinct, shown_by = sum(len(some.table) for some in given), sum(len(some.index) for some in given)
     notes = [
         f"hidden states of {states.folder.name}: {distinct} distinct observations in {shown_by} pairs of a "
         f"row and a pattern, {states.passes} texts and observations read anew, the others from the cache"

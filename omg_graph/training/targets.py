@@ -10,7 +10,18 @@ from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import Labels, Split
 from omg_graph.model.config import Target
 from omg_graph.planner.schema import Schema
-from omg_graph.predictor.task import TaskHeadConfig
+from omg_graph.predictor.task import TaskHeadConfig, label_width
+from omg_graph.training.config import TaskSettings
+
+
+def task_config(
+    split: Split, schema: Schema, space: LatentSpace, shared_width: int, settings: TaskSettings
+) -> TaskHeadConfig | None:
+    """The head's configuration, with room for label estimates if it reads them; None without labels."""
+    task = task_head(split, schema, space, shared_width)
+    if task is None or not settings.refit or settings.reading == "none":
+        return task
+    return task.model_copy(update={"reading": label_width(task)})
 
 
 def task_head(split: Split, schema: Schema, space: LatentSpace, shared_width: int) -> TaskHeadConfig | None:

@@ -12,11 +12,11 @@ from torch import Tensor
 from omg_graph import pipeline
 from omg_graph.codecs.codec import Rows
 from omg_graph.codecs.latents import LatentSpace
-from omg_graph.data.dataset import BoolArray, Split
+from omg_graph.data.dataset import BoolArray, FloatArray, Split
 from omg_graph.metrics.features import normalised_squared_error
 from omg_graph.metrics.labels import score
 from omg_graph.model.model import Model
-from omg_graph.training.run import Progress
+from omg_graph.training.request import Progress
 
 MANY = 7
 """Patterns are taken one view and all but one view at a time where there are more than this."""
@@ -61,7 +61,13 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
         if point.outputs is not None:
             outputs.append(point.outputs)
     errors = {
-        name: _nmse(model.latent_space, name, np.concatenate(guesses[name]), truth, observed)
+        name: feature_error(
+            model.latent_space,
+            name,
+            np.concatenate(guesses[name]),
+            truth,
+            truth.observed[name] & ~observed.observed[name],
+        )
         for name in missing
     }
     report: dict[str, Any] = {
@@ -77,8 +83,10 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
     return report
 
 
-def _nmse(space: LatentSpace, name: str, guess: Any, truth: Split, observed: Split) -> float | None:
-    wanted = truth.observed[name] & ~observed.observed[name]
+def feature_error(
+    space: LatentSpace, name: str, guess: FloatArray, truth: Split, wanted: BoolArray
+) -> float | None:
+    """Normalised squared error of a modality's features on some rows; None where there are none."""
     if not wanted.any():
         return None
     codec, rows = space.codecs[name], Rows(truth.arrays[name], truth.lengths.get(name))

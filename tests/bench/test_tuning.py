@@ -15,7 +15,7 @@ from omg_graph.errors import ConfigError, ModelError
 from omg_graph.model.folder import read_manifest
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.graph import build_training_graph
-from omg_graph.training.session import TrainingRequest
+from omg_graph.training.request import TrainingRequest
 
 GRID = Grid(semantic=(0.3, 30.0), plan=(0.1, 0.5), evidence=(0.1,))
 

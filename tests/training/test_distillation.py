@@ -26,9 +26,9 @@ from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training import distillation, teachers
-from omg_graph.training.classroom import open_classroom
 from omg_graph.training.distillation import DistillationRequest, distill
 from omg_graph.training.folds import fold_of
+from omg_graph.training.model_rows import read_model_rows
 from omg_graph.training.teaching import IDENTITY, PLANS, SUFFIX, read_plans
 
 Distil = Callable[..., distillation.Distillation]
@@ -105,7 +105,7 @@ def test_the_student_says_what_its_teacher_always_says(
     made = distil(target="teacher")
     before, after = load_model(tiny_model_folder), load_model(made.place)
     # it was shown everything of every training and validation sample, once
-    room = open_classroom(before, tiny_data_file)
+    room = read_model_rows(before, tiny_data_file)
     assert teacher.asked == [*room.train.ids, *room.valid.ids]
     assert set(teacher.shown) == {("text", "audio", "vision")}
     for hidden in ("text", "audio"):
@@ -212,7 +212,7 @@ def test_a_folder_of_somebody_else_is_left_alone(distil: Distil, teacher: Monoto
 
 def test_samples_without_a_valid_plan(distil: Distil, teacher: Monotone, tiny_data_file: Path) -> None:
     model = load_model(distil("lexical").place)
-    lost = sorted(open_classroom(model, tiny_data_file).train.ids)[:2]
+    lost = sorted(read_model_rows(model, tiny_data_file).train.ids)[:2]
     teacher.refused = set(lost)
     with pytest.raises(PlanError, match=r"nothing to say.*--on-invalid-plan lexical or skip"):
         distil(overwrite=True)
@@ -299,7 +299,7 @@ def test_a_model_of_one_fold_is_taught_its_own_rows(tiny_model_folder: Path, tin
     model = load_model(tiny_model_folder)
     part = fold_of(read_data_file(tiny_data_file, leave_out=("test",)), 1, 2)
     data = model.manifest.data | {"fold": part.facts()}
-    room = open_classroom(
+    room = read_model_rows(
         replace(model, manifest=model.manifest.model_copy(update={"data": data})), tiny_data_file
     )
     assert part.held_out
@@ -329,7 +329,7 @@ def test_only_plans_under_another_schema(
     assert model.knowledge_base.texts[0].startswith("a long summer: ")
     facts = model.manifest.training["plans"]
     assert (facts["teachers"], facts["train"]["target_from_label"]) == ({"monotone": 64}, 48)
-    room = open_classroom(model, tiny_data_file)
+    room = read_model_rows(model, tiny_data_file)
     inputs = planner_input(room.valid, observe(model, room.valid))
     said = {plan.values for (plan,) in model.planner.propose(inputs, Sampling(1), 0)}
     assert not any(model.schema.violations(plan) for plan in said)

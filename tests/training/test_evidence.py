@@ -13,8 +13,8 @@ from omg_graph.retriever.query import QueryProjection
 from omg_graph.seeding import generator
 from omg_graph.training.config import RetrieverSettings
 from omg_graph.training.evidence import EvidenceSource, evidence_error, fit_projection, search_scales
-from omg_graph.training.pairs import PairData
 from omg_graph.training.patterns import pattern_pool
+from omg_graph.training.rows import PairData
 
 ROWS, WIDTH = 160, 4
 NAMES = ("signal", "noise", "target")

@@ -28,9 +28,10 @@ from omg_graph.knowledge.entries import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.seeding import derived_seed, generator
 from omg_graph.training.config import EncoderSettings, load_config
+from omg_graph.training.observation_encoder import embed_pairs, fit_observation_encoder
 from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.raw_states import PairStates, pair_states, states_notes
-from omg_graph.training.understanding import PlannedRows, embed_pairs, fit_observation_encoder
+from omg_graph.training.rows import PlannedRows
 
 Capture = pytest.CaptureFixture[str]
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from omg_graph.executor.objective import draw_noising
 from omg_graph.files import write_atomically
 from omg_graph.seeding import generator
-from omg_graph.training.execution import ExecutorTrainer
+from omg_graph.training.executor_training import ExecutorTrainer
 
 SEMANTIC = ("plan", "task")
 """L_plan and L_task, each against the noise loss."""

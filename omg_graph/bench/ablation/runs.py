@@ -21,8 +21,8 @@ from omg_graph.evaluation.evaluate import METRICS, EvaluationRequest, evaluate
 from omg_graph.evaluation.models import model_folders
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.training.config import TrainingConfig, load_config
-from omg_graph.training.graph import STAGES
-from omg_graph.training.session import TrainingRequest, TrainingSession
+from omg_graph.training.request import TrainingRequest
+from omg_graph.training.train import Training
 
 MODELS, EVALUATIONS, GRADIENTS, STAGE_FOLDER = "models", "evaluations", "gradients", "stages"
 PROTOCOLS = ("random", "fixed")
@@ -188,51 +188,33 @@ def train_variant(request: AblationRequest, variant: Variant, seed: int, told: P
         probe = GradientProbe(file) if variant.probed else None
         target = folder if fold is None else folder / f"fold-{fold}"
         what = f"{variant.name} {_run_name(seed, fold)}"
-        _Training(request, variant, seed, fold, target, probe, partial(_with_name, told, what)).run()
+        training = Training(
+            _training_request(request, variant, seed, fold, target), partial(_without_loss, told, what)
+        )
+        if training.finished is None and probe is not None:
+            training.run.after_epoch = probe.after_epoch
+        training.complete()
     return folder
 
 
-class _Training:
-    """One model, with its gradients looked at while the executor trains."""
-
-    def __init__(
-        self,
-        request: AblationRequest,
-        variant: Variant,
-        seed: int,
-        fold: int | None,
-        folder: Path,
-        probe: GradientProbe | None,
-        told: Progress,
-    ) -> None:
-        self.probe, self.told = probe, told
-        self.session = TrainingSession(
-            TrainingRequest(
-                data=str(request.data),
-                output=str(folder),
-                config=request.config,
-                overrides=request.overrides_of(variant),
-                seed=seed,
-                device=request.device,
-                label=request.label,
-                fill_nonfinite=request.fill_nonfinite,
-                text_encoder=None if request.text_encoder is None else str(request.text_encoder),
-                folds=request.folds,
-                fold=fold or 0,
-                shared_stages=str(request.output / STAGE_FOLDER),
-                resume=True,
-            ),
-            self._progress,
-        )
-
-    def run(self) -> None:
-        for stage in STAGES:
-            self.session.stage(stage, getattr(self.session, stage))
-
-    def _progress(self, what: str, done: int, of: int, _loss: float | None) -> None:
-        if self.probe is not None and what == "executor" and done:
-            self.probe.after_epoch(self.session.trainer, done)
-        self.told(what, done, of)
+def _training_request(
+    request: AblationRequest, variant: Variant, seed: int, fold: int | None, folder: Path
+) -> TrainingRequest:
+    return TrainingRequest(
+        data=str(request.data),
+        output=str(folder),
+        config=request.config,
+        overrides=request.overrides_of(variant),
+        seed=seed,
+        device=request.device,
+        label=request.label,
+        fill_nonfinite=request.fill_nonfinite,
+        text_encoder=None if request.text_encoder is None else str(request.text_encoder),
+        folds=request.folds,
+        fold=fold or 0,
+        shared_stages=str(request.output / STAGE_FOLDER),
+        resume=True,
+    )
 
 
 def _measure(
@@ -290,6 +272,10 @@ def _folds(request: AblationRequest) -> list[int | None]:
 
 def _run_name(seed: int, fold: int | None) -> str:
     return f"seed-{seed}" if fold is None else f"seed-{seed}-fold-{fold}"
+
+
+def _without_loss(told: Progress, name: str, what: str, done: int, of: int, _loss: float | None) -> None:
+    told(f"{name}: {what}", done, of)
 
 
 def _with_name(told: Progress, name: str, what: str, done: int, of: int) -> None:

@@ -78,7 +78,7 @@ def planner_report(
     from omg_graph.cli.planner_reports import PAGE, REPORT
     from omg_graph.files import write_atomically
     from omg_graph.model.planners import PlannerOptions, make_planner
-    from omg_graph.training.classroom import open_classroom
+    from omg_graph.training.model_rows import read_model_rows
 
     loaded = open_model(model, text_encoder)
     options = planner_options(
@@ -101,8 +101,8 @@ def planner_report(
         planners = [
             make_planner(name, loaded, own if name == loaded.planner.name else options) for name in names
         ]
-    classroom = open_classroom(loaded, data, label=label, fill_nonfinite=fill_nonfinite, checked=split)
-    for remark in classroom.notes:
+    rows = read_model_rows(loaded, data, label=label, fill_nonfinite=fill_nonfinite, checked=split)
+    for remark in rows.notes:
         note(remark)
     reports = []
     for each in planners:
@@ -110,8 +110,8 @@ def planner_report(
             reports.append(
                 measure_planner(
                     loaded,
-                    classroom.valid,
-                    train=classroom.train,
+                    rows.valid,
+                    train=rows.train,
                     planner=each,
                     seed=seed,
                     limit=limit,

@@ -64,7 +64,7 @@ def tune(
 
     from omg_graph.bench.tuning import TuningRequest, load_grid
     from omg_graph.bench.tuning import tune as run_tuning
-    from omg_graph.training.session import TrainingRequest
+    from omg_graph.training.request import TrainingRequest
 
     training = TrainingRequest(
         data=str(data),

@@ -16,7 +16,7 @@ from omg_graph.metrics.labels import Numbers
 from omg_graph.model.model import Model
 from omg_graph.planner.schema import Schema
 from omg_graph.planner.schemas import target_values
-from omg_graph.training.patterns import group_folds
+from omg_graph.training.folds import group_folds
 
 FOLDS = 3
 """Of training groups, to choose a regression's C on."""

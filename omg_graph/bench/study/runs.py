@@ -30,7 +30,7 @@ from omg_graph.model.model import Model
 from omg_graph.planner.schema import Plan
 from omg_graph.simulator import AffectSimulator
 from omg_graph.simulator.content import Float64Array
-from omg_graph.training.run import Progress
+from omg_graph.training.request import Progress
 
 EXACT = "exact posterior"
 EXACT_TOLD = "exact posterior, told the true plan"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,10 @@ from omg_graph.data.writing import save_corpus
 from omg_graph.knowledge.entries import EntrySource, build_knowledge_base
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
-from omg_graph.planner.schema import Plan
 from omg_graph.training.config import load_config
-from omg_graph.training.estimates import estimate_pairs
-from omg_graph.training.run import Progress
-from omg_graph.training.session import TrainingRequest, TrainingSession
-from omg_graph.training.workspace import Workspace
+from omg_graph.training.request import Progress, TrainingRequest
+from omg_graph.training.stages import TrainingRun
+from omg_graph.training.train import Training
 
 NO_PLAN: dict[str, Any] = {"planner": {"condition": "none"}, "objective": {"plan": 0.0}}
 # without evidence L_evi would only draw every reconstruction to one and the same vector
@@ -105,52 +102,24 @@ def train_variants(
         source=f"{world.setting.name} study",
         shared_stages=str(folder / "stages"),
     )
-    read = TrainingSession(request, progress)
-    for stage in ("prepare", "autoencoders", "planner"):
-        read.stage(stage, getattr(read, stage))
-    read.estimates = estimate_pairs(read.run, read.space)
+    run = Training(request, progress).run
     for variant in variants_of(world.setting):
-        yield variant, _finish(read, variant, world, folder, training)
+        yield variant, _finish(run, variant, world, folder, training)
 
 
 def _finish(
-    read: TrainingSession, variant: Variant, world: World, folder: Path, training: Mapping[str, Any]
+    run: TrainingRun, variant: Variant, world: World, folder: Path, training: Mapping[str, Any]
 ) -> Model:
-    """The stages from evidence on, under the variant's settings."""
-    session = copy.copy(read)
-    session.config = load_config(None, _merged(training, variant.settings))
-    shared = read.workspace.shared
-    workspace = Workspace(
-        folder / variant.name.replace(" ", "-"),
-        # taught, the executor trains on plans that settings don't tell
-        shared and shared.under(session.config.model_dump(mode="json"), ("pairs",) if variant.taught else ()),
-    )
-    workspace.create()
-    session.run = replace(read.run, config=session.config, workspace=workspace)
-    if variant.taught:
-        run, plans = session.run, read.read
-        session.read = replace(
-            plans,
-            training_plans=_told(run.choice.plans, run.train_pool.rows.tolist(), plans.training_plans),
-            validation_plans=_told(run.valid_plans, run.valid_pool.rows.tolist(), plans.validation_plans),
-        )
-    session.executor()
-    session.knowledge_base()
-    components = components_fingerprint(
-        session.space, session.read.encoder, session.config.encoder.text_encoder
-    )
-    model = replace(
-        session.model, manifest=session.model.manifest.model_copy(update={"components": components})
-    )
+    """The model under the variant's settings."""
+    config = load_config(None, _merged(training, variant.settings))
+    other = run.variant(config, folder / variant.name.replace(" ", "-"), teacher_plans=variant.taught)
+    model = other.model
+    components = components_fingerprint(other.codecs.value, other.encoder.value, config.encoder.text_encoder)
+    model = replace(model, manifest=model.manifest.model_copy(update={"components": components}))
     if world.later is None:
         return model
     later = build_knowledge_base(model, [EntrySource(world.later, "added after training")], name="later")
     return model.with_knowledge_base(model.knowledge_base.extended(later))
-
-
-def _told(plans: tuple[Plan | None, ...], rows: list[int], otherwise: list[Plan]) -> list[Plan]:
-    """The teacher's plan of each pair's row; the student's where the teacher can't tell."""
-    return [plans[row] or own for row, own in zip(rows, otherwise, strict=True)]
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

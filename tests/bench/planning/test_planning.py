@@ -23,7 +23,7 @@ from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schemas import load_schema, target_values
 from omg_graph.record.trajectory import CandidatePlan
-from omg_graph.training.classroom import Classroom, open_classroom
+from omg_graph.training.model_rows import ModelRows, read_model_rows
 
 
 class Knowing:
@@ -69,9 +69,9 @@ class Knowing:
 
 
 @pytest.fixture(scope="module")
-def room(tiny_model_folder: Path, tiny_data_file: Path) -> tuple[Model, Classroom]:
+def room(tiny_model_folder: Path, tiny_data_file: Path) -> tuple[Model, ModelRows]:
     model = load_model(tiny_model_folder)
-    return model, open_classroom(model, tiny_data_file)
+    return model, read_model_rows(model, tiny_data_file)
 
 
 def average(report: PlannerReport, question: str = "degree") -> TargetAccuracy:
@@ -79,7 +79,7 @@ def average(report: PlannerReport, question: str = "degree") -> TargetAccuracy:
     return row
 
 
-def test_the_figures_are_those_that_a_person_counts(room: tuple[Model, Classroom]) -> None:
+def test_the_figures_are_those_that_a_person_counts(room: tuple[Model, ModelRows]) -> None:
     model, rows = room
     count = len(rows.valid)
     planner = Knowing(model.schema, rows.valid, 0.8)
@@ -108,7 +108,7 @@ def test_the_figures_are_those_that_a_person_counts(room: tuple[Model, Classroom
     assert report.perplexity.plan == pytest.approx(4.0**fields)
 
 
-def test_the_model_s_own_planner(room: tuple[Model, Classroom]) -> None:
+def test_the_model_s_own_planner(room: tuple[Model, ModelRows]) -> None:
     model, rows = room
     report = measure_planner(
         model, rows.valid, train=rows.train, timing=False, teacher={"name": "someone", "ms": 3.0}
@@ -126,7 +126,7 @@ def test_the_model_s_own_planner(room: tuple[Model, Classroom]) -> None:
     assert any("no training rows" in note for note in fewer.notes)
 
 
-def test_without_labels_there_is_no_accuracy(room: tuple[Model, Classroom]) -> None:
+def test_without_labels_there_is_no_accuracy(room: tuple[Model, ModelRows]) -> None:
     model, rows = room
     report = measure_planner(model, replace(rows.valid, labels=None), timing=False)
     assert report.accuracy == ()
@@ -134,7 +134,7 @@ def test_without_labels_there_is_no_accuracy(room: tuple[Model, Classroom]) -> N
     assert any("labels" in note for note in report.notes)
 
 
-def test_planning_takes_time(room: tuple[Model, Classroom]) -> None:
+def test_planning_takes_time(room: tuple[Model, ModelRows]) -> None:
     model, rows = room
     one, many = speeds(model, rows.valid, batches=(1, 4), repeats=2, cold=True)
     assert (one.batch, many.batch) == (1, 4)

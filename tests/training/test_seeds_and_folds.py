@@ -16,10 +16,10 @@ from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.model.several import MODELS, read_several
-from omg_graph.training import several as module
+from omg_graph.training import seeds_and_folds as module
 from omg_graph.training.folds import fold_of, rows_of_folds
-from omg_graph.training.session import TrainingRequest
-from omg_graph.training.several import planned_models, train_several
+from omg_graph.training.request import TrainingRequest
+from omg_graph.training.seeds_and_folds import planned_models, train_several
 
 
 def request_of(data: Path, output: Path, settings: dict[str, Any], **more: Any) -> TrainingRequest:
@@ -185,12 +185,12 @@ def test_folds_that_can_t_be(tiny_data_file: Path, tiny_settings: dict[str, Any]
 def test_a_kill_after_the_model_is_whole_leaves_nothing_behind(
     tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from omg_graph.training.cache import StageCache
     from omg_graph.training.graph import build_training_graph
-    from omg_graph.training.workspace import Workspace
 
     request = {"data": str(tiny_data_file), "output": str(tmp_path / "model"), "overrides": tiny_settings}
     with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(StageCache, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build_training_graph().invoke(request)
     left = tmp_path / "model.training"

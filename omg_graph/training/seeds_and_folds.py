@@ -15,11 +15,11 @@ from omg_graph.errors import ConfigError, ModelError, OmgError
 from omg_graph.files import move_whole
 from omg_graph.model.folder import MANIFEST, read_manifest
 from omg_graph.model.several import MODELS, NamedModel, SeveralModels, read_several
+from omg_graph.training.cache import StageCache
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
-from omg_graph.training.session import TrainingRequest
+from omg_graph.training.request import TrainingRequest
 from omg_graph.training.teaching import plans_digest
-from omg_graph.training.workspace import IDENTITY, Workspace
 
 STAGES_FOLDER = "stages"
 """Where the runs of one go share what doesn't depend on seeds."""
@@ -77,7 +77,7 @@ def train_several(
     wanted = SeveralModels(
         request=_identity(request), folds=folds, models=planned_models(request.seed, seeds, folds)
     )
-    output, work = Path(request.output), Workspace.beside(Path(request.output)).folder
+    output, work = Path(request.output), StageCache.beside(Path(request.output)).folder
     if request.resume and (there := read_several(output)) is not None and _same(there, wanted):
         if work.is_dir() and (left := read_several(work)) is not None and _same(left, wanted):
             shutil.rmtree(work)
@@ -163,7 +163,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def _opened(work: Path, wanted: SeveralModels, resume: bool) -> SeveralModels:
     """The state to go on from, in a folder that is ours."""
-    single = Workspace(work)
+    single = StageCache(work)
     started = read_several(work) if work.is_dir() else None
     begun = work.is_dir() and all(entry.name.startswith(f".{MODELS}.") for entry in work.iterdir())
     if started is None and not begun and single.is_foreign():
@@ -171,7 +171,7 @@ def _opened(work: Path, wanted: SeveralModels, resume: bool) -> SeveralModels:
             f"{work} is where this training would keep what it has done, and something else is there: "
             "choose another --output, or move it away yourself"
         )
-    if resume and (single.has(IDENTITY) or (started is not None and not _same(started, wanted))):
+    if resume and (single.request() is not None or (started is not None and not _same(started, wanted))):
         raise ConfigError(
             "--resume goes on with the same data, settings, seeds and folds; they differ from what "
             f"{work} was started with: leave out --resume to start anew"
@@ -187,7 +187,7 @@ def _opened(work: Path, wanted: SeveralModels, resume: bool) -> SeveralModels:
 
 def discard_unless_begun(work: Path) -> None:
     """Remove the folder of a request that was refused before any stage was made."""
-    if all(stage.stem == IDENTITY for stage in work.rglob("*.safetensors")):
+    if not any(work.rglob("*.safetensors")):
         shutil.rmtree(work)
 
 

@@ -17,7 +17,7 @@ from omg_graph.training.folds import fold_of
 
 
 @dataclass(frozen=True)
-class Classroom:
+class ModelRows:
     """The rows that a planner learns from and is checked on, in the model's shapes."""
 
     train: Split
@@ -29,7 +29,7 @@ class Classroom:
     """Whether row numbers of the file serve as ids."""
 
 
-def open_classroom(
+def read_model_rows(
     model: Model,
     path: Path,
     *,
@@ -37,7 +37,7 @@ def open_classroom(
     fill_nonfinite: FillNonfinite | None = None,
     seed: int | None = None,
     checked: str = "valid",
-) -> Classroom:
+) -> ModelRows:
     """The training and validation rows of a data file: the very ones that the model had, if it is its own.
 
     A model of one fold is taught that fold's rows, so that it never sees what it is to be measured on.
@@ -84,10 +84,10 @@ def open_classroom(
         valid = data.splits[checked]
     if not own:
         notes.append(f"{path.name} isn't the file that the model was trained on")
-    shown = []
+    splits = []
     for split in (train, valid):
         fitted, remarks = conform(split, model.config.modalities, str(path), empty_rows="drop")
-        shown.append(fitted)
+        splits.append(fitted)
         notes += remarks
     facts = {"file": path.name, "sha256": data.sha256}
-    return Classroom(shown[0], shown[1], facts, (*notes, note), data.numbered)
+    return ModelRows(splits[0], splits[1], facts, (*notes, note), data.numbered)

@@ -1,0 +1,233 @@
+"""Pairs of a row and a visible subset, with everything that networks learn of them or are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, Split
+from omg_graph.encoders.observation import ObservationEncoder
+from omg_graph.encoders.text import TextEncoder
+from omg_graph.executor.executor import ExecutorInput
+from omg_graph.executor.objective import Targets
+from omg_graph.model.conditions import PlanCondition, planned
+from omg_graph.planner.schema import Plan, Schema
+from omg_graph.training.patterns import PatternPool
+from omg_graph.training.raw_states import PairStates
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PlannedRows:
+    """Rows of one split with the plans to learn, for psi and the student."""
+
+    latents: Mapping[str, Tensor]
+    pool: PatternPool
+    plans: Sequence[Plan | None]
+    plan_embeddings: Tensor
+    """(rows, shared): g of each row's plan; zeros where it has none."""
+    plan_ids: Tensor
+    """(rows,): equal numbers for equal plans."""
+    unimodal: Mapping[str, Tensor] = field(default_factory=dict)
+    """Modality to (rows,): the label as annotators saw it with that modality alone, standardised, NaN where
+    unknown."""
+    states: PairStates | None = None
+    """What a large language model makes of each pair's transcript and recordings, if psi reads that."""
+    label_estimates: Tensor | None = None
+    """(pairs, values): the label's regression, without the pair's own group, for the student."""
+
+    def embed(self, encoder: ObservationEncoder, pairs: IntArray) -> Tensor:
+        """u_X of some pairs, (pairs, shared), with a gradient to psi."""
+        latents, visible = self.inputs(pairs)
+        raw = None if self.states is None else self.states.of(pairs)
+        made: Tensor = encoder(latents, visible, raw)
+        return made
+
+    def inputs(self, pairs: IntArray) -> tuple[dict[str, Tensor], Tensor]:
+        """Latents and visibility of some pairs."""
+        rows = torch.from_numpy(self.pool.rows[pairs])
+        visible = torch.from_numpy(self.pool.visible[pairs])
+        return {name: value[rows] for name, value in self.latents.items()}, visible
+
+    def estimates_of(self, pairs: IntArray) -> Tensor | None:
+        """(pairs, values): the label estimates of some pairs, where there are any."""
+        return None if self.label_estimates is None else self.label_estimates[torch.from_numpy(pairs)]
+
+    def with_plan(self, pairs: IntArray, allowed: BoolArray | None = None) -> IntArray:
+        """The pairs whose rows have a plan and are allowed."""
+        has = np.array([plan is not None for plan in self.plans], dtype=np.bool_)
+        if allowed is not None:
+            has &= allowed
+        return pairs[has[self.pool.rows[pairs]]]
+
+    def checked(self, seed: int) -> IntArray:
+        """Pairs to choose an epoch on: three patterns of every row with a plan, the same at every call."""
+        return self.with_plan(np.concatenate([self.pool.draw(seed, -1 - turn) for turn in range(3)]))
+
+
+def planned_rows(
+    split: Split,
+    plans: Sequence[Plan | None],
+    pool: PatternPool,
+    latents: Mapping[str, Tensor],
+    *,
+    schema: Schema,
+    text_encoder: TextEncoder,
+    states: PairStates | None = None,
+    scale: Split | None = None,
+    label_estimates: Tensor | None = None,
+) -> PlannedRows:
+    """Rows of a split with their latents and plans.
+
+    Args:
+        split: The rows.
+        plans: To learn, for each row; None where it has none.
+        pool: Their pairs.
+        latents: Theirs.
+        schema: Puts plans into words.
+        text_encoder: g.
+        states: A language model's, of every pair.
+        scale: The training rows, in whose standard units labels of one modality are; ``split`` if None.
+        label_estimates: What the label's regression says of every pair.
+    """
+    texts = [None if plan is None else schema.text(plan) for plan in plans]
+    distinct = sorted({text for text in texts if text is not None})
+    places = {text: number for number, text in enumerate(distinct)}
+    ids = torch.tensor([-1 if text is None else places[text] for text in texts])
+    table = torch.zeros(len(distinct) + 1, text_encoder.width)  # the last row is that of no plan
+    table[: len(distinct)] = torch.from_numpy(text_encoder.embed(distinct))
+    unimodal = {}
+    for name, values in split.unimodal.items():
+        known = (scale or split).unimodal.get(name, np.zeros(0))
+        known = known[np.isfinite(known)]
+        if len(known) and known.std() > 0:
+            standard = (values - known.mean()) / known.std()
+            unimodal[name] = torch.from_numpy(np.where(split.observed[name], standard, np.nan)).float()
+    return PlannedRows(latents, pool, plans, table[ids], ids, unimodal, states, label_estimates)
+
+
+@dataclass(frozen=True)
+class PairData:
+    """What the executor trains on: pairs of one split. Cross-fitted where they come from training rows."""
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    latents: dict[str, Tensor]
+    """Modality to (rows, latent): the truth, zeros where it isn't known."""
+    known: Tensor
+    """(rows, modalities): what the data really hold."""
+    label: Tensor | None
+    """(rows,): number or class index, NaN where there is none."""
+    keys: Tensor
+    """(rows, key width): the rows' keys with all their views."""
+    view_of_column: Tensor
+    """(key width,): which view each column of a key belongs to."""
+    pool: PatternPool
+    observation: Tensor
+    """(pairs, shared): u_X."""
+    plan_index: Tensor
+    """(pairs,): the chosen plan, as a row of the plan table."""
+    gaussian: dict[str, Tensor]
+    """Modality to (pairs, latent): the Gaussian conditional."""
+    kernel: dict[str, Tensor]
+    """Modality to (pairs, latent): the kernel conditional."""
+    shortlist: dict[str, Tensor]
+    """Modality to (pairs, S): candidate entries for evidence, best first, -1 where there are none."""
+    label_estimates: Tensor | None = None
+    """(pairs, columns): what the label's regression says, where there is one."""
+    words: Tensor | None = None
+    """(rows, terms): what the transcripts say, where they are read; they are hidden with the text."""
+    condition: PlanCondition = planned
+    """What stands for c_S."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities, in order."""
+        return tuple(self.latents)
+
+    def visible(self, pairs: IntArray) -> Tensor:
+        """(batch, modalities): what each pair shows."""
+        return torch.from_numpy(self.pool.visible[pairs])
+
+    def rows(self, pairs: IntArray) -> Tensor:
+        """(batch,): the row of each pair."""
+        return torch.from_numpy(self.pool.rows[pairs])
+
+    def wanted(self, pairs: IntArray) -> Tensor:
+        """(batch, modalities): what each pair hides and the data hold."""
+        return self.known[self.rows(pairs)] & ~self.visible(pairs)
+
+    def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
+        """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
+        visible = self.visible(pairs)
+        return self.keys[self.rows(pairs)] * visible[:, self.view_of_column], visible
+
+    def plans(self, pairs: IntArray, plan_table: Tensor) -> Tensor:
+        """c_S of each pair, (batch, constraints + 1, shared): what steers, and what L_plan asks for."""
+        rows = plan_table[self.plan_index[torch.from_numpy(pairs)]]
+        # what is drawn for a pair is drawn anew with every batch: else the network would know it by its noise
+        batch = int(pairs[0]) if len(pairs) else 0
+        return self.condition(rows, [f"{batch} {pair}" for pair in pairs.tolist()])
+
+    def anchor_parts(self, name: str, pairs: IntArray, evidence: Tensor) -> Tensor:
+        """What the anchor of one modality is put together from, (batch, latent, parts)."""
+        index = torch.from_numpy(pairs)
+        closed = (part[name][index].to(evidence.device) for part in (self.gaussian, self.kernel))
+        return torch.stack([evidence, *closed], dim=-1)
+
+    def targets(self, pairs: IntArray, device: torch.device) -> Targets:
+        """The truth of what each pair hides."""
+        rows = self.rows(pairs)
+        return Targets(
+            {name: value[rows].to(device) for name, value in self.latents.items()},
+            self.wanted(pairs).to(device),
+            None if self.label is None else self.label[rows].to(device),
+        )
+
+    def executor_input(
+        self, pairs: IntArray, plan_table: Tensor, evidence: dict[str, Tensor], device: torch.device
+    ) -> ExecutorInput:
+        """The executor's input for some pairs."""
+        index, rows = torch.from_numpy(pairs), self.pool.rows[pairs]
+        return ExecutorInput(
+            tuple(self.ids[row] for row in rows),
+            {name: value.to(device) for name, value in self.pool.shown(self.latents, pairs).items()},
+            self.visible(pairs).to(device),
+            self.observation[index].to(device),
+            self.plans(pairs, plan_table).to(device),
+            {name: value.to(device) for name, value in evidence.items()},
+            tuple(self.groups[row] for row in rows),
+            None if self.label_estimates is None else self.label_estimates[index].to(device),
+            self.visible_words(pairs, device),
+        )
+
+    def visible_words(self, pairs: IntArray, device: torch.device) -> Tensor | None:
+        """(batch, terms): what the transcripts of some pairs say, zeros where the text is hidden."""
+        if self.words is None:
+            return None
+        shown = self.visible(pairs)[:, self.names.index(TEXT_MODALITY)].unsqueeze(1)
+        return (self.words[self.rows(pairs)] * shown).to(device)
+
+    @property
+    def labels(self) -> Tensor:
+        """(rows,): the labels, of rows that have some."""
+        if self.label is None:
+            raise ValueError("a split without labels has nothing to learn from")
+        return self.label
+
+    def labelled(self, pairs: IntArray | None = None) -> IntArray:
+        """Those of some pairs, or of all, whose row has a label."""
+        pairs = self.pool.everything if pairs is None else pairs
+        if self.label is None:
+            return pairs[:0]
+        return np.asarray(pairs[~self.label.isnan().numpy()[self.pool.rows[pairs]]], dtype=np.int64)
+
+    def checked(self, seed: int, turns: int) -> IntArray:
+        """A fixed choice of ``turns`` patterns of every row."""
+        return np.unique(np.concatenate([self.pool.draw(seed, -1 - turn) for turn in range(turns)]))
