@@ -261,8 +261,9 @@ def _content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     facts = json.loads(json.dumps(facts))  # tuples become lists, as they will when they are read
-    metadata = {"facts": json.dumps(facts, sort_keys=True), "sha256": _content_digest(plain, facts)}
-    write_atomically(path, safetensors_bytes(plain, metadata=metadata))
+    # one entry: safetensors writes several in any order
+    made = json.dumps({"facts": facts, "sha256": _content_digest(plain, facts)}, sort_keys=True)
+    write_atomically(path, safetensors_bytes(plain, metadata={"made": made}))
 
 
 def _read(path: Path, on_damage: Callable[[Path], None]) -> Content | None:
@@ -272,10 +273,9 @@ def _read(path: Path, on_damage: Callable[[Path], None]) -> Content | None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        facts = json.loads(metadata["facts"])
-        if metadata["sha256"] == _content_digest(tensors, facts):
-            return tensors, facts
+            made = json.loads(file.metadata()["made"])
+        if made["sha256"] == _content_digest(tensors, made["facts"]):
+            return tensors, made["facts"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         pass
     on_damage(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, Split
@@ -197,11 +198,11 @@ class PairData:
         index, rows = torch.from_numpy(pairs), self.pool.rows[pairs]
         return ExecutorInput(
             tuple(self.ids[row] for row in rows),
-            {name: value.to(device) for name, value in self.pool.shown(self.latents, pairs).items()},
+            send_to_device(self.pool.shown(self.latents, pairs), device),
             self.visible(pairs).to(device),
             self.observation[index].to(device),
             self.plans(pairs, plan_table).to(device),
-            {name: value.to(device) for name, value in evidence.items()},
+            send_to_device(evidence, device),
             tuple(self.groups[row] for row in rows),
             None if self.label_estimates is None else self.label_estimates[index].to(device),
             self.visible_words(pairs, device),

@@ -119,20 +119,23 @@ def test_a_run_that_is_killed_again_and_again(
     output.parent.mkdir()
     workspace = output.with_name("model.training")
     stages = [
-        "identity",
         "codecs",
+        "texts",
         "gaussian",
-        "label-reader",
-        "psi",
-        "psi-fold-0",
+        "label-regression",
+        "encoder",
+        "encoder-fold-0",
         "student",
         "student-fold-0",
-        "pairs",
+        "plans",
         "query",
-        "executor-progress",
         "executor",
+        "prediction",
     ]
-    moments = [f"model.training/{stage}.safetensors" for stage in stages]
+    key = "[0-9a-f]" * 24
+    moments = ["model.training/request.json"]
+    moments += [f"model.training/{stage}-{key}.safetensors" for stage in stages]
+    moments[-2:-2] = [f"model.training/executor-{key}.under-way.safetensors"]
     moments[4:4] = ["0.1", "0.4"]
     moments += [".model.new-*/codecs.safetensors", "60"]
     command = ["train", "--data", str(tiny_data_file), "--output", str(output), "--config", str(config)]

@@ -56,8 +56,8 @@ def test_what_is_finished_is_not_done_again_and_more_can_be_asked_for(finished: 
     after = state_of(finished.output)
     assert {name: after[name] for name in before} == before
     assert more.measured["top-k-10"].seeds == (0,)
-    # psi and the label reader, which no variant touches, were made once
-    for stage in ("psi", "label-reader"):
+    # psi and the label regression, which no variant touches, were made once
+    for stage in ("encoder", "label-regression"):
         assert len([name for name in after if f"/{stage}-" in name and "fold" not in name]) == 1
 
 
