@@ -24,6 +24,7 @@ os.environ.pop("OMG_TEXT_ENCODER", None)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 if TYPE_CHECKING:
@@ -256,7 +257,19 @@ def tiny_settings(tiny_text_encoder: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tiny")
+    """Where data and models that tests read lie: one folder for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(path: Path, make: Callable[[], object]) -> Path:
+    """Have a file or folder made by whichever worker asks first; the others wait for it."""
+    with FileLock(path.with_name(path.name + ".lock")):
+        if not path.exists():
+            make()
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -266,10 +279,8 @@ def train_tiny(tiny_settings: dict[str, Any], tiny_folder: Path) -> Callable[...
 
     def train(data: Path, name: str, **request: Any) -> Path:
         output = tiny_folder / name
-        build_training_graph().invoke(
-            {"data": str(data), "output": str(output), "overrides": tiny_settings} | request
-        )
-        return output
+        given = {"data": str(data), "output": str(output), "overrides": tiny_settings} | request
+        return once(output, lambda: build_training_graph().invoke(given))
 
     return train
 
@@ -294,9 +305,9 @@ def tiny_data_file(tiny_folder: Path) -> Path:
         vision_features=4,
     )
     corpus = AffectSimulator(config, embed).corpus({"train": 12, "valid": 4, "test": 3}, 4, seed=0)
+    splits = {name: simulated.split for name, simulated in corpus.items()}
     path = tiny_folder / "clips.pkl"
-    save_corpus(path, {name: simulated.split for name, simulated in corpus.items()})
-    return path
+    return once(path, lambda: save_corpus(path, splits))
 
 
 @pytest.fixture(scope="session")
@@ -313,8 +324,7 @@ def tiny_folds_folder(tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_
 
     output = tiny_folder / "folds"
     request = TrainingRequest(data=str(tiny_data_file), output=str(output), overrides=tiny_settings)
-    train_several(request, seeds=2, folds=2)
-    return output
+    return once(output, lambda: train_several(request, seeds=2, folds=2))
 
 
 @pytest.fixture(scope="session")
@@ -338,8 +348,7 @@ def tiny_views_file(tiny_folder: Path) -> Path:
             loadings = np.random.default_rng(derived_seed(view)).standard_normal((3, width))
             splits[name][view] = hidden @ loadings + 0.3 * random.standard_normal((rows, width))
     path = tiny_folder / "views.pkl"
-    path.write_bytes(pickle.dumps(splits, protocol=4))
-    return path
+    return once(path, lambda: path.write_bytes(pickle.dumps(splits, protocol=4)))
 
 
 @pytest.fixture(scope="session")
@@ -369,8 +378,7 @@ def tiny_plain_file(tiny_folder: Path) -> Path:
             "grey": grey.reshape(rows, 3, 3).astype(np.uint8),
         }
     path = tiny_folder / "plain.pkl"
-    path.write_bytes(pickle.dumps(splits, protocol=4))
-    return path
+    return once(path, lambda: path.write_bytes(pickle.dumps(splits, protocol=4)))
 
 
 @pytest.fixture(scope="session")
