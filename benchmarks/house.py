@@ -121,7 +121,7 @@ def trace_run() -> tuple[Counter[CodeType], int]:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]
     if code:
-        raise SystemExit(f"omg {' '.join(RUN)}: exit code 0 was expected, got {code}")
+        raise SystemExit(f"omg {' '.join(RUN)}: expected exit code 0, got {code}")
     return calls, deepest
 
 

@@ -104,7 +104,7 @@ def chosen(everything: list[Part], names: list[str] | None) -> list[Part]:
     known = [part.name for part in everything]
     for name in names or ():
         if name not in known:
-            raise ConfigError(f"--only: one of {', '.join(known)} was expected, {name!r} came")
+            raise ConfigError(f"--only: expected one of {', '.join(known)}, got {name!r}")
     wanted = [part for part in everything if not names or part.name in names]
     absent = [part for part in wanted if part.data is not None and not part.data.is_file()]
     if absent:

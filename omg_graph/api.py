@@ -117,7 +117,7 @@ def stream(
     """
     if settings.review_plan and review is None:
         raise ConfigError(
-            "review_plan: somebody to answer was expected: give review=..., or run the graph of build_graph "
+            "review_plan: expected somebody to answer: give review=..., or run the graph of build_graph "
             "with a checkpointer, and resume it"
         )
     # False: called inside a node of another graph, it leaves nothing in that graph's checkpoints

@@ -198,7 +198,7 @@ def read_batch(
         DataError: if there is no input or more than one, or it can't be used.
     """
     if (request.path is None) == (request.samples is None):
-        raise DataError("either a path or samples were expected as input, and not both: give one of them")
+        raise DataError("expected either a path or samples as input, and not both: give one of them")
     asked = read_request(
         request.samples or [] if request.path is None else request.path,
         model.latent_space.specs,

@@ -1,4 +1,4 @@
-"""What can go wrong, one class for each phase; a message says what was expected, what came, what to do."""
+"""What can go wrong, one class for each phase; a message says: expected X, got Y: do Z."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def component(group: str, name: str) -> Any:
     if name not in known:
         names = ", ".join(sorted(known))
         raise ConfigError(
-            f"{group}: one of {names} was expected, got {name!r}: install the package that registers it"
+            f"{group}: expected one of {names}, got {name!r}: install the package that registers it"
         )
     try:
         return known[name].load()

@@ -66,9 +66,7 @@ def as_tool(
         source = None if path is None else _inside(folder, path)
         try:
             if (source is None) == (sample is None):
-                raise DataError(
-                    f"one of {' or '.join(_sources(folder))} was expected, and not more: give one"
-                )
+                raise DataError(f"expected one of {' or '.join(_sources(folder))}, and not more: give one")
             _refuse_recordings(model, sample or {})
             trajectories = reconstruct(
                 model,
@@ -220,7 +218,7 @@ def _inside(folder: DataFolder | None, path: str) -> Path:
         ToolException: if it doesn't lie under the data folder; whether it is there isn't told.
     """
     if folder is None:
-        raise ToolException(f"path: a sample was expected, {printable(path)[:100]!r} came: write it out")
+        raise ToolException(f"path: expected a sample, got {printable(path)[:100]!r}: write it out")
     try:
         return folder.find(path, "path")
     except DataError as error:
@@ -235,9 +233,7 @@ def _refuse_recordings(model: Model, sample: dict[str, Any]) -> None:
     """
     for key in sample:
         if str(key).startswith("raw_") and key not in ("raw_text", *model.names):
-            raise DataError(
-                f"sample: modalities and raw_text were expected, {str(key)[:60]!r} came: leave it out"
-            )
+            raise DataError(f"sample: expected modalities and raw_text, got {str(key)[:60]!r}: leave it out")
 
 
 def _invalid(error: Any) -> str:

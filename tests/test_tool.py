@@ -208,7 +208,7 @@ def test_what_the_model_can_mend_is_told_in_one_line(
 def test_a_written_out_sample_names_no_recording(tool: StructuredTool, sample: dict[str, Any]) -> None:
     message = ask(tool, sample=sample | {"raw_vision": "clips/face.png"})
     assert (message.status, message.artifact) == ("error", None)
-    assert "'raw_vision' came: leave it out" in str(message.content)
+    assert "got 'raw_vision': leave it out" in str(message.content)
 
 
 def test_a_data_folder_that_is_not_there(model: Model, tmp_path: Path) -> None:

@@ -37,5 +37,5 @@ def test_a_plan_that_came_twice_is_listed_once(tiny_model_folder: Path) -> None:
     )
     assert (plan.drawn, plan.numbered(1), plan.numbered(2)) == (3, 0, 1)
     for number in (0, 3):
-        with pytest.raises(PlanError, match=f"from 1 to 2 was expected, {number} came"):
+        with pytest.raises(PlanError, match=f"from 1 to 2, got {number}"):
             plan.numbered(number)

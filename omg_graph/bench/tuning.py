@@ -87,7 +87,7 @@ def load_grid(path: Path | None) -> Grid:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise ConfigError(
-            f"--grid {path}: lists of numbers from 0 for semantic, plan and evidence were expected, "
+            f"--grid {path}: expected lists of numbers from 0 for semantic, plan and evidence, "
             f"{place}: {first['msg']}"
         ) from error
 

@@ -62,7 +62,7 @@ def _shortage(error: Exception) -> str | None:
     told = str(error)
     if isinstance(error, OSError):
         where = f"{str(error.filename)[:200]}: " if error.filename else ""
-        return f"{where}a place to read or write was expected, {error.strerror or told} came: choose another"
+        return f"expected {where}a place to read or write, got {error.strerror or told}: choose another"
     # torch says it in its own ways, on the CPU and on a GPU
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in told or "CUDA out of memory" in told:
         return f"more memory is needed than there is ({told[:160]}): take less at once"

@@ -68,14 +68,14 @@ def _read(folders: list[Path], method: str) -> tuple[Results, list[Results]]:
         by_method = methods_of(read_predictions(folder))
         if wanted not in by_method:
             raise DataError(
-                f"{folder}: predictions of {wanted!r} were expected, there are those of "
+                f"{folder}: expected predictions of {wanted!r}, there are those of "
                 f"{', '.join(by_method)}: name one with --method or by {folder}:METHOD"
             )
         if len(folders) == 1:
             floors = [Results(name, tables) for name, tables in by_method.items() if name != wanted]
             if not floors:
                 raise DataError(
-                    f"{folder}: two results were expected, one without floors came: name another folder"
+                    f"{folder}: expected two results, got one without floors: name another folder"
                 )
             return Results(wanted, by_method[wanted]), floors
         found.append(Results(str(text), by_method[wanted]))
@@ -99,7 +99,7 @@ def _check_metrics(wanted: list[str] | None, found: list[tuple[Results, list[Dif
     strange = [name for name in wanted or () if name not in there]
     if strange:
         raise ConfigError(
-            f"--metrics: metrics that both results have were expected, {strange[0]!r} came: leave it out"
+            f"--metrics: expected metrics that both results have, got {strange[0]!r}: leave it out"
         )
 
 

@@ -121,7 +121,7 @@ def distill(
     """
     require_data("--data", data)
     if model is None and plans_only is None and output is None:
-        raise ConfigError("--output was expected, as the embedded default isn't written to: name a folder")
+        raise ConfigError("expected --output, as the embedded default isn't written to: name a folder")
 
     from omg_graph.cli.options import model_folder
     from omg_graph.training.distillation import DistillationRequest

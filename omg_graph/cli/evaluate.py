@@ -192,7 +192,7 @@ def _floor_models(given: list[str]) -> dict[str, Path]:
         name, separator, folder = text.partition("=")
         name = name.strip()
         if not separator or not name or not folder or name in models:
-            raise ConfigError(f"--floor-model: NAME=DIR with a name of its own was expected, {text!r} came")
+            raise ConfigError(f"--floor-model: expected NAME=DIR with a name of its own, got {text!r}")
         models[name] = Path(folder)
     return models
 

@@ -104,7 +104,7 @@ def query(
     from omg_graph.retriever.lookup import lookup
 
     if not text.strip():
-        raise ConfigError("--text: some words were expected, none came: say what to look for")
+        raise ConfigError("--text: expected some words, got none: say what to look for")
     loaded = open_model(model, text_encoder)
     if kb is not None:
         loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))

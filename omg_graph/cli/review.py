@@ -29,7 +29,7 @@ def require_terminal() -> None:
     """
     if not sys.stdin.isatty():
         raise ConfigError(
-            "--review: a terminal to answer in was expected, the input is a file or a pipe: run it in a "
+            "--review: expected a terminal to answer in, the input is a file or a pipe: run it in a "
             "terminal, or leave it out"
         )
 
@@ -68,7 +68,7 @@ class Prompt:
             if said == "?":
                 self._explain(request)
             else:
-                told = f"a number from 1 to {most}, e, n, a, ? or Enter was expected, {said!r} came"
+                told = f"expected a number from 1 to {most}, e, n, a, ? or Enter, got {said!r}"
                 self._say(told, "red")
 
     def _show(self, request: ReviewRequest) -> None:
@@ -97,7 +97,7 @@ class Prompt:
                 said = self._ask(f"edit which plan, 1 to {most} (Enter: 1)")
                 if not said or (said.isdecimal() and 1 <= int(said) <= most):
                     break
-                self._say(f"a number from 1 to {most} was expected, {said!r} came", "red")
+                self._say(f"expected a number from 1 to {most}, got {said!r}", "red")
             base = int(said or 1)
         values: list[str] = []
         changes: dict[str, str] = {}
@@ -144,7 +144,7 @@ class Prompt:
         line = sys.stdin.readline()
         if not line:
             self.console.print()
-            raise ConfigError("--review: an answer was expected, the input ended: nothing was written")
+            raise ConfigError("--review: expected an answer, the input ended: nothing was written")
         return line.strip()
 
     def _say(self, text: str, style: str = "") -> None:

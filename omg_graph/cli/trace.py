@@ -63,7 +63,7 @@ def report(
     run = open_run(file)
     page = run.folder / REPORT if output is None else output
     if page.is_dir() or not page.parent.is_dir():
-        raise DataError(f"--output {page}: a file in a folder that is there was expected: name one")
+        raise DataError(f"--output {page}: expected a file in a folder that is there: name one")
     pictures = dict(_pixels(each) for each in pixels or ())
     with spinner("writing the report"):
         size = write_report(run, page, ids=sample_ids or (), pictures=pictures)
@@ -236,7 +236,7 @@ def _pixels(given: str) -> tuple[str, tuple[int, int]]:
     name, _, size = given.rpartition("=")
     rows, _, columns = size.partition("x")
     if not name or not (rows.isdecimal() and columns.isdecimal()) or not int(rows) * int(columns):
-        raise ConfigError(f"--pixels: NAME=ROWSxCOLUMNS, such as pix=16x15, was expected, {given!r} came")
+        raise ConfigError(f"--pixels: expected NAME=ROWSxCOLUMNS, such as pix=16x15, got {given!r}")
     return name, (int(rows), int(columns))
 
 
@@ -247,7 +247,7 @@ def _assignment(given: str) -> tuple[str, str]:
     field, equals, value = given.partition("=")
     if not (field.strip() and equals and value.strip()):
         raise ConfigError(
-            f'--set: FIELD=VALUE, such as Sentiment="strongly negative", was expected, {given!r} came'
+            f'--set: expected FIELD=VALUE, such as Sentiment="strongly negative", got {given!r}'
         )
     return field.strip(), value
 
@@ -261,7 +261,7 @@ def _one(run: SavedRun, sample_id: str | None) -> Trajectory:
     if len(run.trajectories) > 1:
         ids = ", ".join(repr(trajectory.id) for trajectory in run.trajectories[:3])
         raise DataError(
-            f"{run.folder}: one sample was expected, there are {len(run.trajectories)} ({ids}, ...): "
+            f"{run.folder}: expected one sample, there are {len(run.trajectories)} ({ids}, ...): "
             "name one with --id"
         )
     return run.trajectories[0]
@@ -287,7 +287,7 @@ def _pairs(before: SavedRun, after: SavedRun, sample_id: str | None) -> list[tup
     shared = [(first, others[first.id]) for first in before.trajectories if first.id in others]
     if not shared:
         raise DataError(
-            f"{before.folder} and {after.folder}: results of the same samples were expected, they share "
+            f"{before.folder} and {after.folder}: expected results of the same samples, they share "
             "none: compare a run with its fork, or two runs on one file"
         )
     return shared

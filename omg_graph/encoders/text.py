@@ -114,7 +114,7 @@ def _hidden_size(folder: Path) -> int:
         return int(json.loads(path.read_text(encoding="utf-8"))["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(
-            f"{path}: the width of a text encoder (hidden_size) was expected, it isn't there: give a folder "
+            f"{path}: expected the width of a text encoder (hidden_size), it isn't there: give a folder "
             "that holds a transformers encoder"
         ) from error
 

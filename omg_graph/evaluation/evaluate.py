@@ -140,7 +140,7 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     """
     check_output(request.output)
     if request.draws < 0:
-        raise ConfigError(f"--draws: 0 or more was expected, {request.draws} came")
+        raise ConfigError(f"--draws: expected 0 or more, got {request.draws}")
     folders = model_folders(request.model)
     floor_set = choose_floors(request.floors, request.floor_seeds, request.floor_models)
     told = progress or _silent
@@ -176,11 +176,11 @@ def check_output(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise ConfigError(f"--output {output}: a folder was expected, a file is there: name another")
+        raise ConfigError(f"--output {output}: expected a folder, a file is there: name another")
     strange = sorted(path.name for path in output.iterdir() if path.name not in OURS)
     if strange:
         raise ConfigError(
-            f"--output {output}: a folder for results was expected, it holds {strange[0]!r}: name another"
+            f"--output {output}: expected a folder for results, it holds {strange[0]!r}: name another"
         )
 
 
@@ -312,7 +312,7 @@ class _Session:
                 target = choose_target(model, self.truth.labels, request.metrics)
                 if target.family != self.families[0]:
                     raise ModelError(
-                        f"{folder}: a model measured by {self.families[0]} was expected, {target.family} came"
+                        f"{folder}: expected a model measured by {self.families[0]}, got {target.family}"
                     )
                 run = self._run(model, target, part, name, told)
                 outcomes = replace(run.outcomes, method=name)

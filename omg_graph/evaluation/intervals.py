@@ -71,7 +71,7 @@ class Resamples:
         """
         group_of = dict(zip(ids, groups, strict=True))
         if not group_of:
-            raise DataError("samples were expected for an interval, none came")
+            raise DataError("expected samples for an interval, got none")
         units = dict.fromkeys(sorted(set(group_of.values())))
         by_group = len(units) < len(group_of)
         if not by_group:
@@ -200,7 +200,7 @@ def check_pairing(first: Results, second: Results) -> None:
     names = f"{first.name} and {second.name}"
     for place in ours.keys() ^ theirs.keys():
         where = first.name if place in ours else second.name
-        raise DataError(f"{names}: the same conditions were expected, only {where} has {_place(place)}")
+        raise DataError(f"{names}: expected the same conditions, only {where} has {_place(place)}")
     for place, table in ours.items():
         for other in theirs[place]:
             _check_tables(table[0], other, names)
@@ -294,7 +294,7 @@ def _check_tables(ours: SampleTable, theirs: SampleTable, names: str) -> None:
     where = _place(ours.place)
     if ours.family != theirs.family:
         raise DataError(
-            f"{names}: the same metrics were expected, {ours.family} and {theirs.family} came: "
+            f"{names}: expected the same metrics, got {ours.family} and {theirs.family}: "
             "evaluate one of them anew with --metrics"
         )
     mine = {sample: row for row, sample in enumerate(ours.ids)}
@@ -315,7 +315,7 @@ def _check_tables(ours: SampleTable, theirs: SampleTable, names: str) -> None:
             )
         if ours.groups[row] != theirs.groups[place] or not _same_truth(ours, row, theirs, place):
             raise DataError(
-                f"{names}: the same truths and groups were expected, those of {sample!r} differ: "
+                f"{names}: expected the same truths and groups, those of {sample!r} differ: "
                 "evaluate both on the same file"
             )
 

@@ -30,7 +30,7 @@ def model_folders(folder: Path) -> list[Path]:
         found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     elif not several.finished:
         raise ModelError(
-            f"{folder}: finished models were expected, some are still to be trained: go on with --resume"
+            f"{folder}: expected finished models, some are still to be trained: go on with --resume"
         )
     else:
         found = [folder / model.folder for model in several.models]
@@ -42,7 +42,7 @@ def model_folders(folder: Path) -> list[Path]:
         seed, fold = twice[0]
         where = "" if fold is None else f" of fold {fold}"
         raise ModelError(
-            f"{folder}: models of different seeds were expected, seed {seed}{where} comes twice: "
+            f"{folder}: expected models of different seeds, seed {seed}{where} comes twice: "
             "evaluate one model after the other"
         )
     return found
@@ -76,7 +76,7 @@ def rows_held_out(folders: Sequence[Path], data: DataFile, split: str | None) ->
         return None
     numbers = {manifest.data["fold"]["folds"] for manifest in of_folds}
     if len(of_folds) < len(manifests) or len(numbers) > 1:
-        raise ModelError("models of the same folds were expected, others came: evaluate them one by one")
+        raise ModelError("expected models of the same folds, got others: evaluate them one by one")
     if split is not None:
         raise ConfigError(
             f"--split {split}: models of folds are measured on the rows that each held out: leave it out"

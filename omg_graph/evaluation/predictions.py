@@ -83,7 +83,7 @@ def read_predictions(folder: Path) -> list[SampleTable]:
     """
     path = folder / FILE if folder.is_dir() else folder
     if not path.is_file():
-        raise DataError(f"{folder}: a folder that omg evaluate wrote was expected, it has no {FILE}")
+        raise DataError(f"{folder}: expected a folder that omg evaluate wrote, it has no {FILE}")
     grouped: dict[tuple[Any, ...], list[PredictionLine]] = {}
     with path.open(encoding="utf-8") as file:
         for number, text in enumerate(file, start=1):
@@ -95,13 +95,13 @@ def read_predictions(folder: Path) -> list[SampleTable]:
                 first = error.errors()[0]
                 place = ".".join(map(str, first["loc"])) or "the line"
                 raise DataError(
-                    f"{path}: line {number}: a prediction of omg evaluate was expected, {place}: "
+                    f"{path}: line {number}: expected a prediction of omg evaluate, {place}: "
                     f"{first['msg']}: evaluate anew"
                 ) from None
             key = (line.method, line.condition, line.mask_seed, line.model_seed, line.floor_seed)
             grouped.setdefault(key, []).append(line)
     if not grouped:
-        raise DataError(f"{path}: predictions were expected, the file is empty: evaluate anew")
+        raise DataError(f"{path}: expected predictions, the file is empty: evaluate anew")
     names = _all_names(line for lines in grouped.values() for line in lines)
     return [_table(lines, names, path) for lines in grouped.values()]
 
@@ -173,7 +173,7 @@ def _table(lines: Sequence[PredictionLine], names: tuple[str, ...], path: Path) 
     first, count = lines[0], len(lines)
     ids = tuple(line.id for line in lines)
     if len(set(ids)) < count:
-        raise DataError(f"{path}: a line for each sample was expected, some come twice: evaluate anew")
+        raise DataError(f"{path}: expected a line for each sample, some come twice: evaluate anew")
     place = {name: float(index) for index, name in enumerate(names)}
     modalities = list(dict.fromkeys(name for line in lines for name in line.modalities))
 

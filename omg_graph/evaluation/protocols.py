@@ -134,12 +134,12 @@ def fixed_patterns(names: Sequence[str], listed: Sequence[Sequence[str]] | None 
         strange = [name for name in pattern if name not in names]
         if strange or not pattern:
             raise ConfigError(
-                f"--patterns: some of {', '.join(names)} joined by + were expected, "
-                f"{strange[0] if strange else 'an empty pattern'!r} came"
+                f"--patterns: expected some of {', '.join(names)} joined by +, "
+                f"got {strange[0] if strange else 'an empty pattern'!r}"
             )
         out.append(np.array([name in pattern for name in names], dtype=np.bool_))
     if len({row.tobytes() for row in out}) < len(out):
-        raise ConfigError("--patterns: different patterns were expected, one comes twice: leave it out")
+        raise ConfigError("--patterns: expected different patterns, one comes twice: leave it out")
     return out
 
 
@@ -163,7 +163,7 @@ def imbalanced_masks(observed: BoolArray, rates: Sequence[float], seed: int) -> 
     """
     for rate in rates:
         if not 0.0 <= rate <= 1.0:
-            raise DataError(f"missing rates from 0 to 1 were expected, {rate} came")
+            raise DataError(f"expected missing rates from 0 to 1, got {rate}")
     rows, columns = observed.shape
     left = observed.copy()
     wanted = [round(rate * rows) for rate in rates]
@@ -197,7 +197,7 @@ def parse_rates(text: str | None, protocol: str) -> list[float] | dict[str, floa
     except ValueError:
         pass
     wanted = "text=0.7,audio=0.2" if protocol == "imbalanced" else "0.7 or 0.1,0.5"
-    raise ConfigError(f"--missing-rate: rates from 0 to 1, as in {wanted}, were expected, {text!r} came")
+    raise ConfigError(f"--missing-rate: expected rates from 0 to 1, as in {wanted}, got {text!r}")
 
 
 def _share(text: str) -> float:
@@ -215,25 +215,24 @@ def _check_settings(
     seeds: int,
 ) -> None:
     if protocol not in PROTOCOLS:
-        raise ConfigError(f"--protocol: one of {', '.join(PROTOCOLS)} was expected, {protocol!r} came")
+        raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     if seeds < 1:
-        raise ConfigError(f"--seeds: 1 or more was expected, {seeds} came")
+        raise ConfigError(f"--seeds: expected 1 or more, got {seeds}")
     if patterns is not None and protocol != "fixed":
         raise ConfigError(f"--patterns belongs to --protocol fixed, {protocol} came: leave it out")
     if masks and protocol != "file":
         raise ConfigError(f"--masks belongs to --protocol file, {protocol} came: leave it out")
     if not masks and protocol == "file":
-        raise ConfigError("--protocol file: a mask file was expected: give --masks FILE")
+        raise ConfigError("--protocol file: expected a mask file: give --masks FILE")
     if rates is not None and protocol in ("fixed", "file"):
         raise ConfigError(f"--missing-rate doesn't go with --protocol {protocol}: leave it out")
     if protocol == "imbalanced" and not isinstance(rates, Mapping):
         raise ConfigError(
-            "--protocol imbalanced: a rate for each modality was expected: give --missing-rate "
-            "text=0.7,audio=0.2"
+            "--protocol imbalanced: expected a rate for each modality: give --missing-rate text=0.7,audio=0.2"
         )
     if protocol == "random" and isinstance(rates, Mapping):
         raise ConfigError(
-            "--protocol random: one rate for all modalities was expected, rates by name came: "
+            "--protocol random: expected one rate for all modalities, got rates by name: "
             "take --protocol imbalanced"
         )
 
@@ -261,7 +260,7 @@ def _imbalanced(split: Split, rates: Mapping[str, float], seed: int) -> Conditio
     strange = [name for name in rates if name not in split.names]
     if strange:
         raise ConfigError(
-            f"--missing-rate: rates for some of {', '.join(split.names)} were expected, {strange[0]!r} came"
+            f"--missing-rate: expected rates for some of {', '.join(split.names)}, got {strange[0]!r}"
         )
     full = {name: float(rates.get(name, 0.0)) for name in split.names}
     hidden = imbalanced_masks(split.mask(), list(full.values()), seed)
@@ -272,7 +271,7 @@ def _imbalanced(split: Split, rates: Mapping[str, float], seed: int) -> Conditio
 def _from_file(split: Split, path: Path, masks: Sequence[Path]) -> Condition:
     given = MaskFile.read(path)
     if sum(other.stem == path.stem for other in masks) > 1:
-        raise ConfigError(f"--masks: files of different names were expected, {path.stem} comes twice")
+        raise ConfigError(f"--masks: expected files of different names, {path.stem} comes twice")
     hidden = given.hidden(split)
     rate = None if math.isnan(given.nominal_rate) else given.nominal_rate
     mask = MaskFile.of(split, hidden, seed=given.seed, nominal_rate=given.nominal_rate)

@@ -106,8 +106,8 @@ def choose_target(model: Model, labels: Labels | None, requested: str) -> LabelT
     predicts = "classes" if head.config.kind == "classes" else "regression"
     if labels.kind != predicts:
         raise DataError(
-            f"{labels.name}: labels of the kind that the model predicts ({predicts}) were expected, "
-            f"{labels.kind} came: name the right field with --label"
+            f"{labels.name}: expected labels of the kind that the model predicts ({predicts}), "
+            f"got {labels.kind}: name the right field with --label"
         )
     suits = model.config.metrics if model.config.metrics != "none" else "auto"
     family = choose_family(labels, suits if requested == "auto" else requested)
@@ -344,7 +344,7 @@ class Results:
             target = found[0][2]
             if any(other != target for _, _, other in found):
                 raise ModelError(
-                    f"{method.name}: labels measured alike in all folds were expected, they differ: name a "
+                    f"{method.name}: expected labels measured alike in all folds, they differ: name a "
                     "family with --metrics"
                 )
             pooled = pooled_outcomes([(part, outcomes) for part, outcomes, _ in found], len(self.pairs))

@@ -121,7 +121,7 @@ def space_timesteps(scheduler: Any, steps: int) -> None:
     """
     most = int(scheduler.config.num_train_timesteps)
     if not 1 <= steps <= most:
-        raise ConfigError(f"between 1 and {most} denoising steps were expected, {steps} came: change --steps")
+        raise ConfigError(f"expected between 1 and {most} denoising steps, got {steps}: change --steps")
     scheduler.set_timesteps(steps)
     if len(scheduler.timesteps) == steps:
         return

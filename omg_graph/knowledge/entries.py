@@ -67,7 +67,7 @@ def build_knowledge_base(
         PlanError: if no candidate plan of a sample obeys the schema.
     """
     if not sources:
-        raise KnowledgeBaseError("data was expected to make entries from, none came: name a file")
+        raise KnowledgeBaseError("expected data to make entries from, got none: name a file")
     _check_ids(sources)
     total, done = sum(len(source.split) for source in sources), 0
     built: KnowledgeBase | None = None
@@ -159,7 +159,7 @@ def _chosen(data: DataFile, splits: Sequence[str]) -> list[str]:
         names = [name for name in dict.fromkeys(splits) if name in data.splits]
         if not names:
             raise DataError(
-                f"{data.path}: a split {' or '.join(splits)} was expected, the file has {there}: "
+                f"{data.path}: expected a split {' or '.join(splits)}, the file has {there}: "
                 "name one of these with --split"
             )
         return names
@@ -176,7 +176,7 @@ def _check_ids(sources: Sequence[EntrySource]) -> None:
         for sample_id in source.split.ids:
             if sample_id in owner:
                 raise KnowledgeBaseError(
-                    f"different ids were expected, {sample_id!r} comes from {owner[sample_id]} and from "
+                    f"expected different ids, {sample_id!r} comes from {owner[sample_id]} and from "
                     f"{source.source}: give samples ids of their own in the field id, or leave one out"
                 )
         owner |= dict.fromkeys(source.split.ids, source.source)

@@ -113,9 +113,7 @@ def build_knowledge_base_graph(
         )
         if state.add:
             if not folder.is_dir():
-                raise KnowledgeBaseError(
-                    f"{folder}: a knowledge base to add to was expected, nothing is there"
-                )
+                raise KnowledgeBaseError(f"{folder}: expected a knowledge base to add to, nothing is there")
             made = KnowledgeBase.load(folder).extended(made)
         made.save(folder)
         return {"knowledge_base": named, "entries": len(made), "fingerprint": made.fingerprint}

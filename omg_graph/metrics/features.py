@@ -90,7 +90,7 @@ def energy_scores(draws: npt.ArrayLike, truth: npt.ArrayLike, scored: BoolArray 
     drawn = _draws_like(draws, truths, mask)
     count = drawn.shape[1]
     if count < 2:
-        raise ConfigError(f"two or more draws were expected for an energy score, {count} came: draw more")
+        raise ConfigError(f"expected two or more draws for an energy score, got {count}: draw more")
     to_truth = np.zeros(len(truths))
     between = np.zeros(len(truths))
     for draw in range(count):
@@ -126,8 +126,7 @@ def coverage90(draws: npt.ArrayLike, truth: npt.ArrayLike, scored: BoolArray | N
     drawn = _draws_like(draws, truths, mask)
     if drawn.shape[1] != DRAWS_FOR_90:
         raise ConfigError(
-            f"{DRAWS_FOR_90} draws were expected for a 90 % interval, {drawn.shape[1]} came: "
-            f"draw {DRAWS_FOR_90}"
+            f"expected {DRAWS_FOR_90} draws for a 90 % interval, got {drawn.shape[1]}: draw {DRAWS_FOR_90}"
         )
     covered = mask & (drawn.min(axis=1) <= truths) & (truths <= drawn.max(axis=1))
     return PooledRatio(covered.sum(axis=1).astype(np.float64), mask.sum(axis=1).astype(np.float64))
@@ -137,25 +136,21 @@ def _truth_and_mask(truth: npt.ArrayLike, scored: BoolArray | None) -> tuple[Num
     """Truth with zeros where it isn't scored, so that all that is computed there cancels."""
     truths = np.asarray(truth, np.float64)
     if truths.ndim != 2:
-        raise DataError(f"a truth of shape (samples, features) was expected, {truths.shape} came: flatten it")
+        raise DataError(f"expected a truth of shape (samples, features), got {truths.shape}: flatten it")
     mask = np.ones(truths.shape, np.bool_) if scored is None else np.asarray(scored, np.bool_)
     if mask.shape != truths.shape:
-        raise DataError(
-            f"a mask of shape {truths.shape} was expected, {mask.shape} came: one entry a feature"
-        )
+        raise DataError(f"expected a mask of shape {truths.shape}, got {mask.shape}: one entry a feature")
     return _like(truths, truths.shape, mask, "the truth"), mask
 
 
 def _like(values: npt.ArrayLike, shape: tuple[int, ...], mask: BoolArray, what: str) -> Numbers:
     numbers = np.asarray(values, np.float64)
     if numbers.shape != shape:
-        raise DataError(
-            f"{what}: shape {shape} was expected, {numbers.shape} came: flatten it like the truth"
-        )
+        raise DataError(f"{what}: expected shape {shape}, got {numbers.shape}: flatten it like the truth")
     kept = np.where(mask, numbers, 0.0)
     if not np.isfinite(kept).all():
         raise DataError(
-            f"{what}: finite numbers were expected where features are scored, NaN or infinity came: "
+            f"{what}: expected finite numbers where features are scored, got NaN or infinity: "
             "leave these out of the mask"
         )
     return np.asarray(kept, np.float64)
@@ -164,7 +159,7 @@ def _like(values: npt.ArrayLike, shape: tuple[int, ...], mask: BoolArray, what: 
 def _draws_like(draws: npt.ArrayLike, truths: Numbers, mask: BoolArray) -> Numbers:
     drawn = np.asarray(draws, np.float64)
     if drawn.ndim != 3:
-        raise DataError(f"draws of shape (samples, draws, features) were expected, {drawn.shape} came")
+        raise DataError(f"expected draws of shape (samples, draws, features), got {drawn.shape}")
     samples, features = truths.shape
     wide = np.broadcast_to(mask[:, None], (samples, drawn.shape[1], features))
     return _like(drawn, (samples, drawn.shape[1], features), wide, "the draws")

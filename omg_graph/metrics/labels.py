@@ -31,16 +31,14 @@ def labelled_numbers(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[N
     predictions = np.asarray(prediction, np.float64)
     if truths.ndim != 1 or truths.shape != predictions.shape:
         raise DataError(
-            "one prediction for each truth was expected, "
-            f"shapes {predictions.shape} and {truths.shape} came: score the samples that were predicted"
+            "expected one prediction for each truth, "
+            f"got shapes {predictions.shape} and {truths.shape}: score the samples that were predicted"
         )
     known = ~np.isnan(truths)
     truths, predictions = truths[known], predictions[known]
     broken = int(np.count_nonzero(~np.isfinite(predictions)))
     if broken:
-        raise DataError(
-            f"finite predictions were expected, {broken} of {len(predictions)} are not: predict anew"
-        )
+        raise DataError(f"expected finite predictions, {broken} of {len(predictions)} are not: predict anew")
     return truths, predictions
 
 
@@ -57,7 +55,7 @@ def class_indexes(numbers: npt.ArrayLike, classes: int | None = None) -> ClassIn
     if wrong.any():
         limit = "" if classes is None else f" below {classes}"
         raise DataError(
-            f"class indexes from 0{limit} were expected, {values[wrong][0]:g} came: index the class names"
+            f"expected class indexes from 0{limit}, got {values[wrong][0]:g}: index the class names"
         )
     return values.astype(np.int64)
 
@@ -116,7 +114,7 @@ def _f1_by_class(
 def _same_length(truth: npt.NDArray[np.generic], prediction: npt.NDArray[np.generic]) -> None:
     if truth.ndim != 1 or truth.shape != prediction.shape:
         raise DataError(
-            f"one prediction for each truth was expected, shapes {prediction.shape} and {truth.shape} came"
+            f"expected one prediction for each truth, got shapes {prediction.shape} and {truth.shape}"
         )
 
 
@@ -231,7 +229,7 @@ def _labelled(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Class
     truths, rows = np.asarray(truth, np.float64), np.asarray(probabilities, np.float64)
     if rows.ndim != 2 or truths.shape != rows.shape[:1]:
         raise DataError(
-            f"probabilities of shape ({truths.size}, classes) were expected, {rows.shape} came: "
+            f"expected probabilities of shape ({truths.size}, classes), got {rows.shape}: "
             "give a row for each truth"
         )
     known = ~np.isnan(truths)
@@ -240,7 +238,7 @@ def _labelled(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Class
     wrong = ~(np.isfinite(rows).all(axis=1) & (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-3))
     if wrong.any():
         raise DataError(
-            f"probabilities that are non-negative and sum to 1 were expected, {int(wrong.sum())} of "
+            f"expected probabilities that are non-negative and sum to 1, {int(wrong.sum())} of "
             f"{len(rows)} rows are not: normalise them"
         )
     return class_indexes(truths, rows.shape[1]), rows
@@ -385,12 +383,10 @@ def score(
             uncertain = calibration_scores(truth, probabilities)
             label = np.asarray(probabilities).argmax(axis=1) if label is None else label
         if label is None:
-            raise ConfigError(
-                "classes: predicted labels or probabilities were expected, neither came: give one"
-            )
+            raise ConfigError("classes: expected predicted labels or probabilities, got neither: give one")
         return class_scores(truth, label) | uncertain
     if value is None:
-        raise ConfigError(f"{family}: predicted numbers were expected, none came: give value")
+        raise ConfigError(f"{family}: expected predicted numbers, got none: give value")
     if probabilities is not None:
         if degrees is None:
             raise ConfigError(
@@ -398,8 +394,8 @@ def score(
             )
         if np.shape(probabilities)[1:] != (len(degrees),):
             raise DataError(
-                f"a probability for each of {len(degrees)} degrees was expected, "
-                f"shape {np.shape(probabilities)} came: give a column for each"
+                f"expected a probability for each of {len(degrees)} degrees, "
+                f"got shape {np.shape(probabilities)}: give a column for each"
             )
         uncertain = calibration_scores(nearest_degrees(truth, degrees), probabilities)
     return _OF_NUMBERS[family](truth, value) | uncertain

@@ -104,7 +104,7 @@ def random_plan(schema: Schema, sample: str) -> Plan:
         allowed = schema.allowed(level, values)
         if allowed is None:
             raise ConfigError(
-                f"retriever.query_plan random: a schema whose every field lists its values was expected, "
+                f"retriever.query_plan random: expected a schema whose every field lists its values, "
                 f"{field.name} of {schema.name!r} is free text: leave that variant out"
             )
         values.append(allowed[int(torch.randint(len(allowed), (), generator=drawn))])

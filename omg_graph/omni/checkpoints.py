@@ -45,12 +45,12 @@ def locate_checkpoint(name: str) -> Path:
         )
     if not _has_tokenizer(folder):
         raise ModelError(
-            f"{folder}: a checkpoint with a tokenizer was expected, tokenizer.json isn't there: copy the "
+            f"{folder}: expected a checkpoint with a tokenizer, tokenizer.json isn't there: copy the "
             "checkpoint whole"
         )
     if not _has_weights(folder):
         raise ModelError(
-            f"{folder}: weights in safetensors were expected, they aren't there, or not all of them: copy "
+            f"{folder}: expected weights in safetensors, they aren't there, or not all of them: copy "
             "the checkpoint whole; pickled weights are not read"
         )
     return folder
@@ -77,7 +77,7 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{path}: the configuration of a Qwen2.5-Omni checkpoint was expected, it can't be read "
+            f"{path}: expected the configuration of a Qwen2.5-Omni checkpoint, it can't be read "
             f"({type(error).__name__}): name a folder that transformers wrote"
         ) from error
     return config if isinstance(config, dict) else {}
@@ -86,8 +86,8 @@ def _config(folder: Path) -> dict[str, Any]:
 def _from_hub(name: str) -> Path:
     if not _HUB_NAME.fullmatch(name):
         raise ModelError(
-            f"{name}: a folder with a Qwen2.5-Omni checkpoint, or a name on the Hugging Face hub such as "
-            "Qwen/Qwen2.5-Omni-3B, was expected: there is no such folder"
+            f"{name}: expected a folder with a Qwen2.5-Omni checkpoint, or a name on the Hugging Face hub "
+            "such as Qwen/Qwen2.5-Omni-3B: there is no such folder"
         )
     from huggingface_hub import snapshot_download
 

@@ -67,7 +67,7 @@ class Thinker:
         lacking = [word for word, number in ids.items() if number in (None, tokenizer.unk_token_id)]
         if lacking:
             raise ModelError(
-                f"{folder}: a tokenizer of Qwen2.5-Omni was expected, its token {lacking[0]} isn't there: "
+                f"{folder}: expected a tokenizer of Qwen2.5-Omni, its token {lacking[0]} isn't there: "
                 "copy the checkpoint whole"
             )
         self._ids = {name: int(ids[word]) for name, word in MEDIA_TOKENS.items()}

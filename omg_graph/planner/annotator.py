@@ -269,7 +269,7 @@ class LexicalAnnotator:
             DataError: if there isn't a label for each text.
         """
         if labels is not None and len(labels) != len(raw_text):
-            raise DataError(f"a label for each of {len(raw_text)} texts was expected, {len(labels)} came")
+            raise DataError(f"expected a label for each of {len(raw_text)} texts, got {len(labels)}")
         given = [None] * len(raw_text) if labels is None else list(labels)
         unread = self.unread(raw_text)
         return [

@@ -77,8 +77,7 @@ def load_prompt(language: Language = "en") -> Prompt:
     version = _VERSION.match(text)
     if version is None or text.count(PLACE_OF_SCHEMA) != 1:
         raise ConfigError(
-            f"prompts/{name}: a first line 'version: N', and {PLACE_OF_SCHEMA} once, were expected: "
-            "mend the file"
+            f"prompts/{name}: expected a first line 'version: N', and {PLACE_OF_SCHEMA} once: mend the file"
         )
     return Prompt(text[version.end() :], version[1], hashlib.sha256(content).hexdigest(), language)
 

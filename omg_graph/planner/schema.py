@@ -99,7 +99,7 @@ class Schema(BaseModel):
     def violations(self, constraints: Sequence[str]) -> tuple[str, ...]:
         """What is wrong with a plan, a phrase each: I_schema of Eq. 5 is infinite unless this is empty."""
         if len(constraints) != len(self.fields):
-            return (f"{len(self.fields)} constraints were expected, {len(constraints)} came",)
+            return (f"expected {len(self.fields)} constraints, got {len(constraints)}",)
         found = []
         for level, (field, value) in enumerate(zip(self.fields, constraints, strict=True)):
             allowed = self.allowed(level, constraints[:level])
@@ -316,8 +316,7 @@ def _within_complaints(field: Field, level: int, before: Field | None) -> Iterat
         if not allowed or unknown or len(set(allowed)) != len(allowed):
             yield (
                 (*there, value),
-                f"after {value!r} one or more of the values of {field.name!r} were expected, "
-                f"{list(allowed)} came",
+                f"expected after {value!r} one or more of the values of {field.name!r}, got {list(allowed)}",
             )
 
 
@@ -382,7 +381,7 @@ def edited_plan(schema: Schema, plan: Sequence[str], changes: Mapping[str, str])
     for name, value in changes.items():
         field = _spelt(name, schema.field_names)
         if field is None:
-            raise PlanError(f"one of the fields {', '.join(schema.field_names)} was expected, {name!r} came")
+            raise PlanError(f"expected one of the fields {', '.join(schema.field_names)}, got {name!r}")
         values[field] = " ".join(value.split())
     edited: list[str] = []
     for level, field in enumerate(schema.field_names):

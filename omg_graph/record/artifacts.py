@@ -61,7 +61,7 @@ def describe(array: Array, uri: str) -> ArrayRef:
     # np.ascontiguousarray would give a scalar a dimension
     contiguous = np.asarray(array, order="C")
     if contiguous.dtype.hasobject:
-        raise TypeError(f"an array of numbers or strings was expected, dtype {contiguous.dtype} came")
+        raise TypeError(f"expected an array of numbers or strings, got dtype {contiguous.dtype}")
     statistics: ArrayStatistics | None = None
     preview: tuple[float, ...] = ()
     if contiguous.dtype.kind in "fiub" and contiguous.size:

@@ -218,11 +218,11 @@ def check_output(folder: Path) -> None:
                 f"it holds {others[0]!r}: choose another folder"
             )
     elif folder.exists():
-        raise OmgError(f"--output {folder}: a folder was expected, a file is there: choose another name")
+        raise OmgError(f"--output {folder}: expected a folder, a file is there: choose another name")
     above = next((parent for parent in place.parents if parent.exists()), place)
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise OmgError(
-            f"--output {folder}: a place to write was expected, {above} can't be written to: choose another"
+            f"--output {folder}: expected a place to write, {above} can't be written to: choose another"
         )
 
 
@@ -317,7 +317,7 @@ def open_run(path: Path) -> SavedRun:
     file = path / TRAJECTORIES if path.is_dir() else path
     if not file.is_file():
         raise DataError(
-            f"{path}: a folder that omg run wrote, or its {TRAJECTORIES}, was expected: run omg run first"
+            f"{path}: expected a folder that omg run wrote, or its {TRAJECTORIES}: run omg run first"
         )
     folder = file.parent
     trajectories = _trajectories(file)
@@ -342,10 +342,10 @@ def _trajectories(file: Path) -> tuple[Trajectory, ...]:
                     found.append(_trajectory(line, f"{file}, line {number}"))
     except UnicodeDecodeError:
         raise DataError(
-            f"{file}: one trajectory a line was expected, other bytes came: give {TRAJECTORIES}"
+            f"{file}: expected one trajectory a line, got other bytes: give {TRAJECTORIES}"
         ) from None
     if not found:
-        raise DataError(f"{file}: one trajectory or more was expected, none came: run omg run again")
+        raise DataError(f"{file}: expected one trajectory or more, got none: run omg run again")
     return tuple(found)
 
 

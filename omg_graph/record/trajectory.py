@@ -184,7 +184,7 @@ class Plan(Record):
             PlanError: if there is none.
         """
         if not 1 <= number <= len(self.candidates):
-            raise PlanError(f"pick: a candidate from 1 to {len(self.candidates)} was expected, {number} came")
+            raise PlanError(f"pick: expected a candidate from 1 to {len(self.candidates)}, got {number}")
         return self.ranked()[number - 1]
 
 

@@ -118,14 +118,14 @@ class KnowledgeBase:
         remedy = "build it anew with omg kb build --model"
         if self.model_fingerprint != model_fingerprint:
             raise KnowledgeBaseError(
-                f"knowledge base {self.name}: entries of model {model_fingerprint[:12]} were expected, they "
+                f"knowledge base {self.name}: expected entries of model {model_fingerprint[:12]}, they "
                 f"are of model {self.model_fingerprint[:12] or '(none)'}; {remedy}"
             )
         expected = _widths(views, value_widths, text_width)
         came = _widths(self.views, self.value_widths, self.text_embeddings.shape[1])
         if expected != came:
             raise KnowledgeBaseError(
-                f"knowledge base {self.name}: widths {expected} were expected, {came} came; {remedy}"
+                f"knowledge base {self.name}: expected widths {expected}, got {came}; {remedy}"
             )
 
     def extended(self, other: KnowledgeBase) -> KnowledgeBase:
@@ -191,7 +191,7 @@ class KnowledgeBase:
                 (made / HEADER).write_text(header.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise KnowledgeBaseError(
-                f"{folder}: a folder that can be written was expected, the system says "
+                f"{folder}: expected a folder that can be written, the system says "
                 f"{error.strerror or error}; name another folder"
             ) from error
 
@@ -294,13 +294,11 @@ def _widths(views: Sequence[View], values: Mapping[str, int], text_width: int) -
 def _check(kb: KnowledgeBase) -> None:
     entries = len(kb.ids)
     if entries == 0:
-        raise KnowledgeBaseError(
-            f"knowledge base {kb.name}: at least one entry was expected, none came; add data"
-        )
+        raise KnowledgeBaseError(f"knowledge base {kb.name}: expected at least one entry, got none; add data")
     if len(set(kb.ids)) != entries:
         twice = next(entry_id for entry_id in kb.ids if kb.ids.count(entry_id) > 1)
         raise KnowledgeBaseError(
-            f"knowledge base {kb.name}: distinct ids were expected, {twice!r} comes twice; keep one of them"
+            f"knowledge base {kb.name}: expected distinct ids, {twice!r} comes twice; keep one of them"
         )
     expected = 0
     for view in kb.views:
@@ -395,14 +393,14 @@ def _read_header(folder: Path) -> _Header:
         text = path.read_bytes()
     except OSError as error:
         raise KnowledgeBaseError(
-            f"{folder}: a knowledge base folder with {HEADER} was expected, there is none; "
+            f"{folder}: expected a knowledge base folder with {HEADER}, there is none; "
             "make one with omg kb build"
         ) from error
     try:
         version = json.loads(text).get("version")
         if version != VERSION:
             raise KnowledgeBaseError(
-                f"{folder}: a knowledge base of version {VERSION} was expected, version {version} came; "
+                f"{folder}: expected a knowledge base of version {VERSION}, got version {version}; "
                 "build it anew with omg kb build"
             )
         return _Header.model_validate_json(text)
@@ -429,6 +427,6 @@ def _flags(named: Sequence[Sequence[str]], names: Sequence[str]) -> BoolArray:
 
 def _damaged(folder: Path, reason: str) -> KnowledgeBaseError:
     return KnowledgeBaseError(
-        f"{folder}: a whole knowledge base was expected, but {reason}; copy it again or build it anew "
+        f"{folder}: expected a whole knowledge base, but {reason}; copy it again or build it anew "
         "with omg kb build"
     )

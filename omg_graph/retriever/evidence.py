@@ -284,12 +284,12 @@ def weigh(
 def _checked(hit: Hit, value_width: int) -> bool:
     if hit.value.shape != (value_width,):
         raise KnowledgeBaseError(
-            f"entry {hit.id}: a value of shape {(value_width,)} was expected, {hit.value.shape} came; "
+            f"entry {hit.id}: expected a value of shape {(value_width,)}, got {hit.value.shape}; "
             "use latents of the model that reads the evidence"
         )
     if not (math.isfinite(hit.similarity) and np.isfinite(hit.value).all()):
         raise KnowledgeBaseError(
-            f"entry {hit.id}: a finite similarity and value were expected, {hit.similarity} and "
-            f"{int((~np.isfinite(hit.value)).sum())} non-finite numbers came; leave the entry out"
+            f"entry {hit.id}: expected a finite similarity and value, got {hit.similarity} and "
+            f"{int((~np.isfinite(hit.value)).sum())} non-finite numbers; leave the entry out"
         )
     return True

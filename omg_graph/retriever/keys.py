@@ -56,7 +56,7 @@ def build_keys(
         DataError: if there is no view, shapes don't agree or an observed vector isn't finite.
     """
     if not view_vectors:
-        raise DataError("at least one view was expected to build keys from, none came; name the modalities")
+        raise DataError("expected at least one view to build keys from, got none; name the modalities")
     rows = {len(vectors) for vectors in view_vectors.values()}
     parts: list[FloatArray] = []
     flags: list[BoolArray] = []
@@ -64,13 +64,13 @@ def build_keys(
         there = np.asarray(observed[name], dtype=np.bool_)
         if vectors.ndim != 2 or len(rows) > 1 or there.shape != vectors.shape[:1]:
             raise DataError(
-                f"view {name}: (rows, width) vectors and (rows,) flags for the same rows in every view were "
-                f"expected, {vectors.shape} and {there.shape} came; pool sequences and align rows first"
+                f"view {name}: expected (rows, width) vectors and (rows,) flags for the same rows in every "
+                f"view, got {vectors.shape} and {there.shape}; pool sequences and align rows first"
             )
         exact = np.where(there[:, None], vectors, 0.0).astype(np.float64)
         if not np.isfinite(exact).all():
             raise DataError(
-                f"view {name}: finite vectors were expected, row {_first_bad(exact)} isn't; "
+                f"view {name}: expected finite vectors, row {_first_bad(exact)} isn't; "
                 "mark it as not observed or fill it"
             )
         norms = np.linalg.norm(exact, axis=1, keepdims=True)

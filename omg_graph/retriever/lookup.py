@@ -55,11 +55,11 @@ def lookup(kb: KnowledgeBase, embedding: FloatArray, k: int) -> list[ScoredEntry
     width = kb.text_embeddings.shape[1]
     if embedding.shape != (width,):
         raise KnowledgeBaseError(
-            f"knowledge base {kb.name}: a text embedding of shape {(width,)} was expected, {embedding.shape} "
+            f"knowledge base {kb.name}: expected a text embedding of shape {(width,)}, {embedding.shape} "
             "came; use the text encoder of the model that made it"
         )
     if k < 1:
-        raise KnowledgeBaseError(f"a top-k of 1 or more was expected, {k} came; ask for at least one entry")
+        raise KnowledgeBaseError(f"expected a top-k of 1 or more, got {k}; ask for at least one entry")
     entries = kb.text_embeddings.astype(np.float64)
     question = embedding.astype(np.float64)
     lengths = np.linalg.norm(entries, axis=1) * np.linalg.norm(question)

@@ -214,8 +214,8 @@ class ChromaRetriever:
     ) -> None:
         if index.kb.fingerprint != kb.fingerprint:
             raise KnowledgeBaseError(
-                f"knowledge base {kb.name}: an index of the same entries was expected, one of "
-                f"{index.kb.name} came; open it with ChromaIndex.open(kb)"
+                f"knowledge base {kb.name}: expected an index of the same entries, got one of "
+                f"{index.kb.name}; open it with ChromaIndex.open(kb)"
             )
         self.kb = kb
         self.index = index
@@ -322,20 +322,18 @@ class ChromaRetriever:
     ) -> None:
         kb = self.kb
         if k < 1:
-            raise KnowledgeBaseError(
-                f"a top-k of 1 or more was expected, {k} came; ask for at least one entry"
-            )
+            raise KnowledgeBaseError(f"expected a top-k of 1 or more, got {k}; ask for at least one entry")
         for name in targets:
             if name not in kb.values:
                 raise KnowledgeBaseError(
-                    f"knowledge base {kb.name}: one of {', '.join(sorted(kb.values))} was expected, "
-                    f"{name} came; build one with that modality"
+                    f"knowledge base {kb.name}: expected one of {', '.join(sorted(kb.values))}, "
+                    f"got {name}; build one with that modality"
                 )
         expected = (samples, kb.key_width), (samples, len(kb.views))
         if (query.shape, query_has_view.shape) != expected:
             raise KnowledgeBaseError(
-                f"knowledge base {kb.name}: queries and view flags of shapes {expected} were expected, "
-                f"{query.shape} and {query_has_view.shape} came; make them with build_keys"
+                f"knowledge base {kb.name}: expected queries and view flags of shapes {expected}, "
+                f"got {query.shape} and {query_has_view.shape}; make them with build_keys"
             )
 
 

@@ -57,7 +57,7 @@ def check_edits(edits: Sequence[Edit], trajectories: Sequence[Trajectory]) -> No
     for edit in edits:
         if edit.id is not None and edit.id not in ids:
             known = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
-            raise PlanError(f"edits: the id of a sample was expected ({known}), {edit.id!r} came")
+            raise PlanError(f"edits: expected the id of a sample ({known}), got {edit.id!r}")
 
 
 def dropped_evidence(edits: Sequence[Edit], sample_id: str) -> list[str]:

@@ -161,9 +161,7 @@ def _edit(
 ) -> Edit:
     edit = Edit(id=sample, pick=pick, set=dict(constraints or {}), drop_evidence=tuple(drop_evidence))
     if not edit.changes_plan and not edit.drop_evidence:
-        raise ConfigError(
-            "a change was expected: set a field of the plan, pick a candidate, or drop an entry"
-        )
+        raise ConfigError("expected a change: set a field of the plan, pick a candidate, or drop an entry")
     return edit
 
 
@@ -199,8 +197,8 @@ def _state(model: Model, trajectory: Trajectory, artifacts: ArtifactStore, edit:
     """The state in which a graph would have been when the trajectory was at the fork."""
     if trajectory.model != model.manifest.fingerprint:
         raise DataError(
-            f"sample {trajectory.id!r}: a trajectory of model {model.manifest.fingerprint[:12]} was "
-            f"expected, it is of {trajectory.model[:12]}: give the model that made it (--model)"
+            f"sample {trajectory.id!r}: expected a trajectory of model {model.manifest.fingerprint[:12]}, "
+            f"it is of {trajectory.model[:12]}: give the model that made it (--model)"
         )
     request = prepare(model, _sample(model, trajectory, artifacts), missing=trajectory.hidden)
     batch = store_batch(request.observed, request.truth, request.hidden, artifacts)

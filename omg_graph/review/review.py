@@ -109,7 +109,7 @@ class ReviewAnswer(BaseModel):
         said = sum((self.accept, own_choice, self.redraw, self.accept_rest))
         if said != 1:
             came = "more than one" if said else "none"
-            raise ValueError(f"one of accept, pick or set, redraw and accept_rest was expected, {came} came")
+            raise ValueError(f"expected one of accept, pick or set, redraw and accept_rest, got {came}")
         return self
 
 
@@ -134,7 +134,7 @@ def read_answer(answer: object) -> ReviewAnswer:
             try:
                 answer = json.loads(word)
             except ValueError:
-                raise PlanError(f"an answer was expected, {word[:80]!r} came: {HOW_TO_ANSWER}") from None
+                raise PlanError(f"expected an answer, got {word[:80]!r}: {HOW_TO_ANSWER}") from None
     if isinstance(answer, int) and not isinstance(answer, bool):
         answer = {"pick": answer}
     try:

@@ -73,6 +73,6 @@ def _days(given: str | None) -> float | None:
         days = 0.0
     if not 0 < days < math.inf:
         raise ConfigError(
-            f"OMG_ARTIFACT_DAYS: a number of days was expected, {given!r} came: give one, or unset it"
+            f"OMG_ARTIFACT_DAYS: expected a number of days, got {given!r}: give one, or unset it"
         )
     return days

@@ -89,7 +89,7 @@ class StageCache:
         if output.name in ("", ".."):
             output = output.resolve()
         if not output.name:
-            raise ModelError(f"--output {output}: a folder inside another was expected: choose another name")
+            raise ModelError(f"--output {output}: expected a folder inside another: choose another name")
         return cls(output.with_name(output.name + FOLDER_SUFFIX), shared)
 
     def stage(
@@ -251,7 +251,7 @@ def _canonical(value: Any) -> Any:
         return [_canonical(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a stage's argument was expected whose content has a hash, got {type(value).__name__}")
+    raise TypeError(f"expected a stage's argument whose content has a hash, got {type(value).__name__}")
 
 
 def _content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ def teach(
     lessons = [taught.lesson(split, schema, target) for split in (train, valid)]
     if not any(lessons[0].plans):
         raise DataError(
-            f"plans of the {len(train)} training rows were expected, none fits one of them: use another "
+            f"expected plans of the {len(train)} training rows, none fits one of them: use another "
             "teacher or other data"
         )
     config, planned = settings_of(model), []
@@ -222,7 +222,7 @@ class DistillationRequest(BaseModel):
         """
         if self.plans_only is not None and self.output is not None:
             raise ConfigError(
-                "--output or --plans-only was expected, both came: with the latter there is no model"
+                "expected --output or --plans-only, got both: with the latter there is no model"
             )
         if self.schema_file is not None and self.plans_only is None:
             raise ConfigError(
@@ -231,9 +231,7 @@ class DistillationRequest(BaseModel):
             )
         place = self.plans_only or self.output or self.model
         if place is None:
-            raise ConfigError(
-                "--output was expected, as the embedded default isn't written to: name a folder"
-            )
+            raise ConfigError("expected --output, as the embedded default isn't written to: name a folder")
         return place
 
 
@@ -358,7 +356,7 @@ def _teacher(request: DistillationRequest, model: Model, rows: ModelRows, seed: 
         return LexicalTeacher(rows.train, model.schema)
     if request.teacher == OWN_PLANNER:
         raise ConfigError(
-            f"--teacher: lexical or another planner was expected, {OWN_PLANNER!r} came: the model's own "
+            f"--teacher: expected lexical or another planner, got {OWN_PLANNER!r}: the model's own "
             "would learn what it says already"
         )
     options = request.options.model_copy(update={"named_by": "--teacher"})

@@ -256,7 +256,7 @@ def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) ->
     """
     projection = source.projection
     if not isinstance(projection, QueryProjection):
-        raise TypeError(f"a projection with scales was expected, {type(projection).__name__} came")
+        raise TypeError(f"expected a projection with scales, got {type(projection).__name__}")
     pairs = data.pool.spaced(data.pool.everything, SCALE_PAIRS)
 
     def error(scales: Tensor) -> float:

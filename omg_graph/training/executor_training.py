@@ -176,7 +176,7 @@ class ExecutorTrainer:
                 on_epoch(progress.epoch, settings.epochs, checked["total"])
         if not math.isfinite(progress.plateau.best):
             raise OmgError(
-                "a finite loss on validation rows was expected, no epoch had one: look at the data with omg "
+                "expected a finite loss on validation rows, no epoch had one: look at the data with omg "
                 "data check, or lower optimiser.learning_rate"
             )
         trained.load_state_dict(progress.best, strict=False)

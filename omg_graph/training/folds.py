@@ -54,7 +54,7 @@ def rows_of_folds(data: DataFile) -> Split:
     if len(data.splits) == 1 and "test" not in data.splits:
         return pooled(list(data.splits.values()), source, POOLED)
     raise DataError(
-        f"{source}: a split 'train' was expected, {', '.join(data.splits)} came; 'test' is never trained on"
+        f"{source}: expected a split 'train', got {', '.join(data.splits)}; 'test' is never trained on"
     )
 
 
@@ -68,14 +68,12 @@ def fold_of(data: DataFile, number: int, folds: int) -> Fold:
         DataError: if there is nothing to train on.
     """
     if folds < 2 or not 0 <= number < folds:
-        raise ConfigError(f"--folds: 2 or more were expected and a fold among them, {number} of {folds} came")
+        raise ConfigError(f"--folds: expected 2 or more and a fold among them, got {number} of {folds}")
     rows = rows_of_folds(data)
     assigned: IntArray = group_folds(rows.groups, folds, 0)
     found = int(assigned.max()) + 1
     if found < folds:
-        raise ConfigError(
-            f"--folds {folds}: at most {found} were expected, one for each group of {data.path}"
-        )
+        raise ConfigError(f"--folds {folds}: expected at most {found}, one for each group of {data.path}")
     held = assigned == number
     train = replace(rows.take(np.flatnonzero(~held)), name="train")
     return Fold(

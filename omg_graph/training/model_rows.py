@@ -80,7 +80,7 @@ def read_model_rows(
     if checked != "valid":
         if checked not in data.splits:
             known = ", ".join(dict.fromkeys(("valid", *data.splits)))
-            raise DataError(f"{path}: a split of {known} was expected, {checked!r} came: name one of them")
+            raise DataError(f"{path}: expected a split of {known}, got {checked!r}: name one of them")
         valid = data.splits[checked]
     if not own:
         notes.append(f"{path.name} isn't the file that the model was trained on")

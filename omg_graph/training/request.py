@@ -265,13 +265,13 @@ def _plans(
     taught = read_plans(path, schema)
     if taught.of_others(data):
         raise DataError(
-            f"--plans {path}: plans of the rows of {request.data} were expected, these are of another "
+            f"--plans {path}: expected plans of the rows of {request.data}, these are of another "
             "file's row numbers: write them for this one, or give both files a field 'id'"
         )
     lessons = [taught.lesson(split, schema, request.plan_target) for split in (train, valid)]
     if not any(lessons[0].plans):
         raise DataError(
-            f"--plans {path}: plans of the training rows of {request.data} were expected, none of its "
+            f"--plans {path}: expected plans of the training rows of {request.data}, none of its "
             f"{len(taught)} fits one of them: give the file that was written for these data"
         )
     facts = taught.facts(train, valid, schema, request.plan_target)

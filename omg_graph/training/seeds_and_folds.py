@@ -45,9 +45,9 @@ def planned_models(seed: int, seeds: int | None, folds: int | None) -> tuple[Nam
         ConfigError: if there are fewer than one seed or two folds.
     """
     if seeds is not None and seeds < 1:
-        raise ConfigError(f"--seeds: 1 or more was expected, {seeds} came")
+        raise ConfigError(f"--seeds: expected 1 or more, got {seeds}")
     if folds is not None and folds < 2:
-        raise ConfigError(f"--folds: 2 or more was expected, {folds} came")
+        raise ConfigError(f"--folds: expected 2 or more, got {folds}")
     found = []
     for fold in [None] if folds is None else range(folds):
         for number in range(seed, seed + (seeds or 1)):

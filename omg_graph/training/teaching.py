@@ -225,14 +225,14 @@ def parse_plan(line: str, schema: Schema, place: str) -> TaughtPlan:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the line"
         raise DataError(
-            f'{place}: a plan was expected, as {{"id": ..., "constraints": {{FIELD: VALUE, ...}}}}; '
+            f'{place}: expected a plan, as {{"id": ..., "constraints": {{FIELD: VALUE, ...}}}}; '
             f"{where}: {first['msg']}"
         ) from None
     if plan.constraints is not None:
         wrong = _misfit(plan.constraints, schema)
         if wrong is not None:
             raise DataError(
-                f"{place}: a plan of schema {schema.name!r} was expected, and {wrong}: give the schema that "
+                f"{place}: expected a plan of schema {schema.name!r}, and {wrong}: give the schema that "
                 "the plans were written under, with --schema"
             )
     return plan
@@ -274,10 +274,10 @@ def read_plans(path: Path, schema: Schema) -> TaughtPlans:
             continue
         plan = parse_plan(line, schema, f"{path}:{number}")
         if (plan.id, plan.split) in plans:
-            raise DataError(f"{path}:{number}: one plan a sample was expected, {plan.id!r} comes twice")
+            raise DataError(f"{path}:{number}: expected one plan a sample, {plan.id!r} comes twice")
         plans[plan.id, plan.split] = plan
     if all(plan.constraints is None for plan in plans.values()):
-        raise DataError(f"{path}: at least one plan was expected, none came")
+        raise DataError(f"{path}: expected at least one plan, got none")
     return TaughtPlans(plans.values())
 
 
@@ -319,7 +319,7 @@ class GrowingPlans:
             lines = content[:whole].decode("utf-8").split("\n")[:-1]
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}: plans under way were expected, something else is there ({error.reason}): throw "
+                f"{path}: expected plans under way, something else is there ({error.reason}): throw "
                 "them away with --restart"
             ) from None
         self.plans = {
@@ -355,7 +355,7 @@ class PlansInProgress:
         """
         output = output.resolve()
         if not output.name:
-            raise ModelError(f"--output {output}: a place inside a folder was expected: choose another name")
+            raise ModelError(f"--output {output}: expected a place inside a folder: choose another name")
         self.folder = output.with_name(output.name + SUFFIX)
 
     def open(self, identity: Mapping[str, Any], schema: Schema, *, restart: bool = False) -> GrowingPlans:

@@ -124,7 +124,7 @@ def test_an_ended_input_writes_nothing(start: Callable[..., Terminal], tmp_path:
     terminal = start(1)
     terminal.read_until("plan: ")
     os.write(terminal.handle, b"\x04")
-    terminal.read_until("an answer was expected, the input ended")
+    terminal.read_until("expected an answer, the input ended")
     code, out = terminal.end()
     assert (code, out) == (2, "")
     assert not (tmp_path / "out").exists()
@@ -141,4 +141,4 @@ def test_without_a_terminal_it_is_refused(
         monkeypatch.setattr(sys, "stdin", nothing)
         given = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder)]
         assert main(["run", *given, "--review", "--output", str(tmp_path / "out")]) == 2
-    assert "--review: a terminal to answer in was expected" in capsys.readouterr().err
+    assert "--review: expected a terminal to answer in" in capsys.readouterr().err

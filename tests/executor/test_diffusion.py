@@ -197,7 +197,7 @@ def test_counts_that_the_library_rounds_wrongly(sampler: SamplerName) -> None:
 
 @pytest.mark.parametrize("steps", [0, -1, 51])
 def test_steps_out_of_range_are_refused(steps: int) -> None:
-    with pytest.raises(ConfigError, match=f"between 1 and 50 denoising steps.*{steps} came"):
+    with pytest.raises(ConfigError, match=f"between 1 and 50 denoising steps.*got {steps}"):
         space_timesteps(make_scheduler("ddim", 50, "v"), steps)
 
 

@@ -95,7 +95,7 @@ def test_two_samples_of_one_id(model: Model, split: Split) -> None:
     sources = [EntrySource(split, "one"), EntrySource(split.take([2]), "two")]
     with pytest.raises(KnowledgeBaseError, match="'c' comes from one and from two"):
         build_knowledge_base(model, sources, name="x")
-    with pytest.raises(KnowledgeBaseError, match="none came"):
+    with pytest.raises(KnowledgeBaseError, match="got none"):
         build_knowledge_base(model, [], name="x")
 
 

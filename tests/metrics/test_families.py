@@ -74,7 +74,7 @@ def test_no_labels_no_scores():
 def test_what_a_family_needs_is_named():
     with pytest.raises(ConfigError, match="give value"):
         score("mosi", [1.0])
-    with pytest.raises(ConfigError, match="neither came"):
+    with pytest.raises(ConfigError, match="got neither"):
         score("classes", [1])
     with pytest.raises(ConfigError, match="give degrees"):
         score("mosi", [1.0], value=[1.0], probabilities=[[1.0]])

@@ -117,7 +117,7 @@ def test_coverage_counts_features_and_includes_the_ends():
 
 
 def test_wrong_numbers_of_draws_are_refused():
-    with pytest.raises(ConfigError, match="19 draws were expected"):
+    with pytest.raises(ConfigError, match="expected 19 draws"):
         coverage90(np.zeros((2, 16, 3)), np.zeros((2, 3)))
     with pytest.raises(ConfigError, match="two or more draws"):
         energy_scores(np.zeros((2, 1, 3)), np.zeros((2, 3)))

@@ -71,7 +71,7 @@ def test_texts_of_a_plan() -> None:
 
 def test_violations_name_the_field_at_fault() -> None:
     assert AFFECT.violations(("story", "praises", "neutral")) == ()
-    assert AFFECT.violations(("story", "praises")) == ("3 constraints were expected, 2 came",)
+    assert AFFECT.violations(("story", "praises")) == ("expected 3 constraints, got 2",)
     wrong = AFFECT.violations(("story", "Praises", "great"))
     assert [phrase.split()[0] for phrase in wrong] == ["Action", "Sentiment"]
 
@@ -208,7 +208,7 @@ def test_case_is_as_the_schema_writes_it_where_it_leaves_no_doubt() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"Colour": "red"}, "one of the fields Shape, Size, Note was expected, 'Colour' came"),
+        ({"Colour": "red"}, "expected one of the fields Shape, Size, Note, got 'Colour'"),
         ({"Shape": "oval"}, "Shape can't be 'oval': one of circle, Square, square was expected"),
         ({"Shape": "Square"}, "Size can't be 'small' after 'Square': one of large was expected"),
         ({"Note": "far too many"}, "Note takes 1 to 2 words on one line, 'far too many' came"),

@@ -93,7 +93,7 @@ def test_shape_and_type_belong_to_the_content() -> None:
 
 
 def test_arrays_of_objects_are_refused(store: ArtifactStore) -> None:
-    with pytest.raises(TypeError, match="numbers or strings was expected, dtype object came"):
+    with pytest.raises(TypeError, match="numbers or strings, got dtype object"):
         store.put(np.array([{}, None], dtype=object))
 
 

@@ -41,7 +41,7 @@ def test_what_a_missing_view_holds_is_ignored() -> None:
     vectors = np.array([[1.0, 0.0], [np.nan, 2.0]])
     keys, _ = build_keys({"a": vectors}, {"a": np.array([True, False])})
     assert keys.tolist() == [[1, 0], [0, 0]]
-    with pytest.raises(DataError, match="view a: finite vectors were expected, row 1 isn't"):
+    with pytest.raises(DataError, match="view a: expected finite vectors, row 1 isn't"):
         build_keys({"a": vectors}, {"a": np.array([True, True])})
 
 

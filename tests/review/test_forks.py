@@ -201,10 +201,10 @@ def test_padded_sequences_keep_their_lengths(tiny_plain_folder: Path, tiny_plain
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
-        ({}, ConfigError, "a change was expected"),
+        ({}, ConfigError, "expected a change"),
         ({"constraints": {"Sentiment": "fine"}}, PlanError, "Sentiment can't be 'fine'"),
         ({"constraints": {"Mood": "fine"}}, PlanError, "one of the fields Entity"),
-        ({"pick": 50}, PlanError, "pick: a candidate from 1 to"),
+        ({"pick": 50}, PlanError, "pick: expected a candidate from 1 to"),
         ({"drop_evidence": ["nobody"]}, KnowledgeBaseError, "got 'nobody'"),
     ],
 )
@@ -218,7 +218,7 @@ def test_changes_that_can_t_be_made(
 
 def test_what_can_t_be_forked(clips: Model, run: Any, tiny_data_file: Path) -> None:
     trajectory, store = run(clips)
-    with pytest.raises(DataError, match=r"a trajectory of model \w{12} was expected, it is of 0000"):
+    with pytest.raises(DataError, match=r"expected a trajectory of model \w{12}, it is of 0000"):
         fork_run(clips, trajectory.model_copy(update={"model": "0" * 64}), artifacts=store, pick=1)
     (bare,) = reconstruct(clips, tiny_data_file, limit=1, settings=Settings(keep_path=False), artifacts=store)
     with pytest.raises(DataError, match="--keep-path all"):
@@ -252,7 +252,7 @@ def test_a_thread_is_forked_over_its_checkpoints(
     assert len(chat_server.requests) == calls
     finished = [s.values["trajectories"] for s in graph.get_state_history(THREAD) if not s.next]
     assert finished == [again, new, old]
-    with pytest.raises(PlanError, match=r"the id of a sample was expected .*'nobody' came"):
+    with pytest.raises(PlanError, match=r"expected the id of a sample .*got 'nobody'"):
         fork_thread(graph, THREAD, pick=1, sample="nobody")
 
 

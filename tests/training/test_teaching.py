@@ -162,7 +162,7 @@ def test_a_line_that_did_not_end_is_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("{", "a plan was expected"),
+        ("{", "expected a plan"),
         ('{"id": "a"}', "constraints"),
         ('{"id": "a", "constraints": {}, "odd": 1}', "odd"),
         ('{"id": "a", "constraints": {"Entity": "story", "Action": "praises", "Mood": "x"}}', "'Mood' isn't"),

@@ -29,7 +29,7 @@ def ablate(request: AblationRequest, told: Progress) -> AblationResults:
         OmgError: if data or settings can't be used, or the folder holds results of others.
     """
     if request.seeds < 1:
-        raise ConfigError(f"at least one seed was expected, {request.seeds} came: give --seeds 1")
+        raise ConfigError(f"expected at least one seed, got {request.seeds}: give --seeds 1")
     variants, swaps = choose(request.only)
     open_folder(request)
     owner = owners(request)
@@ -90,7 +90,7 @@ def open_folder(request: AblationRequest) -> None:
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(
-            f"--output {output}: a new folder, or one that omg ablate wrote, was expected: name another"
+            f"--output {output}: expected a new folder, or one that omg ablate wrote: name another"
         )
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(identity, indent=1).encode())

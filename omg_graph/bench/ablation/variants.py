@@ -328,7 +328,7 @@ def choose(names: Sequence[str]) -> tuple[list[Variant], list[Swap]]:
     known = [*(variant.name for variant in VARIANTS), *(swap.name for swap in SWAPS)]
     for name in names:
         if name not in known:
-            raise ConfigError(f"--only: one of {', '.join(known)} was expected, {name!r} came")
+            raise ConfigError(f"--only: expected one of {', '.join(known)}, got {name!r}")
     wanted = set(names or known) | {DEFAULT}
     return (
         [variant for variant in VARIANTS if variant.name in wanted],

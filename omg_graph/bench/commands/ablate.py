@@ -80,7 +80,7 @@ def ablate(
         _list(as_json)
         return
     if data is None or output is None:
-        raise ConfigError("--data FILE and --output DIR were expected, or --list: give both")
+        raise ConfigError("expected --data FILE and --output DIR, or --list: give both")
     if not data.is_file():
         raise DataError(f"--data {data}: there is no such file: give a pickle or .npz of samples")
     if fill_nonfinite not in (None, "zero", "mean"):

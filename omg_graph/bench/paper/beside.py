@@ -234,16 +234,16 @@ def columns_for(
     """
     option = f"--beside-paper {dataset}"
     if protocol not in _TABLE_OF:
-        raise ConfigError(f"{option}: --protocol fixed or random was expected, {protocol} came: take one")
+        raise ConfigError(f"{option}: expected --protocol fixed or random, got {protocol}: take one")
     if set(split.names) != set(LETTERS):
         raise ConfigError(
-            f"{option}: a model of the modalities {', '.join(LETTERS)} was expected, one of "
-            f"{', '.join(split.names)} came: leave the option out"
+            f"{option}: expected a model of the modalities {', '.join(LETTERS)}, got one of "
+            f"{', '.join(split.names)}: leave the option out"
         )
     lacking = [name for name in LETTERS if not split.observed[name].any()]
     if lacking:
         raise ConfigError(
-            f"{option}: data with {', '.join(LETTERS)} were expected, nobody has {lacking[0]}: "
+            f"{option}: expected data with {', '.join(LETTERS)}, nobody has {lacking[0]}: "
             "leave the option out"
         )
     printed = paper_tables().tables[_TABLE_OF[protocol]].conditions(dataset)
@@ -251,7 +251,7 @@ def columns_for(
     columns = [Column(name, paper) for name, paper in named.items() if paper in printed]
     if not columns:
         raise ConfigError(
-            f"{option}: one of the paper's missing rates ({', '.join(printed)}) was expected, none came: "
+            f"{option}: expected one of the paper's missing rates ({', '.join(printed)}), got none: "
             "add one to --missing-rate"
         )
     return tuple(sorted(columns, key=lambda column: printed.index(column.paper)))

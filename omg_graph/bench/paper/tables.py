@@ -171,4 +171,4 @@ def dataset_named(name: str) -> Dataset:
     for dataset in DATASETS:
         if dataset == name:
             return dataset
-    raise ConfigError(f"--beside-paper: {' or '.join(DATASETS)} was expected, {name!r} came")
+    raise ConfigError(f"--beside-paper: expected {' or '.join(DATASETS)}, got {name!r}")

@@ -191,6 +191,6 @@ def _decoded_flat(model: Model, values: FloatArray) -> Float64Array:
 def _probabilities(model: Model, outputs: torch.Tensor | None) -> Float64Array:
     head = model.executor.task
     if head is None or outputs is None:
-        raise ModelError("a model that predicts a label was expected, this one has no task head")
+        raise ModelError("expected a model that predicts a label, this one has no task head")
     made = head.probabilities(outputs).double().cpu().numpy()
     return np.asarray(made[:, np.argsort(head.config.degrees)])

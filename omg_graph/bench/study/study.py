@@ -70,7 +70,7 @@ def run_study(request: StudyRequest, told: Told) -> Study:
         EncoderError: if the text encoder isn't to be found.
     """
     if request.seeds < 1:
-        raise ConfigError(f"at least one seed was expected, {request.seeds} came: give --seeds 3, say")
+        raise ConfigError(f"expected at least one seed, got {request.seeds}: give --seeds 3, say")
     training = dict(TRAINING if request.training is None else request.training)
     encoder_name = load_config(None, training).encoder.text_encoder
     folder = request.output / RUNS

@@ -256,7 +256,7 @@ def test_claims_that_the_table_does_not_bear_out() -> None:
 
 def test_other_data_sets_are_refused() -> None:
     assert dataset_named("mosei") == "mosei"
-    with pytest.raises(ConfigError, match="'sims' came"):
+    with pytest.raises(ConfigError, match="got 'sims'"):
         dataset_named("sims")
 
 
