@@ -17,6 +17,8 @@ from omg_graph.planner.schema import Plan, Schema
 PAD = "<pad>"
 UNKNOWN = "<unknown>"
 END = "<end>"
+MOST_KEPT = 100_000
+"""Encoded plans that a vocabulary remembers: training asks for the same few again and again."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Vocabulary:
         self.tokens: tuple[str, ...] = (PAD, UNKNOWN, END, *scaffolds, *known)
         self._first_word = 3 + len(scaffolds)
         # A word spelt like a special token would otherwise take its place.
+        self._encoded: dict[tuple[str, ...], EncodedPlan] = {}
         self._words = {token: index + self._first_word for index, token in enumerate(known)}
 
     def __len__(self) -> int:
@@ -117,6 +120,8 @@ class Vocabulary:
         Raises:
             PlanError: if the plan violates the schema.
         """
+        if (known := self._encoded.get(tuple(plan))) is not None:
+            return known
         wrong = self.schema.violations(plan)
         if wrong:
             raise PlanError(f"plan {tuple(plan)!r} violates schema {self.schema.name!r}: {'; '.join(wrong)}")
@@ -126,7 +131,10 @@ class Vocabulary:
             words = self.words_of(level, value)
             tokens += [self.scaffold(level), *words, self.end]
             levels += [-1] + [level] * (len(words) + 1)
-        return EncodedPlan(tuple(tokens), tuple(levels))
+        encoded = EncodedPlan(tuple(tokens), tuple(levels))
+        if len(self._encoded) < MOST_KEPT:
+            self._encoded[tuple(plan)] = encoded
+        return encoded
 
     def to_json(self) -> str:
         """As JSON, beside a model's weights."""

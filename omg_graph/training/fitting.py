@@ -100,8 +100,9 @@ def fit(
             epochs without improvement end the fit. Else all epochs run and the last weights stay.
         on_epoch: Told of every finished epoch.
     """
+    # fused: these networks are so small that a loop over their parameters costs a third of a step
     optimiser = torch.optim.AdamW(
-        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     best: tuple[float, int, dict[str, Tensor]] | None = None
     training_loss = float("nan")
