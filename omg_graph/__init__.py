@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omg_graph.api import reconstruct as reconstruct
     from omg_graph.errors import OmgError as OmgError
+    from omg_graph.forks import afork_run as afork_run
+    from omg_graph.forks import afork_thread as afork_thread
+    from omg_graph.forks import fork_run as fork_run
+    from omg_graph.forks import fork_thread as fork_thread
     from omg_graph.graph import build_graph as build_graph
     from omg_graph.knowledge.graph import build_knowledge_base_graph as build_knowledge_base_graph
     from omg_graph.model.folder import load_model as load_model
@@ -15,10 +19,6 @@ if TYPE_CHECKING:
     from omg_graph.record.artifacts import DiskArtifactStore as DiskArtifactStore
     from omg_graph.record.artifacts import MemoryArtifactStore as MemoryArtifactStore
     from omg_graph.record.trajectory import Trajectory as Trajectory
-    from omg_graph.review.forks import afork_run as afork_run
-    from omg_graph.review.forks import afork_thread as afork_thread
-    from omg_graph.review.forks import fork_run as fork_run
-    from omg_graph.review.forks import fork_thread as fork_thread
     from omg_graph.review.review import ReviewAnswer as ReviewAnswer
     from omg_graph.review.review import ReviewRequest as ReviewRequest
     from omg_graph.state import Settings as Settings
@@ -35,15 +35,15 @@ _HOMES = {
     "ReviewRequest": "omg_graph.review.review",
     "Settings": "omg_graph.state",
     "Trajectory": "omg_graph.record.trajectory",
-    "afork_run": "omg_graph.review.forks",
-    "afork_thread": "omg_graph.review.forks",
+    "afork_run": "omg_graph.forks",
+    "afork_thread": "omg_graph.forks",
     "as_tool": "omg_graph.tool",
     "build_graph": "omg_graph.graph",
     "build_knowledge_base_graph": "omg_graph.knowledge.graph",
     "build_training_graph": "omg_graph.training.graph",
     "checkpoint_serializer": "omg_graph.state",
-    "fork_run": "omg_graph.review.forks",
-    "fork_thread": "omg_graph.review.forks",
+    "fork_run": "omg_graph.forks",
+    "fork_thread": "omg_graph.forks",
     "load_model": "omg_graph.model.folder",
     "reconstruct": "omg_graph.api",
 }

@@ -155,8 +155,8 @@ def fork(
     check_output(output)
     loaded = open_model(model, text_encoder)
 
+    from omg_graph.forks import fork_run
     from omg_graph.retriever.entries import KnowledgeBase
-    from omg_graph.review.forks import fork_run
     from omg_graph.state import DEFAULT_SETTINGS, Settings
 
     if kb is not None:
