@@ -320,11 +320,11 @@ def tiny_model_folder(tiny_data_file: Path, train_tiny: Callable[..., Path]) -> 
 def tiny_folds_folder(tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_folder: Path) -> Path:
     """Two folds of the clips with two seeds each, in one folder. Read it, never write."""
     from omg_graph.training.request import TrainingRequest
-    from omg_graph.training.seeds_and_folds import train_several
+    from omg_graph.training.seeds_and_folds import train_collection
 
     output = tiny_folder / "folds"
     request = TrainingRequest(data=str(tiny_data_file), output=str(output), overrides=tiny_settings)
-    return once(output, lambda: train_several(request, seeds=2, folds=2))
+    return once(output, lambda: train_collection(request, seeds=2, folds=2))
 
 
 @pytest.fixture(scope="session")

@@ -196,10 +196,10 @@ def _measured(request: dict[str, Any]) -> PlannerReport:
 
 def _train_several(request: dict[str, Any], seeds: int | None, folds: int | None, as_json: bool) -> None:
     from omg_graph.training.request import TrainingRequest
-    from omg_graph.training.seeds_and_folds import train_several
+    from omg_graph.training.seeds_and_folds import train_collection
 
     with TrainingBars() as live:
-        models = train_several(TrainingRequest(**request), seeds=seeds, folds=folds, told=live.of_model)
+        models = train_collection(TrainingRequest(**request), seeds=seeds, folds=folds, told=live.of_model)
     if as_json:
         print_json(
             {

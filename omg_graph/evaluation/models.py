@@ -10,9 +10,9 @@ import numpy as np
 from omg_graph.data.dataset import BoolArray, Split
 from omg_graph.data.reader import DataFile
 from omg_graph.errors import ConfigError, ModelError
+from omg_graph.model.collection import read_collection
 from omg_graph.model.config import Manifest
 from omg_graph.model.folder import MANIFEST, read_manifest
-from omg_graph.model.several import read_several
 from omg_graph.training.folds import rows_of_folds
 
 
@@ -25,7 +25,7 @@ def model_folders(folder: Path) -> list[Path]:
     if (folder / MANIFEST).is_file() or not folder.is_dir():
         read_manifest(folder)
         return [folder]
-    several = read_several(folder)
+    several = read_collection(folder)
     if several is None:
         found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     elif not several.finished:

@@ -13,8 +13,8 @@ from typing import Any
 from omg_graph.data.reader import file_digest
 from omg_graph.errors import ConfigError, ModelError, OmgError
 from omg_graph.files import move_whole
+from omg_graph.model.collection import MODELS, ModelCollection, NamedModel, read_collection
 from omg_graph.model.folder import MANIFEST, read_manifest
-from omg_graph.model.several import MODELS, NamedModel, SeveralModels, read_several
 from omg_graph.training.cache import StageCache
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
@@ -56,7 +56,7 @@ def planned_models(seed: int, seeds: int | None, folds: int | None) -> tuple[Nam
     return tuple(found)
 
 
-def train_several(
+def train_collection(
     request: TrainingRequest, *, seeds: int | None = None, folds: int | None = None, told: Told | None = None
 ) -> list[TrainedModel]:
     """Train a model for each seed from ``request.seed`` on, in each fold, into one folder.
@@ -74,12 +74,12 @@ def train_several(
     Raises:
         OmgError: if the output is taken, or a training fails; what is finished by then stays.
     """
-    wanted = SeveralModels(
+    wanted = ModelCollection(
         request=_identity(request), folds=folds, models=planned_models(request.seed, seeds, folds)
     )
     output, work = Path(request.output), StageCache.beside(Path(request.output)).folder
-    if request.resume and (there := read_several(output)) is not None and _same(there, wanted):
-        if work.is_dir() and (left := read_several(work)) is not None and _same(left, wanted):
+    if request.resume and (there := read_collection(output)) is not None and _same(there, wanted):
+        if work.is_dir() and (left := read_collection(work)) is not None and _same(left, wanted):
             shutil.rmtree(work)
         return [_trained(output, model) for model in there.models]
     _check_output(output, request.overwrite)
@@ -142,7 +142,7 @@ def _identity(request: TrainingRequest) -> dict[str, Any]:
     return {"data": file_digest(Path(request.data)), "settings": digest}
 
 
-def _same(one: SeveralModels, other: SeveralModels) -> bool:
+def _same(one: ModelCollection, other: ModelCollection) -> bool:
     """Whether both ask for the same models, trained or not."""
     places = [
         [(model.folder, model.seed, model.fold) for model in several.models] for several in (one, other)
@@ -161,10 +161,10 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ModelError(f"{output} holds models already: choose another --output, or pass --overwrite")
 
 
-def _opened(work: Path, wanted: SeveralModels, resume: bool) -> SeveralModels:
+def _opened(work: Path, wanted: ModelCollection, resume: bool) -> ModelCollection:
     """The state to go on from, in a folder that is ours."""
     single = StageCache(work)
-    started = read_several(work) if work.is_dir() else None
+    started = read_collection(work) if work.is_dir() else None
     begun = work.is_dir() and all(entry.name.startswith(f".{MODELS}.") for entry in work.iterdir())
     if started is None and not begun and single.is_foreign():
         raise ConfigError(

@@ -21,8 +21,8 @@ from omg_graph.evaluation.outcomes import Outcomes, Pairs, Part, pooled_outcomes
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.runner import METHOD
 from omg_graph.metrics.features import PooledRatio
+from omg_graph.model.collection import read_collection
 from omg_graph.model.folder import read_manifest
-from omg_graph.model.several import read_several
 
 PATTERNS = [["text"], ["audio", "vision"]]
 
@@ -133,7 +133,7 @@ def test_what_folds_can_t_be_measured_on(
 def test_models_that_don_t_belong_together(
     tiny_folds_folder: Path, tiny_data_file: Path, tmp_path: Path
 ) -> None:
-    several = read_several(tiny_folds_folder)
+    several = read_collection(tiny_folds_folder)
     assert several is not None
     assert model_folders(tiny_folds_folder) == [tiny_folds_folder / model.folder for model in several.models]
     mixed = tmp_path / "mixed"

@@ -14,12 +14,12 @@ import pytest
 
 from omg_graph.data.reader import read_data_file
 from omg_graph.errors import ConfigError, ModelError
+from omg_graph.model.collection import MODELS, read_collection
 from omg_graph.model.folder import load_model, read_manifest
-from omg_graph.model.several import MODELS, read_several
 from omg_graph.training import seeds_and_folds as module
 from omg_graph.training.folds import fold_of, rows_of_folds
 from omg_graph.training.request import TrainingRequest
-from omg_graph.training.seeds_and_folds import planned_models, train_several
+from omg_graph.training.seeds_and_folds import planned_models, train_collection
 
 
 def request_of(data: Path, output: Path, settings: dict[str, Any], **more: Any) -> TrainingRequest:
@@ -41,7 +41,7 @@ def test_places_of_models() -> None:
 
 
 def test_one_file_names_all_models(folds: Path) -> None:
-    several = read_several(folds)
+    several = read_collection(folds)
     assert several is not None
     assert several.finished
     assert {path.name for path in folds.iterdir()} == {"fold-0", "fold-1", MODELS}
@@ -106,15 +106,15 @@ def test_a_seed_among_several_is_the_model_that_is_trained_alone(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_several(request, seeds=2, told=stop)
+        train_collection(request, seeds=2, told=stop)
     assert not (tmp_path / "seeds").exists()
     work = tmp_path / "seeds.training"
     first = work / "seed-0" / "manifest.json"
     written = first.stat().st_mtime_ns
     with pytest.raises(ConfigError, match="--resume goes on"):
-        train_several(request.model_copy(update={"resume": True}), seeds=3)
+        train_collection(request.model_copy(update={"resume": True}), seeds=3)
     begun: list[str] = []
-    models = train_several(
+    models = train_collection(
         request.model_copy(update={"resume": True}), seeds=2, told=lambda model, *_: begun.append(model)
     )
     assert set(begun) == {"seed-1"}
@@ -124,10 +124,10 @@ def test_a_seed_among_several_is_the_model_that_is_trained_alone(
     alone = read_manifest(tiny_model_folder)
     assert read_manifest(tmp_path / "seeds" / "seed-0").files == alone.files
     # all of it is there: nothing is left to do, and nobody is told of anything
-    again = train_several(request.model_copy(update={"resume": True}), seeds=2, told=stop)
+    again = train_collection(request.model_copy(update={"resume": True}), seeds=2, told=stop)
     assert [model.named for model in again] == [model.named for model in models]
     with pytest.raises(ModelError, match="--overwrite"):
-        train_several(request, seeds=2)
+        train_collection(request, seeds=2)
 
 
 def test_what_is_at_the_output_stays(
@@ -137,10 +137,10 @@ def test_what_is_at_the_output_stays(
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     request = request_of(tiny_data_file, tmp_path / "mine", tiny_settings, overwrite=True)
     with pytest.raises(ModelError, match="holds no models"):
-        train_several(request, seeds=2)
+        train_collection(request, seeds=2)
     shutil.move(tmp_path / "mine", tmp_path / "new.training")
     with pytest.raises(ConfigError, match="something else is there"):
-        train_several(request.model_copy(update={"output": str(tmp_path / "new")}), seeds=2)
+        train_collection(request.model_copy(update={"output": str(tmp_path / "new")}), seeds=2)
     assert (tmp_path / "new.training" / "thesis.txt").read_text() == "all of it"
 
 
@@ -149,11 +149,11 @@ def test_a_list_that_names_what_lies_elsewhere_is_refused(folds: Path, tmp_path:
     content["models"][0]["folder"] = "../elsewhere"
     (tmp_path / MODELS).write_text(json.dumps(content))
     with pytest.raises(ModelError, match="outside"):
-        read_several(tmp_path)
+        read_collection(tmp_path)
     (tmp_path / MODELS).write_text("{}")
     with pytest.raises(ModelError, match="can't be read"):
-        read_several(tmp_path)
-    assert read_several(tmp_path / "none") is None
+        read_collection(tmp_path)
+    assert read_collection(tmp_path / "none") is None
 
 
 def test_groups_are_held_out_whole(tiny_data_file: Path) -> None:
@@ -176,7 +176,7 @@ def test_folds_that_can_t_be(tiny_data_file: Path, tiny_settings: dict[str, Any]
             fold_of(data, number, of)
     request = request_of(tiny_data_file, tmp_path / "m", tiny_settings, fill_nonfinite="mean")
     with pytest.raises(ConfigError, match="mean"):
-        train_several(request, folds=2)
+        train_collection(request, folds=2)
 
 
 # a single model

@@ -29,7 +29,7 @@ class NamedModel(BaseModel):
     """Empty until it is trained."""
 
 
-class SeveralModels(BaseModel):
+class ModelCollection(BaseModel):
     """The models, and what they were asked to be."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +45,7 @@ class SeveralModels(BaseModel):
         """Whether all of them are trained."""
         return all(model.fingerprint for model in self.models)
 
-    def with_fingerprint(self, folder: str, fingerprint: str) -> SeveralModels:
+    def with_fingerprint(self, folder: str, fingerprint: str) -> ModelCollection:
         """The same with one more model trained."""
         models = tuple(
             model.model_copy(update={"fingerprint": fingerprint}) if model.folder == folder else model
@@ -59,7 +59,7 @@ class SeveralModels(BaseModel):
         write_atomically(folder / MODELS, content.encode())
 
 
-def read_several(folder: str | Path) -> SeveralModels | None:
+def read_collection(folder: str | Path) -> ModelCollection | None:
     """What a folder of models holds; None if it isn't one.
 
     Raises:
@@ -69,7 +69,7 @@ def read_several(folder: str | Path) -> SeveralModels | None:
     if not path.is_file():
         return None
     try:
-        several = SeveralModels.model_validate_json(path.read_bytes())
+        several = ModelCollection.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         raise ModelError(f"{path} can't be read: train the models again, or copy the folder whole") from error
     if several.format_version != FORMAT_VERSION:
