@@ -69,15 +69,15 @@ def read_collection(folder: str | Path) -> ModelCollection | None:
     if not path.is_file():
         return None
     try:
-        several = ModelCollection.model_validate_json(path.read_bytes())
+        collection = ModelCollection.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         raise ModelError(f"{path} can't be read: train the models again, or copy the folder whole") from error
-    if several.format_version != FORMAT_VERSION:
+    if collection.format_version != FORMAT_VERSION:
         raise ModelError(
-            f"{folder} has format version {several.format_version}, this program reads {FORMAT_VERSION}: "
+            f"{folder} has format version {collection.format_version}, this program reads {FORMAT_VERSION}: "
             "train the models again, or use the version that wrote it"
         )
-    for model in several.models:
+    for model in collection.models:
         if Path(model.folder).is_absolute() or ".." in Path(model.folder).parts:
             raise ModelError(f"{path} names a model outside its folder: {model.folder}")
-    return several
+    return collection

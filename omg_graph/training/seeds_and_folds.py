@@ -145,7 +145,7 @@ def _identity(request: TrainingRequest) -> dict[str, Any]:
 def _same(one: ModelCollection, other: ModelCollection) -> bool:
     """Whether both ask for the same models, trained or not."""
     places = [
-        [(model.folder, model.seed, model.fold) for model in several.models] for several in (one, other)
+        [(model.folder, model.seed, model.fold) for model in collection.models] for collection in (one, other)
     ]
     return one.request == other.request and one.folds == other.folds and places[0] == places[1]
 
