@@ -1,4 +1,7 @@
-"""Plans for data that has neither text nor labels: which cluster a sample falls in, coarse to fine."""
+"""Plans for data that has neither text nor labels: which cluster a sample falls in, coarse to fine.
+
+K-means is ours: distances leave out what a sample misses, which scikit-learn's KMeans doesn't do.
+"""
 
 from __future__ import annotations
 

@@ -140,7 +140,8 @@ def nonnegative_least_squares(
 ) -> Float[Tensor, " part"]:
     """The non-negative weights that minimise |parts w - target|^2.
 
-    Exact: the best feasible solution among all subsets of weights that may differ from zero.
+    Exact: the best feasible solution among all subsets of weights that may differ from zero. SciPy has a
+    solver, and isn't required by anything else here.
     """
     a, b = parts.double(), target.double()
     gram, moment = a.T @ a, a.T @ b

@@ -89,6 +89,7 @@ def group_folds(groups: tuple[str, ...], folds: int, seed: int) -> IntArray:
     """(rows,): the fold of each row; groups stay whole, folds are as even as they can be.
 
     With fewer groups than folds there are as many folds as groups; with a single group rows are split.
+    scikit-learn's GroupKFold takes no seed and no fewer groups than folds, and would be a new dependency.
     """
     names = list(dict.fromkeys(groups))
     if len(names) == 1:
