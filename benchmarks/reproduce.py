@@ -49,7 +49,7 @@ PLAIN, NEITHER = "plain-diffusion", "no-planner-no-retriever"
 FEW = ("no-planner", "no-retriever", PLAIN, NEITHER, "no-label-reader", "entangled", "no-rerank@inference")
 """Variants of the short run."""
 
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Part:
     chapter: Chapter
     """Where its results lie, and what the page says of them."""
     name: str
-    run: Callable[[Told], Any]
+    run: Callable[[Progress], Any]
     data: Path | None = None
     """The data set that it needs, if it isn't simulated."""
 
@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     everything = parts(options, output)
     try:
         for part in () if options.page_only else chosen(everything, options.only):
-            with _telling(part.name) as told:
-                part.run(told)
+            with _telling(part.name) as on_progress:
+                part.run(on_progress)
             _write(page, options.full, everything)
         _write(page, options.full, everything)
     except OmgError as error:
@@ -109,10 +109,10 @@ def chosen(everything: list[Part], names: list[str] | None) -> list[Part]:
     absent = [part for part in wanted if part.data is not None and not part.data.is_file()]
     if absent:
         missing = ", ".join(dict.fromkeys(str(part.data) for part in absent))
-        told = f"OMG_DATA was expected to name a folder with the data sets, {missing} isn't there"
+        on_progress = f"OMG_DATA was expected to name a folder with the data sets, {missing} isn't there"
         if absent == wanted:
-            raise DataError(f"{told}: set OMG_DATA")
-        print(f"{told}: {', '.join(part.name for part in absent)} left out", file=sys.stderr)
+            raise DataError(f"{on_progress}: set OMG_DATA")
+        print(f"{on_progress}: {', '.join(part.name for part in absent)} left out", file=sys.stderr)
     return [part for part in wanted if part not in absent]
 
 
@@ -169,7 +169,7 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
     yield Part(
         training,
         "training",
-        lambda told: _training_time(training.folder, folder / MOSI, epochs, told),
+        lambda on_progress: _training_time(training.folder, folder / MOSI, epochs, on_progress),
         folder / MOSI,
     )
 
@@ -194,9 +194,9 @@ def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part
     }
     ablation = _ablation("simulator", chapter, settings | _floors(options), given=False)
 
-    def run(told: Told) -> None:
+    def run(on_progress: Progress) -> None:
         _simulate(corpus, speakers=200 if full else 60)
-        ablation.run(told)
+        ablation.run(on_progress)
 
     yield Part(chapter, "simulator", run)
     study = Chapter(
@@ -206,16 +206,16 @@ def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part
         results="study",
         goals=study_goals,
     )
-    yield Part(study, "study", lambda told: _study(study.folder, options, told))
+    yield Part(study, "study", lambda on_progress: _study(study.folder, options, on_progress))
 
 
 def _ablation(name: str, chapter: Chapter, settings: dict[str, Any], given: bool = True) -> Part:
-    def run(told: Told) -> None:
+    def run(on_progress: Progress) -> None:
         from omg_graph.bench.ablation.ablate import ablate
         from omg_graph.bench.ablation.runs import AblationRequest
 
         request: AblationRequest = AblationRequest(**settings)
-        ablate(request, told)
+        ablate(request, on_progress)
 
     return Part(chapter, name, run, settings["data"] if given else None)
 
@@ -239,7 +239,7 @@ def _simulate(corpus: Path, speakers: int) -> None:
     save_corpus(corpus, {name: simulated.split for name, simulated in made.items()})
 
 
-def _study(folder: Path, options: argparse.Namespace, told: Told) -> None:
+def _study(folder: Path, options: argparse.Namespace, on_progress: Progress) -> None:
     from omg_graph.bench.study.settings import settings_named
     from omg_graph.bench.study.study import StudyRequest, run_study
 
@@ -248,10 +248,10 @@ def _study(folder: Path, options: argparse.Namespace, told: Told) -> None:
         speakers = {"train": 40, "valid": 8, "later": 10, "test": 10}
         settings = tuple(setting.smaller(speakers, 5) for setting in settings[:1])
     request = StudyRequest(folder, settings, options.seeds)
-    run_study(request, lambda run, what, done, of: told(f"{run}: {what}", done, of))
+    run_study(request, lambda run, what, done, of: on_progress(f"{run}: {what}", done, of))
 
 
-def _training_time(folder: Path, data: Path, epochs: int | None, told: Told) -> None:
+def _training_time(folder: Path, data: Path, epochs: int | None, on_progress: Progress) -> None:
     """Train once, by the command that people use, and keep how long it took; never twice."""
     from omg_graph.errors import OmgError
     from omg_graph.files import write_atomically
@@ -264,7 +264,7 @@ def _training_time(folder: Path, data: Path, epochs: int | None, told: Told) -> 
     model = folder / "model"
     command = [sys.executable, "-m", "omg_graph.cli", "train", "--data", str(data), "--output", str(model)]
     command += ["--overwrite", "--json", *(() if epochs is None else ("--epochs", str(epochs)))]
-    told("omg train", 0, 1)
+    on_progress("omg train", 0, 1)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -288,7 +288,7 @@ def _training_time(folder: Path, data: Path, epochs: int | None, told: Told) -> 
 
 
 @contextmanager
-def _telling(part: str) -> Iterator[Told]:
+def _telling(part: str) -> Iterator[Progress]:
     """A bar where a terminal shows it, and a line for each finished run."""
     from omg_graph.cli.output import bars
 
@@ -296,7 +296,7 @@ def _telling(part: str) -> Iterator[Told]:
     task = bar.add_task(part, total=1)
     finished = -1
 
-    def told(what: str, done: int, of: int) -> None:
+    def on_progress(what: str, done: int, of: int) -> None:
         nonlocal finished
         if what == "runs":
             if done != finished:
@@ -307,7 +307,7 @@ def _telling(part: str) -> Iterator[Told]:
         bar.update(task, description=f"{part}: {what}", completed=done, total=of)
 
     with bar:
-        yield told
+        yield on_progress
     print(f"{part}: finished after {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
 
 

@@ -45,7 +45,7 @@ STAGES_FOLDER = "stages"
 STARTED = "started.json"
 """What a tuning was begun with: the first file of its folder."""
 
-Told = Callable[[str, int, int, dict[str, Any]], None]
+EventCallback = Callable[[str, int, int, dict[str, Any]], None]
 """(what is tried, its number from 1, of at most, an event like the training graph's)."""
 
 Changes = dict[str, dict[str, float]]
@@ -121,7 +121,7 @@ class Step:
         return float(getattr(getattr(config, self.setting[0]), self.setting[1]))
 
 
-def tune(request: TuningRequest, told: Told | None = None) -> dict[str, Any]:
+def tune(request: TuningRequest, on_event: EventCallback | None = None) -> dict[str, Any]:
     """Choose lambda_s by re-ranking alone, then lambda_p, then lambda_e by training the executor.
 
     Each is chosen with the ones before it as chosen and the ones after it as configured. What a value doesn't
@@ -130,7 +130,7 @@ def tune(request: TuningRequest, told: Told | None = None) -> dict[str, Any]:
 
     Args:
         request: what to tune.
-        told: told of every event.
+        on_event: progress callback, for every event.
 
     Returns:
         ``tuning.json``.
@@ -146,7 +146,7 @@ def tune(request: TuningRequest, told: Told | None = None) -> dict[str, Any]:
     _check_output(output, request.training.overwrite)
     _open(work, identity, request.training.resume)
     try:
-        document = _Tuner(request, work, told or _silent).run() | {"request": identity}
+        document = _Tuner(request, work, on_event or _silent).run() | {"request": identity}
     except OmgError:
         discard_unless_begun(work)
         raise
@@ -167,8 +167,8 @@ def tune(request: TuningRequest, told: Told | None = None) -> dict[str, Any]:
 class _Tuner:
     """The three steps, one after the other."""
 
-    def __init__(self, request: TuningRequest, work: Path, told: Told) -> None:
-        self.request, self.work, self.told = request, work, told
+    def __init__(self, request: TuningRequest, work: Path, on_event: EventCallback) -> None:
+        self.request, self.work, self.on_event = request, work, on_event
         training, grid = request.training, request.grid
         self.config = load_config(training.config, training.overrides)
         self.semantic = Step("lambda_s", ("planner", "semantic_weight"), grid.semantic)
@@ -258,7 +258,7 @@ class _Tuner:
         return Training(request, lambda *event: self._tell(name, *event))
 
     def _tell(self, name: str, what: str, done: int, of: int, loss: float | None) -> None:
-        self.told(name, self.number, self.most, {"stage": what, "done": done, "of": of, "loss": loss})
+        self.on_event(name, self.number, self.most, {"stage": what, "done": done, "of": of, "loss": loss})
 
     def _by_reranking(self, chosen: Changes) -> dict[str, Any]:
         """lambda_s: the same candidates, ranked anew for each value."""

@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _shortage(error: Exception) -> str | None:
     """What the machine refused, where that is all that is wrong: a full disk, or memory that isn't there."""
-    told = str(error)
+    text = str(error)
     if isinstance(error, OSError):
         where = f"{str(error.filename)[:200]}: " if error.filename else ""
-        return f"expected {where}a place to read or write, got {error.strerror or told}: choose another"
+        return f"expected {where}a place to read or write, got {error.strerror or text}: choose another"
     # torch says it in its own ways, on the CPU and on a GPU
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in told or "CUDA out of memory" in told:
-        return f"more memory is needed than there is ({told[:160]}): take less at once"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "CUDA out of memory" in text:
+        return f"more memory is needed than there is ({text[:160]}): take less at once"
     return None
 
 

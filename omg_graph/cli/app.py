@@ -102,12 +102,12 @@ def _broken(name: str, value: str, error: Exception) -> Callable[[], None]:
     """A command that says why the registered one isn't there."""
     from omg_graph.errors import ConfigError
 
-    told = f"Can't be imported ({error}): install the package that holds {value} anew."
+    message = f"Can't be imported ({error}): install the package that holds {value} anew."
 
     def command() -> None:
-        raise ConfigError(f"omg {name}: {told[0].lower()}{told[1:]}")
+        raise ConfigError(f"omg {name}: {message[0].lower()}{message[1:]}")
 
-    command.__doc__ = told
+    command.__doc__ = message
     return command
 
 

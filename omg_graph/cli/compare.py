@@ -40,11 +40,11 @@ def compare(
     resamples = resamples_of([first, *others])
     wanted = names_in(metrics)
     found: list[tuple[Results, list[Difference]]] = []
-    with progress_bar("comparing", "pairs") as told:
+    with progress_bar("comparing", "pairs") as on_progress:
         for number, other in enumerate(others, start=1):
             rows = differences_of(first, other, resamples)
             found.append((other, [row for row in rows if wanted is None or row.metric in wanted]))
-            told(number, len(others))
+            on_progress(number, len(others))
     _check_metrics(wanted, found)
     if as_json:
         comparisons = [

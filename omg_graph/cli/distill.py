@@ -161,7 +161,7 @@ def distill(
     with TrainingBars() as live:
         made = run_distillation(
             request,
-            lambda what, done, of, loss: live.told({"stage": what, "done": done, "of": of, "loss": loss}),
+            lambda what, done, of, loss: live.report({"stage": what, "done": done, "of": of, "loss": loss}),
         )
     report = None
     if made.model is not None and made.rows is not None:
@@ -190,11 +190,11 @@ def distill(
 
 def _of_teacher(facts: dict[str, Any]) -> dict[str, Any]:
     """What the report says of the teacher, which saw every validation row whole; no call is made for it."""
-    told = facts["agreement"]["valid"]
-    accuracy = {f"{name} of its own targets": number(told[name]) for name in SHOWN if name in told}
+    report = facts["agreement"]["valid"]
+    accuracy = {f"{name} of its own targets": number(report[name]) for name in SHOWN if name in report}
     known = {"ms a sample": facts["ms_per_sample"], "calls": facts["calls"]}
     return (
-        {"name": facts["teacher"], "validation rows compared": told.get("n", 0)}
+        {"name": facts["teacher"], "validation rows compared": report.get("n", 0)}
         | accuracy
         | {name: value for name, value in known.items() if value is not None}
     )
@@ -206,19 +206,19 @@ def _show(made: Distillation) -> None:
     console = stdout_console()
     facts = made.facts
     rows = [(name, facts[name], facts["agreement"][name]) for name in ("train", "valid")]
-    metrics = [name for name in SHOWN if any(name in told for _, _, told in rows)]
+    metrics = [name for name in SHOWN if any(name in report for _, _, report in rows)]
     teachers = ", ".join(facts["teachers"] or [facts["teacher"]])
     table = Table(title=cell(f"plans by {teachers}, and how its own targets agree with labels"))
     for head in ("rows", "n", "plans", "target by label", "compared", *metrics):
         table.add_column(head)
-    for name, counts, told in rows:
+    for name, counts, report in rows:
         table.add_row(
             name,
             str(counts["rows"]),
             str(counts["plans"]),
             str(counts["target_from_label"]),
-            str(told.get("n", 0)),
-            *(number(told.get(metric)) for metric in metrics),
+            str(report.get("n", 0)),
+            *(number(report.get(metric)) for metric in metrics),
         )
     console.print(table)
     if facts["failed"]:
@@ -229,11 +229,11 @@ def _show(made: Distillation) -> None:
                 f"{dealt[facts['on_invalid_plan']]}"
             )
         )
-    told = [f"{facts['written_now']} plans written now"]
+    report = [f"{facts['written_now']} plans written now"]
     if facts["ms_per_sample"] is not None:
-        told.append(f"{facts['ms_per_sample']:g} ms each")
+        report.append(f"{facts['ms_per_sample']:g} ms each")
     if facts["calls"] is not None:
-        told.append(f"{facts['calls']} calls")
-    console.print(cell(", ".join(told), "dim"))
+        report.append(f"{facts['calls']} calls")
+    console.print(cell(", ".join(report), "dim"))
     what = "plans" if made.fingerprint is None else "model"
     console.print(cell(f"{what}: {made.place} ({sum(made.seconds.values()):.0f} s)", "bold"), soft_wrap=True)

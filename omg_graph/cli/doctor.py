@@ -173,11 +173,11 @@ def check_extras() -> list[Check]:
 
 def _extra(name: str, requirements: list[str]) -> Check:
     packages = [_package(requirement) for requirement in requirements]
-    told = ", ".join(f"{package} {found}" for _, package, found, _ in packages)
+    summary = ", ".join(f"{package} {found}" for _, package, found, _ in packages)
     if all(fits for *_, fits in packages):
-        return Check("extras", name, "ok", told)
+        return Check("extras", name, "ok", summary)
     purpose = f"for {EXTRAS[name]}: " if name in EXTRAS else ""
-    return Check("extras", name, "note", told, f"{purpose}pip install '{DISTRIBUTION}[{name}]'")
+    return Check("extras", name, "note", summary, f"{purpose}pip install '{DISTRIBUTION}[{name}]'")
 
 
 def _package(requirement: str) -> tuple[str, str, str, bool]:

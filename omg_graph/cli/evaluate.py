@@ -169,8 +169,8 @@ def evaluate(
         text_encoder=text_encoder,
         beside=None if beside_paper is None else component(REPORTS, "paper")(beside_paper),
     )
-    with _progress() as told:
-        result = run_evaluation(request, told)
+    with _progress() as on_progress:
+        result = run_evaluation(request, on_progress)
     if as_json:
         print_json(result.document)
         return
@@ -207,13 +207,13 @@ def _progress() -> Iterator[Progress]:
     bar = bars()
     tasks: dict[str, Any] = {}
 
-    def told(what: str, done: int, of: int) -> None:
+    def on_progress(what: str, done: int, of: int) -> None:
         if what not in tasks:
             tasks[what] = bar.add_task(what, total=of)
         bar.update(tasks[what], completed=done, total=of)
 
     with bar:
-        yield told
+        yield on_progress
 
 
 def _show(result: Evaluation, output: Path) -> None:

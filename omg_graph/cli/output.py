@@ -140,9 +140,9 @@ class TrainingBars:
             self.tasks = {
                 self.several: self.bar.add_task(self.several, total=of, completed=number - 1, loss=model)
             }
-        self.told(event)
+        self.report(event)
 
-    def told(self, event: dict[str, Any]) -> None:
+    def report(self, event: dict[str, Any]) -> None:
         """Show one event of the training graph."""
         what, done, of = str(event["stage"]).replace("_", " "), event["done"], event["of"]
         loss = "" if event["loss"] is None else f"loss {event['loss']:.4f}"

@@ -59,7 +59,7 @@ def report_planner(
     from omg_graph.files import write_atomically
     from omg_graph.plugins import REPORTS, component
 
-    with progress_bar("measuring the planner", "patterns") as told:
+    with progress_bar("measuring the planner", "patterns") as on_progress:
         report: PlannerReport = component(REPORTS, "planner")(
             model,
             rows.valid,
@@ -67,7 +67,7 @@ def report_planner(
             plans=plans,
             seed=model.manifest.seed,
             teacher=teacher,
-            progress=told,
+            progress=on_progress,
         )
     write_atomically(folder / REPORT, report.to_json().encode())
     write_atomically(folder / PAGE, report.markdown().encode())

@@ -68,8 +68,8 @@ class Prompt:
             if said == "?":
                 self._explain(request)
             else:
-                told = f"expected a number from 1 to {most}, e, n, a, ? or Enter, got {said!r}"
-                self._say(told, "red")
+                message = f"expected a number from 1 to {most}, e, n, a, ? or Enter, got {said!r}"
+                self._say(message, "red")
 
     def _show(self, request: ReviewRequest) -> None:
         console = self.console

@@ -192,11 +192,13 @@ def run(
     store = MemoryArtifactStore(max_bytes=8 << 30)
     writer = ResultWriter(loaded, settings)
     full = len(request.observed) if keep_path == "all" else FULL_PATHS
-    with _progress(len(request.observed), draws) as told:
-        reviewer = _between_bars(Prompt(), told) if review else None
-        for trajectory in stream(loaded, request, settings, store, told, full_paths=full, review=reviewer):
+    with _progress(len(request.observed), draws) as on_event:
+        reviewer = _between_bars(Prompt(), on_event) if review else None
+        for trajectory in stream(
+            loaded, request, settings, store, on_event, full_paths=full, review=reviewer
+        ):
             writer.add(trajectory, store)
-            told({"node": "sample"})
+            on_event({"node": "sample"})
     writer.write(output, single=request.single)
 
     from omg_graph.cli.terminal import show_written
@@ -204,13 +206,13 @@ def run(
     show_written(writer, output, report=report, as_json=as_json, shown=notes)
 
 
-def _between_bars(reviewer: Reviewer, told: Callable[[dict[str, Any]], None]) -> Reviewer:
+def _between_bars(reviewer: Reviewer, on_event: Callable[[dict[str, Any]], None]) -> Reviewer:
     """The reviewer, with no bar drawn over the prompt."""
 
     def ask(request: ReviewRequest) -> ReviewAnswer:
-        told({"node": ASKING})
+        on_event({"node": ASKING})
         answer = reviewer(request)
-        told({"node": ANSWERED})
+        on_event({"node": ANSWERED})
         return answer
 
     return ask
@@ -224,7 +226,7 @@ def _progress(samples: int, draws: int) -> Iterator[Callable[[dict[str, Any]], N
         denoising = bar.add_task("denoising", total=None)
         done = bar.add_task("samples", total=samples)
 
-        def told(event: dict[str, Any]) -> None:
+        def on_event(event: dict[str, Any]) -> None:
             node = event.get("node")
             if node == "executor":
                 of = event["of"] * draws
@@ -238,4 +240,4 @@ def _progress(samples: int, draws: int) -> Iterator[Callable[[dict[str, Any]], N
             elif node in ("planner", "rerank", "retriever"):
                 bar.update(done, description=f"samples · {node}")
 
-        yield told
+        yield on_event

@@ -148,10 +148,10 @@ def _train_one(request: dict[str, Any], as_json: bool, planner_report: bool) -> 
 
     result: dict[str, Any] = {}
     with TrainingBars() as live:
-        told: Iterator[Any] = build_training_graph().stream(request, stream_mode=["custom", "values"])
-        for mode, chunk in told:
+        chunks: Iterator[Any] = build_training_graph().stream(request, stream_mode=["custom", "values"])
+        for mode, chunk in chunks:
             if mode == "custom":
-                live.told(chunk)
+                live.report(chunk)
             else:
                 result = chunk
     report = _report(request) if planner_report else None
@@ -199,7 +199,8 @@ def _train_several(request: dict[str, Any], seeds: int | None, folds: int | None
     from omg_graph.training.seeds_and_folds import train_collection
 
     with TrainingBars() as live:
-        models = train_collection(TrainingRequest(**request), seeds=seeds, folds=folds, told=live.of_model)
+        asked = TrainingRequest(**request)
+        models = train_collection(asked, seeds=seeds, folds=folds, on_event=live.of_model)
     if as_json:
         print_json(
             {

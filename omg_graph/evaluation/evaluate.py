@@ -143,21 +143,21 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
         raise ConfigError(f"--draws: expected 0 or more, got {request.draws}")
     folders = model_folders(request.model)
     floor_set = choose_floors(request.floors, request.floor_seeds, request.floor_models)
-    told = progress or _silent
+    on_progress = progress or _silent
     data: DataFile | None = None
     session: _Session | None = None
     for folder in folders:
-        told(f"loading {folder.name}", 0, 1)
+        on_progress(f"loading {folder.name}", 0, 1)
         model = _planning(load_model(folder, request.text_encoder).to(choose_device(request.device)), request)
         if data is None:
             data = _read(request, request.data, model)
         if session is None:
             held_out = rows_held_out(folders, data, request.split)
             session = _Session(request, data, model, held_out, floor_set)
-        session.measure(model, folder, told)
+        session.measure(model, folder, on_progress)
     assert session is not None  # for the type checker: there is at least one folder
-    session.measure_floor_models(told)
-    return session.write(told)
+    session.measure_floor_models(on_progress)
+    return session.write(on_progress)
 
 
 def _planning(model: Model, request: EvaluationRequest) -> Model:
@@ -245,7 +245,7 @@ class _Session:
         self.models: list[dict[str, Any]] = []
         self.families: list[str] = []
 
-    def measure(self, model: Model, folder: Path, told: Progress) -> None:
+    def measure(self, model: Model, folder: Path, on_progress: Progress) -> None:
         """One model, and its floors."""
         request, seed, label = self.request, model.manifest.seed, _label(folder, self.request.model)
         target = choose_target(model, self.truth.labels, request.metrics)
@@ -268,12 +268,12 @@ class _Session:
         if part is not None and not len(part.pairs):
             self._note(f"{label}: none of its rows is among the samples")
             return
-        run = self._run(model, target, part, f"{label}: samples under patterns", told)
+        run = self._run(model, target, part, f"{label}: samples under patterns", on_progress)
         self.results.keep(run.outcomes, target, seed, floor=False, part=part)
         if request.floors == "none":
             return
         rows = self._training_rows(model, target)
-        for floor, floor_seed in self._floors(model, target, f"{label}: fitting", told):
+        for floor, floor_seed in self._floors(model, target, f"{label}: fitting", on_progress):
             outcomes = run_floor(
                 floor,
                 rows,
@@ -282,13 +282,13 @@ class _Session:
                 truth=self.shown,
                 pairs=self.pairs if part is None else part.pairs,
                 evidence=run.evidence,
-                progress=partial(told, f"{label}: {floor.name}"),
+                progress=partial(on_progress, f"{label}: {floor.name}"),
             )
             self.results.keep(replace(outcomes, floor_seed=floor_seed), target, seed, floor=True, part=part)
         self.results.keep(run.anchor, target, seed, floor=True, part=part)
 
     def _floors(
-        self, model: Model, target: LabelTarget, what: str, told: Progress
+        self, model: Model, target: LabelTarget, what: str, on_progress: Progress
     ) -> Iterator[tuple[Floor, int | None]]:
         """Floors with the number of their training, None for those that nothing random is in."""
         for floor in floors_for(model, target):
@@ -297,16 +297,16 @@ class _Session:
             assert self.floor_set is not None  # for the type checker
             seed = derived_seed(model.manifest.seed, "floor", number)
             for floor in self.floor_set.floors(
-                target, seed, lambda fitted, done, of: told(f"{what} {fitted}", done, of)
+                target, seed, lambda fitted, done, of: on_progress(f"{what} {fitted}", done, of)
             ):
                 yield floor, number
 
-    def measure_floor_models(self, told: Progress) -> None:
+    def measure_floor_models(self, on_progress: Progress) -> None:
         """Other models among the floors, under the same masks."""
         request = self.request
         for name, path in request.floor_models.items():
             for folder in model_folders(path):
-                told(f"loading {folder.name}", 0, 1)
+                on_progress(f"loading {folder.name}", 0, 1)
                 model = load_model(folder, request.text_encoder).to(choose_device(request.device))
                 part = self._part(model, folder)
                 target = choose_target(model, self.truth.labels, request.metrics)
@@ -314,7 +314,7 @@ class _Session:
                     raise ModelError(
                         f"{folder}: expected a model measured by {self.families[0]}, got {target.family}"
                     )
-                run = self._run(model, target, part, name, told)
+                run = self._run(model, target, part, name, on_progress)
                 outcomes = replace(run.outcomes, method=name)
                 self.results.keep(outcomes, target, model.manifest.seed, floor=True, part=part)
 
@@ -331,10 +331,10 @@ class _Session:
         return Part.of(self.pairs, self.conditions, held, fold)
 
     def _run(
-        self, model: Model, target: LabelTarget, part: Part | None, what: str, told: Progress
+        self, model: Model, target: LabelTarget, part: Part | None, what: str, on_progress: Progress
     ) -> ModelRun:
         runner = ModelRunner(model, self.shown, target, draws=self.request.draws)
-        return runner.run(self.pairs if part is None else part.pairs, partial(told, what))
+        return runner.run(self.pairs if part is None else part.pairs, partial(on_progress, what))
 
     def _training_rows(self, model: Model, target: LabelTarget) -> TrainingRows:
         path = self.request.train_data
@@ -379,19 +379,19 @@ class _Session:
         if text not in self.notes:
             self.notes.append(text)
 
-    def write(self, told: Progress) -> Evaluation:
+    def write(self, on_progress: Progress) -> Evaluation:
         """Intervals over everything, and the folder, whole or not at all."""
         request = self.request
         if self.floor_set is not None:
             self._note(self.floor_set.note())
-        told("intervals", 0, 1)
+        on_progress("intervals", 0, 1)
         self.results.finish()
         tables = [*self.results.tables, *self.results.floor_tables]
         summary = summarise(tables)
         beside = (
             None if request.beside is None else request.beside.compare(summary, self.truth, len(self.models))
         )
-        told("intervals", 1, 1)
+        on_progress("intervals", 1, 1)
         with whole_folder(request.output, replace=True) as folder:
             files = []
             (folder / MASKS).mkdir()

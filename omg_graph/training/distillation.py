@@ -123,7 +123,7 @@ def teach(
         on_epoch=lambda done, of, loss: progress("planner", done, of, loss),
     )
     _remember_texts(model, [plan for lesson in lessons for plan in lesson.plans if plan is not None])
-    told = {
+    record = {
         "data": rows.facts,
         "seed": seed,
         **taught.facts(train, valid, schema, target),
@@ -142,7 +142,7 @@ def teach(
         model,
         planner=student.eval(),
         manifest=manifest.model_copy(
-            update={"training": training | {"distillation": told}, "notes": tuple(notes)}
+            update={"training": training | {"distillation": record}, "notes": tuple(notes)}
         ),
     )
     metrics = validate(made, train, valid, progress)
@@ -305,7 +305,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     if not plans.teachers:
         silent = f"teacher {teacher.name} has nothing to say of these samples: plans hold the labels alone"
         notes = (*notes, silent)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "teacher": teacher.name,
         "candidates": request.candidates,
         "failed": writing.failed,
@@ -315,7 +315,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         "calls": teacher.calls,
     }
     if request.plans_only is not None:
-        facts = told | plans.facts(rows.train, rows.valid, model.schema, request.target)
+        facts = record | plans.facts(rows.train, rows.valid, model.schema, request.target)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, plan_lines(plans.plans))
         unfinished.remove()
@@ -328,7 +328,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         plans,
         target=request.target,
         seed=seed,
-        facts=told,
+        facts=record,
         progress=progress,
     )
     seconds["planner"] = round(time.perf_counter() - started, 2)
@@ -391,5 +391,5 @@ def _identity(
 
 def _drawing(request: DistillationRequest) -> dict[str, float]:
     """How the teacher draws, where that was asked for."""
-    told = {"temperature": request.temperature, "top_p": request.top_p}
-    return {name: value for name, value in told.items() if value is not None}
+    record = {"temperature": request.temperature, "top_p": request.top_p}
+    return {name: value for name, value in record.items() if value is not None}

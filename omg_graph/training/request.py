@@ -275,7 +275,7 @@ def _plans(
             f"{len(taught)} fits one of them: give the file that was written for these data"
         )
     facts = taught.facts(train, valid, schema, request.plan_target)
-    note = f"plans of {', '.join(schema.field_names)}: {taught.told(lessons[0])}, from {path.name}"
+    note = f"plans of {', '.join(schema.field_names)}: {taught.summary(lessons[0])}, from {path.name}"
     choice = SchemaChoice(schema, lessons[0].plans, note)
     return choice, lessons[1].plans, taught, {"file": path.name, **facts}
 

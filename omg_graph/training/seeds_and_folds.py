@@ -24,7 +24,7 @@ from omg_graph.training.teaching import plans_digest
 STAGES_FOLDER = "stages"
 """Where the runs of one go share what doesn't depend on seeds."""
 
-Told = Callable[[str, int, int, dict[str, Any]], None]
+EventCallback = Callable[[str, int, int, dict[str, Any]], None]
 """(folder of the model under way, its number from 1, of, an event of the training graph)."""
 
 
@@ -57,7 +57,11 @@ def planned_models(seed: int, seeds: int | None, folds: int | None) -> tuple[Nam
 
 
 def train_collection(
-    request: TrainingRequest, *, seeds: int | None = None, folds: int | None = None, told: Told | None = None
+    request: TrainingRequest,
+    *,
+    seeds: int | None = None,
+    folds: int | None = None,
+    on_event: EventCallback | None = None,
 ) -> list[TrainedModel]:
     """Train a model for each seed from ``request.seed`` on, in each fold, into one folder.
 
@@ -69,7 +73,7 @@ def train_collection(
         request: what one model is asked to be; ``output`` is the folder of all.
         seeds: how many.
         folds: cross-validate in so many folds.
-        told: told of every event of every run.
+        on_event: progress callback, for every event of every run.
 
     Raises:
         OmgError: if the output is taken, or a training fails; what is finished by then stays.
@@ -101,8 +105,8 @@ def train_collection(
         fingerprint = ""
         try:
             for event, result in _events(single):
-                if event is not None and told is not None:
-                    told(model.folder, number, len(state.models), event)
+                if event is not None and on_event is not None:
+                    on_event(model.folder, number, len(state.models), event)
                 fingerprint = result.get("fingerprint", fingerprint)
         except OmgError:
             discard_unless_begun(work)

@@ -110,7 +110,7 @@ class TaughtPlans:
             schema: What plans obey; one that doesn't, once the label stands in it, is left out.
             target: Whose word counts where a sample has a label.
         """
-        told = target_values(schema, split.labels) if target == "label" else None
+        summary = target_values(schema, split.labels) if target == "label" else None
         plans: list[Plan | None] = []
         unwritten = unfit = from_label = 0
         for row, sample_id in enumerate(split.ids):
@@ -120,7 +120,7 @@ class TaughtPlans:
                 unwritten += 1
                 plans.append(None)
                 continue
-            label = None if told is None else told[row]
+            label = None if summary is None else summary[row]
             if label is not None and schema.target is not None:
                 values = values | {schema.target: label}
             plan = tuple(values.get(name, "") for name in schema.field_names)
@@ -130,19 +130,19 @@ class TaughtPlans:
             plans.append(plan if fits else None)
         return Lesson(tuple(plans), unwritten, unfit, from_label)
 
-    def told(self, lesson: Lesson) -> str:
+    def summary(self, lesson: Lesson) -> str:
         """Who wrote what is learnt, in a few words."""
         learnt, rows = sum(plan is not None for plan in lesson.plans), len(lesson.plans)
         teachers = ", ".join(self.teachers) or "somebody"
-        told = f"written by {teachers} for {learnt} of {rows} training rows"
+        summary = f"written by {teachers} for {learnt} of {rows} training rows"
         if lesson.from_label:
-            told += f", {lesson.from_label} with the label's target"
+            summary += f", {lesson.from_label} with the label's target"
         if learnt < rows:
-            told += (
+            summary += (
                 f"; {lesson.unwritten} have none, and {lesson.unfit} no target that the schema takes there: "
                 "they teach the planner nothing"
             )
-        return told
+        return summary
 
     @property
     def teachers(self) -> dict[str, int]:
@@ -401,11 +401,11 @@ class PlansInProgress:
             begun = {}
         different = [name for name, value in identity.items() if begun.get(name) != value]
         if different:
-            told = ", ".join(
+            summary = ", ".join(
                 f"{name} ({_short(begun.get(name))}, not {_short(identity[name])})" for name in different
             )
             raise ConfigError(
-                f"{self.folder} holds plans that were begun with another {told}: go on with the same, or "
+                f"{self.folder} holds plans that were begun with another {summary}: go on with the same, or "
                 "throw them away with --restart"
             )
 

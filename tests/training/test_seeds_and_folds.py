@@ -106,7 +106,7 @@ def test_a_seed_among_several_is_the_model_that_is_trained_alone(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_collection(request, seeds=2, told=stop)
+        train_collection(request, seeds=2, on_event=stop)
     assert not (tmp_path / "seeds").exists()
     work = tmp_path / "seeds.training"
     first = work / "seed-0" / "manifest.json"
@@ -115,7 +115,7 @@ def test_a_seed_among_several_is_the_model_that_is_trained_alone(
         train_collection(request.model_copy(update={"resume": True}), seeds=3)
     begun: list[str] = []
     models = train_collection(
-        request.model_copy(update={"resume": True}), seeds=2, told=lambda model, *_: begun.append(model)
+        request.model_copy(update={"resume": True}), seeds=2, on_event=lambda model, *_: begun.append(model)
     )
     assert set(begun) == {"seed-1"}
     assert (tmp_path / "seeds" / "seed-0" / "manifest.json").stat().st_mtime_ns == written
@@ -124,7 +124,7 @@ def test_a_seed_among_several_is_the_model_that_is_trained_alone(
     alone = read_manifest(tiny_model_folder)
     assert read_manifest(tmp_path / "seeds" / "seed-0").files == alone.files
     # all of it is there: nothing is left to do, and nobody is told of anything
-    again = train_collection(request.model_copy(update={"resume": True}), seeds=2, told=stop)
+    again = train_collection(request.model_copy(update={"resume": True}), seeds=2, on_event=stop)
     assert [model.named for model in again] == [model.named for model in models]
     with pytest.raises(ModelError, match="--overwrite"):
         train_collection(request, seeds=2)

@@ -15,7 +15,7 @@ from omg_graph.files import write_atomically
 IDENTITY, RESULTS, TABLES, PLOTS = "request.json", "ablation.json", "ablation.md", "plots"
 
 
-def ablate(request: AblationRequest, told: Progress) -> AblationResults:
+def ablate(request: AblationRequest, on_progress: Progress) -> AblationResults:
     """Run what isn't finished yet, and write ``ablation.json``, ``ablation.md`` and plots.
 
     Seed by seed, so that the tables are whole for the seeds that are done. They are written anew after every
@@ -23,7 +23,7 @@ def ablate(request: AblationRequest, told: Progress) -> AblationResults:
 
     Args:
         request: what to run.
-        told: told how far it is.
+        on_progress: progress callback.
 
     Raises:
         OmgError: if data or settings can't be used, or the folder holds results of others.
@@ -38,13 +38,13 @@ def ablate(request: AblationRequest, told: Progress) -> AblationResults:
     seeds, kept = seeds_of(request), Kept()
     for number, seed in enumerate(seeds):
         for place, variant in enumerate(run):
-            told("runs", number * len(run) + place, len(seeds) * len(run))
-            if run_variant(request, variant, seed, told, swaps if variant.name == DEFAULT else ()):
+            on_progress("runs", number * len(run) + place, len(seeds) * len(run))
+            if run_variant(request, variant, seed, on_progress, swaps if variant.name == DEFAULT else ()):
                 results = write_tables(request, variants, swaps, kept)
         results = write_tables(request, variants, swaps, kept)
         if plots_available():
             draw_plots(results, request.output / PLOTS)
-    told("runs", len(seeds) * len(run), len(seeds) * len(run))
+    on_progress("runs", len(seeds) * len(run), len(seeds) * len(run))
     return results
 
 

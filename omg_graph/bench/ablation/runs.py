@@ -146,7 +146,7 @@ def is_measured(output: Path, name: str, seed: int) -> bool:
 
 
 def run_variant(
-    request: AblationRequest, variant: Variant, seed: int, told: Progress, swaps: Sequence[Swap] = ()
+    request: AblationRequest, variant: Variant, seed: int, on_progress: Progress, swaps: Sequence[Swap] = ()
 ) -> bool:
     """Train and measure a variant with one seed, and its swaps; what is finished isn't touched.
 
@@ -154,7 +154,7 @@ def run_variant(
         request: what is ablated on.
         variant: what is trained.
         seed: its seed.
-        told: told how far it is.
+        on_progress: progress callback.
         swaps: what is swapped in it afterwards.
 
     Returns:
@@ -164,18 +164,18 @@ def run_variant(
     waiting = [swap for swap in swaps if not is_measured(output, swap.name, seed)]
     if is_measured(output, variant.name, seed) and not waiting:
         return False
-    folder = train_variant(request, variant, seed, told)
+    folder = train_variant(request, variant, seed, on_progress)
     if not is_measured(output, variant.name, seed):
-        _measure(request, folder, variant.name, seed, told, floors=variant.name == DEFAULT)
+        _measure(request, folder, variant.name, seed, on_progress, floors=variant.name == DEFAULT)
     for swap in waiting:
         with _swapped(folder, swap, request.text_encoder) as changed:
-            _measure(request, changed, swap.name, seed, told)
+            _measure(request, changed, swap.name, seed, on_progress)
     if not request.keep_models:
         shutil.rmtree(folder)
     return True
 
 
-def train_variant(request: AblationRequest, variant: Variant, seed: int, told: Progress) -> Path:
+def train_variant(request: AblationRequest, variant: Variant, seed: int, on_progress: Progress) -> Path:
     """Train a variant with one seed, in every fold; stages that others have made already are shared.
 
     A model that is there already isn't touched, and a training that was cut off goes on.
@@ -189,7 +189,7 @@ def train_variant(request: AblationRequest, variant: Variant, seed: int, told: P
         target = folder if fold is None else folder / f"fold-{fold}"
         what = f"{variant.name} {_run_name(seed, fold)}"
         training = Training(
-            _training_request(request, variant, seed, fold, target), partial(_without_loss, told, what)
+            _training_request(request, variant, seed, fold, target), partial(_without_loss, on_progress, what)
         )
         if training.finished is None and probe is not None:
             training.run.after_epoch = probe.after_epoch
@@ -218,7 +218,13 @@ def _training_request(
 
 
 def _measure(
-    request: AblationRequest, folder: Path, name: str, seed: int, told: Progress, *, floors: bool = False
+    request: AblationRequest,
+    folder: Path,
+    name: str,
+    seed: int,
+    on_progress: Progress,
+    *,
+    floors: bool = False,
 ) -> None:
     drawn = request.floors if request.drawn_floors is None else request.drawn_floors
     chosen = {"random": drawn, "fixed": request.floors}
@@ -244,7 +250,7 @@ def _measure(
                 device=request.device,
                 text_encoder=request.text_encoder,
             ),
-            partial(_with_name, told, f"{name} seed-{seed}: {protocol}"),
+            partial(_with_name, on_progress, f"{name} seed-{seed}: {protocol}"),
         )
 
 
@@ -274,9 +280,11 @@ def _run_name(seed: int, fold: int | None) -> str:
     return f"seed-{seed}" if fold is None else f"seed-{seed}-fold-{fold}"
 
 
-def _without_loss(told: Progress, name: str, what: str, done: int, of: int, _loss: float | None) -> None:
-    told(f"{name}: {what}", done, of)
+def _without_loss(
+    on_progress: Progress, name: str, what: str, done: int, of: int, _loss: float | None
+) -> None:
+    on_progress(f"{name}: {what}", done, of)
 
 
-def _with_name(told: Progress, name: str, what: str, done: int, of: int) -> None:
-    told(f"{name}: {what}", done, of)
+def _with_name(on_progress: Progress, name: str, what: str, done: int, of: int) -> None:
+    on_progress(f"{name}: {what}", done, of)

@@ -113,8 +113,8 @@ def ablate(
         keep_models=keep_models,
         beside_paper=None if beside_paper is None else dataset_named(beside_paper),
     )
-    with _progress() as told:
-        results = run_ablation(request, told)
+    with _progress() as on_progress:
+        results = run_ablation(request, on_progress)
     if as_json:
         print_json(results.as_json())
         return
@@ -128,14 +128,14 @@ def _progress() -> Iterator[Progress]:
     overall = bar.add_task("runs", total=1)
     current: Any = bar.add_task("", total=1)
 
-    def told(what: str, done: int, of: int) -> None:
+    def on_progress(what: str, done: int, of: int) -> None:
         if what == "runs":
             bar.update(overall, completed=done, total=of)
         else:
             bar.update(current, description=what, completed=done, total=of)
 
     with bar:
-        yield told
+        yield on_progress
 
 
 def _list(as_json: bool) -> None:

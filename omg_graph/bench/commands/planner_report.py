@@ -106,7 +106,7 @@ def planner_report(
         note(remark)
     reports = []
     for each in planners:
-        with progress_bar(f"planner {each.name}", "patterns") as told:
+        with progress_bar(f"planner {each.name}", "patterns") as on_progress:
             reports.append(
                 measure_planner(
                     loaded,
@@ -115,7 +115,7 @@ def planner_report(
                     planner=each,
                     seed=seed,
                     limit=limit,
-                    progress=told,
+                    progress=on_progress,
                 )
             )
     if output is not None:
@@ -179,8 +179,8 @@ def _show(reports: list[PlannerReport], output: Path | None) -> None:
                     table.add_row(*map(cell, row))
                 console.print(table)
         if not wide:
-            told = f"intervals are left out below {NARROW} columns; --output and --json have them"
-            console.print(cell(told, "dim"), soft_wrap=True)
+            on_progress = f"intervals are left out below {NARROW} columns; --output and --json have them"
+            console.print(cell(on_progress, "dim"), soft_wrap=True)
         for remark in report.notes:
             console.print(cell(remark, "dim"), soft_wrap=True)
     if output is not None:

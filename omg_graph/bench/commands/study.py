@@ -42,13 +42,15 @@ def study(
     bar = bars()
     tasks: dict[str, Any] = {}
 
-    def told(run: str, what: str, done: int, of: int) -> None:
+    def on_progress(run: str, what: str, done: int, of: int) -> None:
         if run not in tasks:
             tasks[run] = bar.add_task(run, total=of)
         bar.update(tasks[run], description=f"{run}: {what}", completed=done, total=of)
 
     with bar:
-        result = run_study(StudyRequest(output, tuple(settings), seeds, text_encoder, draws=draws), told)
+        result = run_study(
+            StudyRequest(output, tuple(settings), seeds, text_encoder, draws=draws), on_progress
+        )
     if as_json:
         print_json(result.document)
         return
@@ -92,9 +94,9 @@ def _about_model(found: Figures) -> Iterator[str]:
 
     for metric, goal in GOALS.items():
         yield f"{METRICS[metric]}, goal {goal:.2f}: {with_goal(metric, found.methods[MODEL.name][metric])}"
-    for lacking, told in LACKING.items():
+    for lacking, on_progress in LACKING.items():
         if lacking in found.gains:
-            yield f"{METRICS[GAINED[0]]} {told}: {with_verdict(found.gains[lacking][GAINED[0]])}"
+            yield f"{METRICS[GAINED[0]]} {on_progress}: {with_verdict(found.gains[lacking][GAINED[0]])}"
     best = found.plans[EXACT]
     fields = (
         f"{field} {right.value:.2f} (Bayes's rule {best[field].value:.2f})"

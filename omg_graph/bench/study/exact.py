@@ -113,7 +113,7 @@ def likeliest_plans(world: World, exact: Exact) -> list[Plan]:
     return list(zip(*chosen, strict=True))
 
 
-def told(world: World, said: list[Content]) -> Float64Array:
+def informed_prior(world: World, said: list[Content]) -> Float64Array:
     """(samples, contents): the prior of someone who knows entity, action and degree, and no detail."""
     items = world.simulator.contents.items
     numbers = _without_details((*items, *said))

@@ -16,10 +16,10 @@ from omg_graph.bench.study import measuring
 from omg_graph.bench.study.exact import (
     Exact,
     exact_posterior,
+    informed_prior,
     learn_details,
     likeliest_plans,
     prior_of_parts,
-    told,
 )
 from omg_graph.bench.study.measuring import Scores, Seen
 from omg_graph.bench.study.settings import StudySetting
@@ -109,7 +109,7 @@ def run_setting(
     shown = {pattern: measuring.show(world.test, pattern) for pattern in setting.patterns}
     exact = {pattern: exact_posterior(world, split) for pattern, split in shown.items()}
     truth = [simulator.content(k) for k in world.contents.tolist()]
-    knowing = told(world, truth)
+    knowing = informed_prior(world, truth)
     exact_told = {pattern: exact_posterior(world, split, knowing) for pattern, split in shown.items()}
     true_plans = [plan_of(content) for content in truth]
     learned = learn_details(world) if simulator.contents.details else None

@@ -33,7 +33,7 @@ TABLES = "study.md"
 FORMAT = 2
 """Of the runs that are kept: raised when what is measured, or how, changes and settings don't tell."""
 
-Told = Callable[[str, str, int, int], None]
+Progress = Callable[[str, str, int, int], None]
 """(which run, what of it, done, of)."""
 
 
@@ -61,7 +61,7 @@ class Study:
     notes: tuple[str, ...]
 
 
-def run_study(request: StudyRequest, told: Told) -> Study:
+def run_study(request: StudyRequest, on_progress: Progress) -> Study:
     """Runs what is not yet kept in the output folder, and writes the results anew.
 
     Raises:
@@ -104,7 +104,7 @@ def run_study(request: StudyRequest, told: Told) -> Study:
                     seed,
                     RunSettings(training, request.draws, text),
                     identity,
-                    _under(told, f"{setting.name}, seed {seed}"),
+                    _under(on_progress, f"{setting.name}, seed {seed}"),
                 )
                 write_atomically(path, run.model_dump_json().encode())
             runs.append(run)
@@ -112,8 +112,8 @@ def run_study(request: StudyRequest, told: Told) -> Study:
     return _written(request, made, notes)
 
 
-def _under(told: Told, name: str) -> Callable[[str, int, int, float | None], None]:
-    return lambda what, done, of, _loss: told(name, what, done, of)
+def _under(on_progress: Progress, name: str) -> Callable[[str, int, int, float | None], None]:
+    return lambda what, done, of, _loss: on_progress(name, what, done, of)
 
 
 def _identity(setting: StudySetting, seed: int, training: Mapping[str, Any], draws: int) -> str:

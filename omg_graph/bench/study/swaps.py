@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from omg_graph.bench.study.exact import Exact, exact_posterior, told
+from omg_graph.bench.study.exact import Exact, exact_posterior, informed_prior
 from omg_graph.bench.study.measuring import NEGATIVE, POSITIVE, Seen, answer
 from omg_graph.bench.study.settings import TARGET
 from omg_graph.bench.study.world import World
@@ -75,7 +75,7 @@ def swap_plans(world: World, model: Model, seen: Seen, exact: Exact) -> Followed
     for said in (found.positive, found.negative):
         items = [said[row] for row in chosen.tolist()]
         outputs.append(answer(model, part, plans=[plan_of(item) for item in items], draws=0).mean)
-        given = exact_posterior(world, part.split, told(world, items)) if items else None
+        given = exact_posterior(world, part.split, informed_prior(world, items)) if items else None
         means.append(outputs[-1] if given is None else given.mixture.mean())
     return followed(world, len(found.rows), chosen, outputs, means)
 
