@@ -9,10 +9,10 @@ from omg_graph.bench.study import measuring
 from omg_graph.bench.study.exact import (
     Exact,
     exact_posterior,
+    informed_prior,
     learn_details,
     likeliest_plans,
     prior_of_parts,
-    told,
 )
 from omg_graph.bench.study.swaps import plan_of
 from omg_graph.bench.study.world import World
@@ -44,7 +44,7 @@ def test_a_plan_rules_out_all_that_it_contradicts_and_leaves_details_open(worlds
     items = world.simulator.contents.items
     truth = [items[k] for k in world.contents.tolist()]
     shown = measuring.show(world.test, ("audio",))
-    knowing = exact_posterior(world, shown, told(world, truth))
+    knowing = exact_posterior(world, shown, informed_prior(world, truth))
     for row, content in enumerate(truth):
         likely = [items[k] for k in np.flatnonzero(knowing.weights[row] > 1e-12)]
         assert {(item.entity, item.action, item.degree) for item in likely} == {
@@ -52,7 +52,7 @@ def test_a_plan_rules_out_all_that_it_contradicts_and_leaves_details_open(worlds
         }
     # between details the plan changes nothing
     free = content_posterior(world.simulator, shown).weights
-    given = told(world, truth) > 0
+    given = informed_prior(world, truth) > 0
     kept = np.where(given, free, 0.0)
     np.testing.assert_allclose(knowing.weights, kept / kept.sum(axis=1, keepdims=True), atol=1e-12)
 
@@ -65,7 +65,7 @@ def test_knowing_the_plan_makes_the_exact_mean_better(worlds: dict[str, World]) 
     truth = drawn.split.arrays["vision"]
     sd = world.simulator.moments["vision"][1]
     blind = exact_posterior(world, shown).mixture.mean()
-    knowing = exact_posterior(world, shown, told(world, said)).mixture.mean()
+    knowing = exact_posterior(world, shown, informed_prior(world, said)).mixture.mean()
     errors = [(((estimate - truth) / sd) ** 2).mean() for estimate in (knowing, blind)]
     assert errors[0] < 0.7 * errors[1]
 
