@@ -109,10 +109,10 @@ def chosen(everything: list[Part], names: list[str] | None) -> list[Part]:
     absent = [part for part in wanted if part.data is not None and not part.data.is_file()]
     if absent:
         missing = ", ".join(dict.fromkeys(str(part.data) for part in absent))
-        on_progress = f"OMG_DATA was expected to name a folder with the data sets, {missing} isn't there"
+        problem = f"expected OMG_DATA to name a folder with the data sets, {missing} isn't there"
         if absent == wanted:
-            raise DataError(f"{on_progress}: set OMG_DATA")
-        print(f"{on_progress}: {', '.join(part.name for part in absent)} left out", file=sys.stderr)
+            raise DataError(f"{problem}: set OMG_DATA")
+        print(f"{problem}: {', '.join(part.name for part in absent)} left out", file=sys.stderr)
     return [part for part in wanted if part not in absent]
 
 

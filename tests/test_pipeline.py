@@ -126,7 +126,7 @@ def test_each_sample_is_encoded_once_and_only_what_is_missing_is_decoded(
     model: Model, clips: Split, tiny_data_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
-    encode, decode, predict = LatentSpace.encode, LatentSpace.decode, LabelRegression.read
+    encode, decode, predict = LatentSpace.encode, LatentSpace.decode, LabelRegression.predict
 
     def encoded(space: LatentSpace, split: Split) -> Any:
         calls["encoded"] += len(split)
@@ -142,7 +142,7 @@ def test_each_sample_is_encoded_once_and_only_what_is_missing_is_decoded(
 
     monkeypatch.setattr(LatentSpace, "encode", encoded)
     monkeypatch.setattr(LatentSpace, "decode", decoded)
-    monkeypatch.setattr(LabelRegression, "read", read)
+    monkeypatch.setattr(LabelRegression, "predict", read)
     through_the_graph(model, clips, tiny_data_file, Settings(pictures=False))
     missing = (~clips.mask()).sum(axis=0)
     expected = {f"decoded {name}": int(missing[column]) for column, name in enumerate(clips.names)}

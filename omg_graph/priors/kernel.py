@@ -34,19 +34,19 @@ class _Kept:
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """What is kept under a key, else what ``compute`` gives: a tensor with memory of its own."""
-        if key not in self._tensors:
-            made = compute()
-            if made.nbytes > self.most_bytes:
-                return made
-            self._tensors[key] = made
+        found = self._tensors.pop(key, None)
+        if found is None:
+            found = compute()
+        if found.nbytes <= self.most_bytes:
+            self._tensors[key] = found  # the last one: asked for just now
             while self.bytes > self.most_bytes:
                 self._tensors.popitem(last=False)
-        self._tensors.move_to_end(key)
-        return self._tensors[key]
+        return found
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self._tensors.values())
+        # a list, which is made at once: other threads may add and drop meanwhile
+        return sum(tensor.nbytes for tensor in list(self._tensors.values()))
 
     def clear(self) -> None:
         self._tensors.clear()

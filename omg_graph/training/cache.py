@@ -122,6 +122,7 @@ class StageCache:
         if content is None:
             more = {}
             if resumable:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 more["checkpoint"] = Checkpoint(
                     self.folder / f"{name}-{key[:24]}.under-way.safetensors", self._damaged
                 )

@@ -250,11 +250,11 @@ def test_a_page_escapes_what_it_is_given(runs: Path, omg: Omg, tmp_path: Path) -
     ("arguments", "told"),
     [
         (["three", "--set", "Sentiment=positive"], "expected one sample, there are 3"),
-        (["one", "--set", "Sentiment"], "--set: FIELD=VALUE"),
+        (["one", "--set", "Sentiment"], "--set: expected FIELD=VALUE"),
         (["one", "--set", "Sentiment=so so"], "Sentiment can't be 'so so'"),
         (["one", "--drop-evidence", "nobody"], "got 'nobody'"),
         (["one"], "expected a change"),
-        (["one", "--pick", "99"], "pick: a candidate from 1 to"),
+        (["one", "--pick", "99"], "pick: expected a candidate from 1 to"),
         (["nowhere", "--pick", "1"], "a folder that omg run wrote"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_review_over_http(server: str) -> None:
     request = result["__interrupt__"][0]["value"]
     assert request["kind"] == "review_plan"
     again = thread.run(command={"resume": {"pick": 99}}, context=asking)["__interrupt__"][0]["value"]
-    assert again["error"].startswith("pick: a candidate from 1 to")
+    assert again["error"].startswith("pick: expected a candidate from 1 to")
     more = thread.run(command={"resume": "redraw"}, context=asking)["__interrupt__"][0]["value"]
     assert len(more["candidates"]) >= len(request["candidates"])
     # Studio sends what is typed as text

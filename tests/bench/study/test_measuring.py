@@ -37,7 +37,7 @@ def test_the_nearest_entry_is_copied_with_its_label(model: Model, seen: Seen) ->
     copied = measuring.nearest_entry(model, seen)
     kb = model.knowledge_base
     for row, entries in enumerate(seen.entries):
-        index = entries[0].index
+        index = model.knowledge_base.row_of[entries[0].id]
         assert index is not None
         value = model.latent_space.decode("vision", _tensor(kb.values["vision"][index][None]))[0]
         np.testing.assert_allclose(copied.mean[row], value, rtol=1e-5)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,12 +16,8 @@ from omg_graph.bench.study.runs import EVIDENCE, EXACT, EXACT_MEAN, LEARNED, NEA
 from omg_graph.bench.study.settings import SETTINGS, StudySetting
 from omg_graph.bench.study.study import Study, StudyRequest, run_study
 from omg_graph.bench.study.variants import MODEL, VARIANTS, train_variants
-from omg_graph.bench.study.world import World, make_world
-from omg_graph.cli import main
+from omg_graph.bench.study.world import World
 from omg_graph.cli.runtime import Settings
-from omg_graph.errors import ConfigError, DataError
-from omg_graph.seeding import derived_seed
-from omg_graph.simulator import AffectSimulator
 
 TinyStudy = tuple[Study, Path, list[str]]
 
@@ -168,60 +164,9 @@ def test_what_variants_share_is_made_once_and_changes_nothing(
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
-    made = {path.parent.name for path in (tmp_path / "beside").glob("*/kernel.safetensors")}
-    assert made == {"model.training"}
-    first, second = tmp_path / "beside" / "model", tmp_path / "beside" / "without-evidence"
-    assert (first / "direct.safetensors").samefile(second / "direct.safetensors")
-    assert not (first / "query.safetensors").samefile(second / "query.safetensors")
-
-
-def test_the_embedded_default_is_measured_as_it_is_on_speakers_it_never_met(tmp_path: Path) -> None:
-    setting = SETTINGS["embedded"]
-    few = setting.smaller({"test": 2}, 2)
-    world = make_world(few, AffectSimulator(few.simulator, hashed_as_wide), 0)
-    assert world.train is None
-    assert list(world.test.groups) == ["synthetic-10000"] * 2 + ["synthetic-10001"] * 2
-    ((variant, model),) = train_variants(world, tmp_path, {}, 0, lambda *_: None)
-    assert variant is MODEL
-    assert model.config.synthetic
-    assert not set(world.test.groups) & set(model.knowledge_base.groups)
-
-
-def hashed_as_wide(texts: list[str]) -> np.ndarray:
-    rows = np.stack([np.random.default_rng(derived_seed(text)).standard_normal(384) for text in texts])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at least one seed"):
-        run_study(StudyRequest(tmp_path, (SETTINGS["modes"],), 0), lambda *_: None)
-    (tmp_path / "taken").write_text("a file")
-    with pytest.raises(DataError, match="choose another --output"):
-        run_study(StudyRequest(tmp_path / "taken", (SETTINGS["modes"],), 1), lambda *_: None)
-
-
-def test_the_command_shows_what_is_kept(
-    tiny_study: TinyStudy,
-    study_settings: dict[str, Any],
-    small_settings: tuple[StudySetting, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    result, folder, _ = tiny_study
-    monkeypatch.setattr(study_module, "TRAINING", study_settings)
-    for setting in small_settings:
-        monkeypatch.setitem(SETTINGS, setting.name, setting)
-    named = ["--only", "modes", "--only", "rare-details"]
-    command = ["study", "--output", str(folder), *named, "--seeds", "1", "--draws", "3"]
-    assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == result.document
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    assert "modes, all clips" in out
-    assert "rare-details, unseen contents" in out
-    assert "share of a swap that the model follows: plan" in out
-    assert "goal 1.10" in out
-    assert "its plans are right: Entity" in out
-    assert "squared error ÷ exact without evidence: " in out
-    assert main(["study", "--output", str(folder), "--only", "everything"]) == 2
-    assert "--only takes modes" in capsys.readouterr().err
+    made = Counter(
+        path.name.rpartition("-")[0] for path in (tmp_path / "beside" / "stages").glob("*.safetensors")
+    )
+    assert made.pop("query") == 2  # which evidence there is decides the query
+    assert {"codecs", "encoder", "student", "plans", "kernel", "direct"} <= set(made)
+    assert set(made.values()) == {1}
