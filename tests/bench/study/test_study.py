@@ -170,3 +170,55 @@ def test_what_variants_share_is_made_once_and_changes_nothing(
     assert made.pop("query") == 2  # which evidence there is decides the query
     assert {"codecs", "encoder", "student", "plans", "kernel", "direct"} <= set(made)
     assert set(made.values()) == {1}
+
+
+def test_the_embedded_default_is_measured_as_it_is_on_speakers_it_never_met(tmp_path: Path) -> None:
+    setting = SETTINGS["embedded"]
+    few = setting.smaller({"test": 2}, 2)
+    world = make_world(few, AffectSimulator(few.simulator, hashed_as_wide), 0)
+    assert world.train is None
+    assert list(world.test.groups) == ["synthetic-10000"] * 2 + ["synthetic-10001"] * 2
+    ((variant, model),) = train_variants(world, tmp_path, {}, 0, lambda *_: None)
+    assert variant is MODEL
+    assert model.config.synthetic
+    assert not set(world.test.groups) & set(model.knowledge_base.groups)
+
+
+def hashed_as_wide(texts: list[str]) -> np.ndarray:
+    rows = np.stack([np.random.default_rng(derived_seed(text)).standard_normal(384) for text in texts])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least one seed"):
+        run_study(StudyRequest(tmp_path, (SETTINGS["modes"],), 0), lambda *_: None)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DataError, match="choose another --output"):
+        run_study(StudyRequest(tmp_path / "taken", (SETTINGS["modes"],), 1), lambda *_: None)
+
+
+def test_the_command_shows_what_is_kept(
+    tiny_study: TinyStudy,
+    study_settings: dict[str, Any],
+    small_settings: tuple[StudySetting, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result, folder, _ = tiny_study
+    monkeypatch.setattr(study_module, "TRAINING", study_settings)
+    for setting in small_settings:
+        monkeypatch.setitem(SETTINGS, setting.name, setting)
+    named = ["--only", "modes", "--only", "rare-details"]
+    command = ["study", "--output", str(folder), *named, "--seeds", "1", "--draws", "3"]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result.document
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "modes, all clips" in out
+    assert "rare-details, unseen contents" in out
+    assert "share of a swap that the model follows: plan" in out
+    assert "goal 1.10" in out
+    assert "its plans are right: Entity" in out
+    assert "squared error ÷ exact without evidence: " in out
+    assert main(["study", "--output", str(folder), "--only", "everything"]) == 2
+    assert "--only takes modes" in capsys.readouterr().err
