@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,8 +17,12 @@ from omg_graph.bench.study.runs import EVIDENCE, EXACT, EXACT_MEAN, LEARNED, NEA
 from omg_graph.bench.study.settings import SETTINGS, StudySetting
 from omg_graph.bench.study.study import Study, StudyRequest, run_study
 from omg_graph.bench.study.variants import MODEL, VARIANTS, train_variants
-from omg_graph.bench.study.world import World
+from omg_graph.bench.study.world import World, make_world
+from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
+from omg_graph.errors import ConfigError, DataError
+from omg_graph.seeding import derived_seed
+from omg_graph.simulator import AffectSimulator
 
 TinyStudy = tuple[Study, Path, list[str]]
 
