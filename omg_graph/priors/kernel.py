@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -250,8 +251,8 @@ class KernelConditional(nn.Module):
         def compute() -> Tensor:
             column = list(self.widths).index(target)
             inverse, dual = self._inverse(column, pattern), self._dual(target, pattern)
-            groups = members(self.groups[self.known[:, column]])
-            left = leave_group_out(dual, groups, inverse.diagonal(), lambda rows: inverse[rows][:, rows])
+            groups = groups_by_size(self.groups[self.known[:, column]])
+            left = leave_group_out(dual, groups, inverse.diagonal(), partial(blocks_of, inverse))
             return (left / left.square().mean().sqrt().clamp(min=1e-9)).float()
 
         return self._solved.get(("left", target, *pattern.tolist()), compute)
@@ -440,18 +441,29 @@ def _matern(squared: Tensor, length: float) -> Tensor:
     return decay.mul_(scaled.add_(1))
 
 
-def members(groups: Int[Tensor, " row"]) -> list[Int[Tensor, " member"]]:
-    """The rows of each group."""
+def groups_by_size(groups: Int[Tensor, " row"]) -> list[Int[Tensor, "group member"]]:
+    """The rows of each group; groups of one size are solved together."""
     order = groups.argsort(stable=True)
     _, counts = torch.unique_consecutive(groups[order], return_counts=True)
-    return list(torch.split(order, counts.tolist()))
+    by_size: dict[int, list[Tensor]] = {}
+    for rows in torch.split(order, counts.tolist()):
+        by_size.setdefault(len(rows), []).append(rows)
+    return [torch.stack(rows) for rows in by_size.values()]
+
+
+def blocks_of(
+    matrix: Float[Tensor, "row row"], rows: Int[Tensor, "group member"]
+) -> Float[Tensor, "group member member"]:
+    """A matrix restricted to the rows of each group."""
+    block: Tensor = matrix[rows.unsqueeze(2), rows.unsqueeze(1)]
+    return block
 
 
 def leave_group_out(
     dual: Float[Tensor, "row target"],
-    groups: Sequence[Int[Tensor, " _"]],
+    groups: Sequence[Int[Tensor, "_ _"]],
     diagonal: Float[Tensor, " row"],
-    block: Callable[[Tensor], Tensor],
+    blocks: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "row target"]:
     """What is left of every row when its group is predicted from the others: (K^-1_GG)^-1 (K^-1 y)_G.
 
@@ -460,14 +472,14 @@ def leave_group_out(
 
     Args:
         dual: K^-1 y.
-        groups: The rows of each group.
+        groups: The rows of each group, those of one size together.
         diagonal: Of K^-1.
-        block: K^-1 restricted to some rows.
+        blocks: K^-1 restricted to the rows of each group.
     """
     residuals = dual / diagonal.unsqueeze(1)
     for rows in groups:
-        if len(rows) > 1:
-            residuals[rows] = torch.linalg.solve(block(rows), dual[rows])
+        if rows.shape[1] > 1:
+            residuals[rows] = torch.linalg.solve(blocks(rows), dual[rows])
     return residuals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -11,9 +12,10 @@ from torch import Tensor
 from omg_graph.priors.kernel import (
     KernelConditional,
     Rows,
+    blocks_of,
+    groups_by_size,
     leave_group_out,
     matern_kernel,
-    members,
     squared_distances,
 )
 
@@ -70,15 +72,13 @@ def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
     known = known[torch.linspace(0, len(known) - 1, min(len(known), RELEVANCE_ROWS)).round().long()]
     rows = Rows(model.latents[known].double(), model.widths)
     distances, truth = squared_distances(rows, rows, pattern, model.spreads), rows.parts[target]
-    groups = members(model.groups[known])
+    groups = groups_by_size(model.groups[known])
 
     def error(relevance: Tensor, length: float, ridge: float) -> float:
         kernel = matern_kernel(distances, length, relevance)
         kernel.diagonal().add_(ridge)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
-        left = leave_group_out(
-            inverse @ truth, groups, inverse.diagonal(), lambda members: inverse[members][:, members]
-        )
+        left = leave_group_out(inverse @ truth, groups, inverse.diagonal(), partial(blocks_of, inverse))
         return float(left.square().sum())
 
     settings = float(model.lengths[row, column]), float(model.ridges[row, column])
@@ -129,7 +129,7 @@ def _own_group_errors(model: KernelConditional, pattern: Tensor, columns: list[i
     known = model.known[:, columns[0]]
     rows, names = model.references(known), list(model.widths)
     truths = [rows.parts[names[column]] for column in columns]
-    groups = members(model.groups[known])
+    groups = groups_by_size(model.groups[known])
     distances = squared_distances(rows, rows, pattern, model.spreads)
     errors = torch.zeros(len(columns), len(LENGTHS), len(RIDGES), dtype=torch.float64)
     for place, length in enumerate(LENGTHS):
@@ -138,14 +138,17 @@ def _own_group_errors(model: KernelConditional, pattern: Tensor, columns: list[i
         for index, ridge in enumerate(RIDGES):
             inverse = 1 / (values.clamp(min=0) + ridge)
             duals = [vectors @ (inverse.unsqueeze(1) * part) for part in turned]
-
-            def block(members: Tensor, inverse: Tensor = inverse, vectors: Tensor = vectors) -> Tensor:
-                return (vectors[members] * inverse) @ vectors[members].T
-
-            left = leave_group_out(torch.cat(duals, dim=1), groups, vectors.square() @ inverse, block)
+            blocks = partial(_blocks_of_inverse, vectors, inverse)
+            left = leave_group_out(torch.cat(duals, dim=1), groups, vectors.square() @ inverse, blocks)
             parts = torch.split(left, [dual.shape[1] for dual in duals], dim=1)
             errors[:, place, index] = torch.stack([part.square().sum() for part in parts])
     return errors
+
+
+def _blocks_of_inverse(vectors: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+    """The inverse by its eigenvectors and eigenvalues, restricted to the rows of each group."""
+    of_rows = vectors[rows]
+    return (of_rows * values) @ of_rows.mT
 
 
 def search_factors(
