@@ -38,6 +38,8 @@ def seeded(*parts: Part) -> Iterator[None]:
     import torch
 
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    # without a GPU torch.manual_seed would note the stack of every call for a GPU that may come later
+    seed = torch.manual_seed if devices else torch.default_generator.manual_seed
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derived_seed(*parts))
+        seed(derived_seed(*parts))
         yield
