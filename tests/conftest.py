@@ -1,4 +1,4 @@
-"""What all tests share: no network, no user's cache, one thread, and shapes checked at every call."""
+"""What all tests share: no network, no user's cache, one thread, and shapes checked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("OMG_TEXT_ENCODER", None)
 
+import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
 
 if TYPE_CHECKING:
     from omg_graph.record.results import SavedRun
@@ -40,8 +40,19 @@ SHAPED = [
     "omg_graph.retriever.evidence",
     "omg_graph.retriever.query",
 ]
-install_import_hook(SHAPED, "beartype.beartype")
+jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+CHECKED = tuple(f"tests/{name.split('.')[1]}/" for name in SHAPED) + (
+    "tests/test_pipeline.py",
+    "tests/training/test_graph.py",
+    "tests/training/test_stages.py",
+)
+"""Where shapes are checked at every call; elsewhere the checks would only take a quarter of the time."""
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    jaxtyping.config.update("jaxtyping_disable", not item.nodeid.startswith(CHECKED))
 
 
 @pytest.fixture(autouse=True)
