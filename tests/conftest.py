@@ -41,7 +41,8 @@ SHAPED = [
     "omg_graph.retriever.query",
 ]
 jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
-CHECKED = tuple(f"tests/{name.split('.')[1]}/" for name in SHAPED) + (
+CHECKED = (
+    *(f"tests/{name.split('.')[1]}/" for name in SHAPED),
     "tests/test_pipeline.py",
     "tests/training/test_graph.py",
     "tests/training/test_stages.py",
