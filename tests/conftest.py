@@ -44,7 +44,6 @@ jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
 CHECKED = (
     *(f"tests/{name.split('.')[1]}/" for name in SHAPED),
     "tests/test_pipeline.py",
-    "tests/training/test_graph.py",
     "tests/training/test_stages.py",
 )
 """Where shapes are checked at every call; elsewhere the checks would only take a quarter of the time."""
@@ -285,13 +284,21 @@ def once(path: Path, make: Callable[[], object]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def train_tiny(tiny_settings: dict[str, Any], tiny_folder: Path) -> Callable[..., Path]:
+def tiny_stages(tiny_folder: Path) -> Path:
+    """Stages that trainings have in common, for tests that ask what a model does and not how it was made."""
+    return tiny_folder / "stages"
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tiny_settings: dict[str, Any], tiny_folder: Path, tiny_stages: Path) -> Callable[..., Path]:
     """Train on a file, through the graph; the model's folder."""
     from omg_graph.training.graph import build_training_graph
 
+    common = {"overrides": tiny_settings, "shared_stages": str(tiny_stages)}
+
     def train(data: Path, name: str, **request: Any) -> Path:
         output = tiny_folder / name
-        given = {"data": str(data), "output": str(output), "overrides": tiny_settings} | request
+        given = {"data": str(data), "output": str(output)} | common | request
         return once(output, lambda: build_training_graph().invoke(given))
 
     return train

@@ -38,7 +38,7 @@ def test_the_anchor_is_fitted_before_training(tiny_run: TrainingRun, tmp_path: P
 
 
 def test_one_process_trains_in_both_precisions_beside_a_host_that_accelerates(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
+    tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_stages: Path, tmp_path: Path
 ) -> None:
     from accelerate import Accelerator
 
@@ -51,6 +51,7 @@ def test_one_process_trains_in_both_precisions_beside_a_host_that_accelerates(
                 "data": str(tiny_data_file),
                 "output": str(tmp_path / precision),
                 "overrides": tiny_settings | {"optimiser": optimiser},
+                "shared_stages": str(tiny_stages),
             }
         )
     assert host.mixed_precision == kept
@@ -58,11 +59,16 @@ def test_one_process_trains_in_both_precisions_beside_a_host_that_accelerates(
 
 
 def test_a_run_that_diverges_leaves_no_model(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
+    tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_stages: Path, tmp_path: Path
 ) -> None:
     wild = tiny_settings | {"optimiser": {"epochs": 2, "batch_size": 32, "learning_rate": 1e30}}
     with pytest.raises(OmgError, match="finite loss"):
         build_training_graph().invoke(
-            {"data": str(tiny_data_file), "output": str(tmp_path / "model"), "overrides": wild}
+            {
+                "data": str(tiny_data_file),
+                "output": str(tmp_path / "model"),
+                "overrides": wild,
+                "shared_stages": str(tiny_stages),
+            }
         )
     assert not (tmp_path / "model").exists()

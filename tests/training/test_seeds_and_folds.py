@@ -183,12 +183,21 @@ def test_folds_that_can_t_be(tiny_data_file: Path, tiny_settings: dict[str, Any]
 
 
 def test_a_kill_after_the_model_is_whole_leaves_nothing_behind(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data_file: Path,
+    tiny_settings: dict[str, Any],
+    tiny_stages: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from omg_graph.training.cache import StageCache
     from omg_graph.training.graph import build_training_graph
 
-    request = {"data": str(tiny_data_file), "output": str(tmp_path / "model"), "overrides": tiny_settings}
+    request = {
+        "data": str(tiny_data_file),
+        "output": str(tmp_path / "model"),
+        "overrides": tiny_settings,
+        "shared_stages": str(tiny_stages),
+    }
     with monkeypatch.context() as patch:
         patch.setattr(StageCache, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import torch
 
-from omg_graph.codecs.latents import LatentSpace
-from omg_graph.data.dataset import Split, group_of
+from omg_graph.data.dataset import group_of
 from omg_graph.model.folder import read_manifest
-from omg_graph.training import request as request_module
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
 from omg_graph.training.request import TrainingRequest
@@ -83,24 +79,22 @@ def test_what_a_pair_hides_is_what_it_is_asked_for(tiny_run: TrainingRun) -> Non
 
 
 def test_what_settings_leave_alone_is_made_once(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
+    tiny_run: TrainingRun, tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """And it gives the same as if it had been made anew."""
+    shared = shutil.copytree(tiny_run.cache.shared, tmp_path / "stages")
+    settings = changed(tiny_settings, CHANGED)
     runs = []
-    for name, settings, shared in (
-        ("first", tiny_settings, "stages"),
-        ("second", changed(tiny_settings, CHANGED), "stages"),
-        ("alone", changed(tiny_settings, CHANGED), None),
-    ):
+    for name, stages in (("second", str(shared)), ("alone", None)):
         request = TrainingRequest(
             data=str(tiny_data_file),
             output=str(tmp_path / name),
             overrides=settings,
-            shared_stages=None if shared is None else str(tmp_path / shared),
+            shared_stages=stages,
         )
         runs.append(Training(request).run)
         _ = runs[-1].prediction
-    first, second, alone = runs
+    second, alone = runs
     early = {"codecs", "texts", "gaussian", "kernel", "label-regression", "direct", "encoder", "student"}
     folds = {f"{part}-fold-{fold}" for part in ("encoder", "student") for fold in (0, 1)}
     twice = {name for name, files in files_of(second).items() if len(files) == 2}
@@ -109,7 +103,7 @@ def test_what_settings_leave_alone_is_made_once(
     assert (early | folds) <= set(files_of(second))
     for stage in ("executor", "trust", "prediction"):
         assert getattr(second, stage).digest == getattr(alone, stage).digest
-        assert getattr(first, stage).digest != getattr(alone, stage).digest
+        assert getattr(tiny_run, stage).digest != getattr(alone, stage).digest
 
 
 def test_the_objective_moves_the_executor_alone(tiny_run: TrainingRun, tmp_path: Path) -> None:
@@ -147,51 +141,33 @@ def test_seeds_share_what_draws_nothing(tiny_data_file: Path, tmp_path: Path) ->
 
 
 def test_damaged_stages_are_made_anew(
-    tiny_data_file: Path, tiny_model_folder: Path, tiny_settings: dict[str, Any], tmp_path: Path
+    tiny_run: TrainingRun,
+    tiny_data_file: Path,
+    tiny_model_folder: Path,
+    tiny_settings: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    output = tmp_path / "model"
-    request = TrainingRequest(data=str(tiny_data_file), output=str(output), overrides=tiny_settings)
-    _ = Training(request).run.executor
+    output, stages = tmp_path / "model", tmp_path / "stages"
+    shutil.copytree(tiny_run.cache.folder, tmp_path / tiny_run.cache.folder.name)
+    shutil.copytree(tiny_run.cache.shared, stages)
     damaged = []
     for stage in ("codecs", "encoder-fold-1", "plans", "executor"):
-        (path,) = (tmp_path / "model.training").glob(f"{stage}-????????????????????????.safetensors")
+        (path,) = tmp_path.glob(f"*/{stage}-????????????????????????.safetensors")
         content = bytearray(path.read_bytes())
         content[-3] ^= 0x10
         path.write_bytes(bytes(content))
         damaged.append(path.name)
-    result = build_training_graph().invoke(request.model_dump() | {"resume": True})
+    request = {"data": str(tiny_data_file), "output": str(output), "overrides": tiny_settings}
+    result = build_training_graph().invoke(request | {"shared_stages": str(stages), "resume": True})
     assert read_manifest(output).files == read_manifest(tiny_model_folder).files
     notes = [note for note in result["notes"] if "damaged" in note]
     assert [note.split()[0] for note in notes] == damaged
 
 
-def test_data_are_read_and_encoded_once(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    encoded: Counter[tuple[str, ...]] = Counter()
-    really_read, really_encode = request_module.read_data_file, LatentSpace.encode
-
-    def count_read(path: Path, **more: Any) -> Any:
-        read.append(path)
-        return really_read(path, **more)
-
-    def count_encode(space: LatentSpace, split: Split) -> dict[str, torch.Tensor]:
-        encoded[split.ids] += 1
-        return really_encode(space, split)
-
-    monkeypatch.setattr(request_module, "read_data_file", count_read)
-    monkeypatch.setattr(LatentSpace, "encode", count_encode)
-    request = TrainingRequest(
-        data=str(tiny_data_file), output=str(tmp_path / "model"), overrides=tiny_settings
-    )
-    training = Training(request)
-    run = training.run
-    for stage in ("prepare", "codecs", "priors", "plans", "evidence", "executor", "prediction"):
-        getattr(training, stage)()
-    _ = run.model
-    assert len(read) == 1
-    assert encoded == {run.data.train.ids: 1, run.data.valid.ids: 1}
+def test_data_are_read_and_encoded_once(counted_run: Any) -> None:
+    data = counted_run.run.data
+    assert len(counted_run.read) == 1
+    assert counted_run.encoded == {data.train.ids: 1, data.valid.ids: 1}
 
 
 def test_rows_that_the_kernel_leaves_out_are_noted(
