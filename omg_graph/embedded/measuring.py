@@ -9,7 +9,7 @@ import numpy as np
 
 from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError
-from omg_graph.metrics.labels import sentiment_scores
+from omg_graph.metrics.labels import score
 from omg_graph.model.model import Model
 from omg_graph.simulator import (
     AffectSimulator,
@@ -79,7 +79,7 @@ def _best(simulator: AffectSimulator, split: Split, observed: Sequence[str]) -> 
     missing = np.array([name not in observed for name in split.names])
     hidden = split.hide(np.tile(missing, (len(split), 1)))
     truth = np.zeros(0) if split.labels is None else split.labels.values
-    scores = sentiment_scores(truth, content_posterior(simulator, hidden).expected_label())
+    scores = score("mosi", truth, value=content_posterior(simulator, hidden).expected_label())
     errors = {
         name: normalised_squared_error(
             simulator, name, posterior_mean(simulator, hidden, name), split.arrays[name]

@@ -27,7 +27,7 @@ from omg_graph.evaluation.floor_data import (
     set_outputs,
 )
 from omg_graph.evaluation.tables import LabelTarget
-from omg_graph.metrics.labels import Numbers
+from omg_graph.metrics.labels import Numbers, label_metrics
 from omg_graph.model.model import Model
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.retriever.retriever import OwnEntries
@@ -91,10 +91,12 @@ class BestConstant:
             self.value = float(np.bincount(known.astype(np.int64)).argmax())
             return
         candidates = np.unique([*np.round(known), *np.round(known, 1), np.median(known), known.mean()])
-        scores = []
-        for value in candidates:
-            score = target.scores(known, np.full(len(known), value), None, None)[self.metric] or 0.0
-            scores.append(-score if self.metric == "mae" else score)
+        metric = next(metric for metric in label_metrics(target.family) if metric.name == self.metric)
+        sign = -1.0 if metric.lower_is_better else 1.0
+        scores = [
+            sign * metric.of(target.predictions(known, np.full(len(known), value), None, None))
+            for value in candidates
+        ]
         best = np.flatnonzero(np.isclose(scores, max(scores), rtol=0.0, atol=1e-12))
         # among equals the one nearest to the median: it does best by the other metrics
         nearest = np.abs(candidates[best] - np.median(known)).argmin()

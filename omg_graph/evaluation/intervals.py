@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from omg_graph.errors import DataError
-from omg_graph.evaluation.statistics import Statistic, statistics_of
-from omg_graph.evaluation.tables import SampleTable, conditions_in_order
+from omg_graph.evaluation.tables import SampleTable, TableMetric, conditions_in_order, metrics_of
 from omg_graph.metrics.labels import Numbers
 from omg_graph.seeding import derived_seed
 
@@ -100,13 +99,13 @@ class Resamples:
         rough = f"; with fewer than {FEW_GROUPS} they are rough" if self.rough else ""
         return f"95 % intervals from {len(self.counts) - 1} resamples of {self.units} {what}{rough}"
 
-    def values(self, statistic: Statistic, table: SampleTable) -> Numbers:
+    def values(self, metric: TableMetric, table: SampleTable) -> Numbers:
         """(resamples + 1,): the metric of one table, recomputed for each."""
-        parts = statistic.parts(table)
+        parts = metric.parts(table)
         sums = np.zeros((self.units, parts.shape[1]))
         np.add.at(sums, [self.unit_of[sample] for sample in table.ids], parts)
         blocks = [
-            statistic.value(self.counts[start : start + AT_ONCE].astype(np.float64) @ sums)
+            metric.value(self.counts[start : start + AT_ONCE].astype(np.float64) @ sums)
             for start in range(0, len(self.counts), AT_ONCE)
         ]
         values = np.concatenate(blocks)
@@ -114,10 +113,10 @@ class Resamples:
             values[1:] = np.nan
         return values
 
-    def by_condition(self, statistic: Statistic, tables: Sequence[SampleTable]) -> dict[str, Numbers]:
+    def by_condition(self, metric: TableMetric, tables: Sequence[SampleTable]) -> dict[str, Numbers]:
         """Condition to (resamples + 1,), averaged over seeds."""
         return {
-            name: average([self.values(statistic, table) for table in tables if table.condition == name])
+            name: average([self.values(metric, table) for table in tables if table.condition == name])
             for name in conditions_in_order(tables)
         }
 
@@ -225,17 +224,17 @@ def compare(first: Results, second: Results, resamples: Resamples | None = None)
     check_pairing(first, second)
     drawn = resamples_of([first, second]) if resamples is None else resamples
     out: list[Difference] = []
-    for statistic in statistics_of([*first.tables, *second.tables]):
-        ours, theirs = (drawn.by_condition(statistic, results.tables) for results in (first, second))
-        out += paired(statistic, ours, theirs)
+    for metric in metrics_of([*first.tables, *second.tables]):
+        ours, theirs = (drawn.by_condition(metric, results.tables) for results in (first, second))
+        out += paired(metric, ours, theirs)
     return out
 
 
-def paired(statistic: Statistic, ours: ByCondition, theirs: ByCondition) -> list[Difference]:
+def paired(metric: TableMetric, ours: ByCondition, theirs: ByCondition) -> list[Difference]:
     """By one metric; conditions in which it is undefined for either method are left out.
 
     Args:
-        statistic: the metric.
+        metric: the metric.
         ours: condition to (resamples + 1,), what ``Resamples.by_condition`` gives for the first method.
         theirs: the same for the second, by the same resamples.
     """
@@ -248,12 +247,12 @@ def paired(statistic: Statistic, ours: ByCondition, theirs: ByCondition) -> list
     gaps = {AVERAGE: average(list(gaps.values()))} | gaps
     return [
         Difference(
-            statistic.name,
+            metric.name,
             name,
             float(first[name][0]),
             float(second[name][0]),
             interval(gap),
-            statistic.lower_is_better,
+            metric.lower_is_better,
         )
         for name, gap in gaps.items()
     ]
@@ -383,24 +382,24 @@ def summarise(tables: Sequence[SampleTable]) -> Summary:
         tables: of all methods, conditions and seeds, the model's first.
     """
     by_method = methods_of(tables)
-    names, statistics = list(by_method), statistics_of(tables)
+    names, metrics = list(by_method), metrics_of(tables)
     resamples = Resamples.of(
         [sample for table in tables for sample in table.ids],
         [group for table in tables for group in table.groups],
     )
     figures: dict[tuple[str, str, str], Interval] = {}
     differences: dict[str, list[Difference]] = {name: [] for name in names[1:]}
-    for statistic in statistics:
-        values = {name: resamples.by_condition(statistic, group) for name, group in by_method.items()}
+    for metric in metrics:
+        values = {name: resamples.by_condition(metric, group) for name, group in by_method.items()}
         for name, rows in values.items():
-            figures |= _figures(name, statistic, rows)
+            figures |= _figures(name, metric, rows)
         for name in names[1:]:
-            differences[name] += paired(statistic, values[names[0]], values[name])
+            differences[name] += paired(metric, values[names[0]], values[name])
     return Summary(
         conditions=tuple(conditions_in_order(tables)),
         methods=tuple(names),
-        metrics=tuple(statistic.name for statistic in statistics),
-        lower_is_better=frozenset(s.name for s in statistics if s.lower_is_better),
+        metrics=tuple(metric.name for metric in metrics),
+        lower_is_better=frozenset(s.name for s in metrics if s.lower_is_better),
         figures=figures,
         differences=differences,
         note=resamples.note,
@@ -408,9 +407,9 @@ def summarise(tables: Sequence[SampleTable]) -> Summary:
     )
 
 
-def _figures(method: str, statistic: Statistic, rows: ByCondition) -> dict[tuple[str, str, str], Interval]:
+def _figures(method: str, metric: TableMetric, rows: ByCondition) -> dict[tuple[str, str, str], Interval]:
     defined = {name: values for name, values in rows.items() if not np.isnan(values[0])}
     if not defined:
         return {}
     averaged = {AVERAGE: average(list(defined.values()))}
-    return {(method, statistic.name, name): interval(values) for name, values in (averaged | defined).items()}
+    return {(method, metric.name, name): interval(values) for name, values in (averaged | defined).items()}

@@ -15,7 +15,7 @@ from omg_graph.errors import DataError
 from omg_graph.evaluation.protocols import Rate
 from omg_graph.evaluation.tables import SampleTable
 from omg_graph.metrics.features import PooledRatio
-from omg_graph.metrics.labels import Numbers
+from omg_graph.metrics.labels import MetricFamily, Numbers
 
 FILE = "predictions.jsonl"
 
@@ -43,7 +43,7 @@ class PredictionLine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
-    family: str
+    family: MetricFamily
     protocol: str
     condition: str
     rate: Rate
@@ -127,7 +127,7 @@ def _lines(table: SampleTable) -> Iterator[dict[str, Any]]:
             "value": _number(table.value[row]),
             "label": None if label is None else table.names[int(label)],
             "probability": _number(table.probability[row]),
-            "confidence": None if table.confidence is None else _number(table.confidence[row]),
+            "confidence": _number(table.confidence[row]),
             "modalities": {
                 name: _modality(table, name, row)
                 for name, ratio in table.errors.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,17 @@ from omg_graph.data.dataset import IntArray, Labels, Split
 from omg_graph.errors import ConfigError, DataError, ModelError
 from omg_graph.evaluation.outcomes import Outcomes, Pairs, Part, pooled_outcomes
 from omg_graph.evaluation.protocols import Condition, Rate
-from omg_graph.metrics.features import PooledRatio
-from omg_graph.metrics.labels import MetricFamily, Numbers, Scores, choose_family, nearest_degrees, score
+from omg_graph.metrics.features import PooledRatio, mean_of_known
+from omg_graph.metrics.labels import (
+    LabelMetric,
+    LabelPredictions,
+    MetricFamily,
+    Numbers,
+    choose_family,
+    divide,
+    label_metrics,
+    scores_of,
+)
 from omg_graph.model.model import Model
 from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.retriever.entries import KnowledgeBase
@@ -67,21 +76,25 @@ class LabelTarget:
         except ValueError:
             return np.nan
 
-    def scores(
+    def predictions(
         self,
         truth: Numbers,
         value: Numbers | None,
         label: IntArray | None,
         probabilities: Numbers | None,
-    ) -> Scores:
-        """The family's metrics of some predictions."""
+    ) -> LabelPredictions:
+        """Some predictions as the family's metrics count them."""
+        if self.family == "none":
+            nothing = np.full(len(truth), np.nan)
+            return LabelPredictions(nothing, nothing, nothing, nothing)
         if probabilities is not None and self.is_classes:
             # A class that the model has never met gets no probability: a miss, and no error.
             unknown = len(self.names) - probabilities.shape[1]
             probabilities = np.pad(probabilities, ((0, 0), (0, unknown)))
-        degrees = None if self.is_classes or probabilities is None else self.degrees
-        return score(
-            self.family, truth, value=value, label=label, probabilities=probabilities, degrees=degrees
+        if not self.is_classes and self.degrees is None:
+            probabilities = None
+        return LabelPredictions.of(
+            self.family, truth, value=value, label=label, probabilities=probabilities, degrees=self.degrees
         )
 
 
@@ -126,7 +139,7 @@ class SampleTable:
     """Results of one method under one condition, mask seed and model seed; NaN where nothing is known."""
 
     method: str
-    family: str
+    family: MetricFamily
     protocol: str
     condition: str
     rate: Rate
@@ -142,18 +155,24 @@ class SampleTable:
     """(samples,): indexes into ``names``."""
     probability: Numbers
     """(samples,): what the method gave the truth's class or degree."""
+    confidence: Numbers
+    """(samples,): the largest of the method's probabilities."""
     names: tuple[str, ...] = ()
     """Classes, or the degrees in words."""
     errors: dict[str, PooledRatio] = field(default_factory=dict)
     energy: dict[str, Numbers] = field(default_factory=dict)
     coverage: dict[str, PooledRatio] = field(default_factory=dict)
-    confidence: Numbers | None = None
-    """(samples,): the largest of the method's probabilities."""
     floor_seed: int | None = None
     """Which training of a trained floor; None of everything else."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def labels(self) -> LabelPredictions:
+        """What label metrics are computed from."""
+        predicted = self.label if self.family == "classes" else self.value
+        return LabelPredictions(self.truth, predicted, self.probability, self.confidence)
 
     @property
     def place(self) -> tuple[str, int | None]:
@@ -172,7 +191,12 @@ def sample_table(
     """A method's outcomes under one condition."""
     rows, index = condition.rows, pairs.index(condition)
     names = np.array(truth.names)
-    truths = labels_of(truth, target)[rows]
+    predictions = target.predictions(
+        labels_of(truth, target)[rows],
+        None if outcomes.value is None else outcomes.value[index],
+        None if outcomes.label is None else outcomes.label[index],
+        None if outcomes.probabilities is None else outcomes.probabilities[index],
+    )
     return SampleTable(
         method=outcomes.method,
         family=target.family,
@@ -184,15 +208,15 @@ def sample_table(
         ids=tuple(truth.ids[row] for row in rows),
         groups=tuple(truth.groups[row] for row in rows),
         observed=tuple(tuple(names[shown].tolist()) for shown in condition.visible[rows]),
-        truth=truths,
-        value=_taken(outcomes.value, index),
-        label=_taken(_labels(outcomes, target), index),
-        probability=_probability(outcomes, truths, target, index),
+        truth=predictions.truth,
+        value=np.full(len(index), np.nan) if outcomes.value is None else outcomes.value[index],
+        label=_labels(outcomes, index),
+        probability=predictions.probability,
+        confidence=predictions.confidence,
         names=target.names if target.is_classes else target.degree_names,
         errors={name: ratio.take(index) for name, ratio in outcomes.errors.items()},
         energy={name: scores[index] for name, scores in outcomes.energy.items()},
         coverage={name: ratio.take(index) for name, ratio in outcomes.coverage.items()},
-        confidence=_taken(_confidence(outcomes), index),
         floor_seed=outcomes.floor_seed,
     )
 
@@ -204,91 +228,121 @@ def labels_of(truth: Split, target: LabelTarget) -> Numbers:
     return target.numbers(truth.labels)
 
 
+def _labels(outcomes: Outcomes, index: IntArray) -> Numbers:
+    """(samples,): the predicted class, or the most probable degree."""
+    labels = outcomes.label
+    if labels is None and outcomes.probabilities is not None:
+        labels = outcomes.probabilities.argmax(axis=1)
+    return np.full(len(index), np.nan) if labels is None else labels[index].astype(np.float64)
+
+
 def result_row(
-    outcomes: Outcomes,
-    pairs: Pairs,
-    condition: Condition,
-    truth: Split,
-    target: LabelTarget,
-    model_seed: int,
+    table: SampleTable, outcomes: Outcomes, pairs: Pairs, condition: Condition, truth: Split
 ) -> dict[str, Any]:
-    """One row of ``metrics.json``; None where a metric is undefined."""
-    rows, index = condition.rows, pairs.index(condition)
+    """One row of ``metrics.json``, from a method's table under a condition; None where undefined."""
+    index = pairs.index(condition)
     observed, names = condition.observed, np.array(truth.names)
     row: dict[str, Any] = {
-        "method": outcomes.method,
+        "method": table.method,
         "protocol": condition.protocol,
         "condition": condition.name,
         "observed": None if observed is None else names[observed].tolist(),
         "missing": None if observed is None else names[~observed].tolist(),
         "rate": condition.rate,
         "realised_rate": condition.realised_rate,
-        "n": len(rows),
-        "model_seed": model_seed,
-        "floor_seed": outcomes.floor_seed,
+        "n": len(table),
+        "model_seed": table.model_seed,
+        "floor_seed": table.floor_seed,
         "mask_seed": condition.mask_seed,
     }
-    if target.family != "none":
-        row |= target.scores(
-            labels_of(truth, target)[rows],
-            None if outcomes.value is None else outcomes.value[index],
-            None if outcomes.label is None else outcomes.label[index],
-            None if outcomes.probabilities is None else outcomes.probabilities[index],
-        )
-    row["nmse"] = _known({name: ratio.take(index).value for name, ratio in outcomes.errors.items()})
-    row["energy_score"] = _known({name: mean(rows_[index]) for name, rows_ in outcomes.energy.items()})
-    row["coverage90"] = _known({name: ratio.take(index).value for name, ratio in outcomes.coverage.items()})
+    row |= scores_of(table.labels, table.family)
+    row["nmse"] = _known({name: ratio.value for name, ratio in table.errors.items()})
+    row["energy_score"] = _known({name: mean_of_known(scores) for name, scores in table.energy.items()})
+    row["coverage90"] = _known({name: ratio.value for name, ratio in table.coverage.items()})
     for key, numbers in (
         ("c_sem", outcomes.semantic_cost),
         ("c_evi", outcomes.evidence_cost),
         ("same_polarity_share", outcomes.same_polarity),
         ("reranked_share", outcomes.reranked),
     ):
-        row[key] = None if numbers is None else mean(numbers[index])
+        row[key] = None if numbers is None else mean_of_known(numbers[index])
     return row
-
-
-def mean(numbers: Numbers) -> float | None:
-    """Of what is known; None of nothing."""
-    known = numbers[~np.isnan(numbers)]
-    return float(known.mean()) if len(known) else None
 
 
 def _known(values: dict[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _taken(numbers: Numbers | None, index: IntArray) -> Numbers:
-    return np.full(len(index), np.nan) if numbers is None else numbers[index]
+@dataclass(frozen=True)
+class TableMetric:
+    """A metric of a table, as a function of sums over its samples."""
+
+    name: str
+    parts: Callable[[SampleTable], Numbers]
+    """(samples, parts): what is summed."""
+    value: Callable[[Numbers], Numbers]
+    """(..., parts) sums to (...) metrics, NaN where undefined."""
+    lower_is_better: bool = False
+
+    def of(self, table: SampleTable) -> float:
+        """The metric of all samples of a table."""
+        return float(self.value(self.parts(table).sum(axis=0)))
 
 
-def _labels(outcomes: Outcomes, target: LabelTarget) -> Numbers | None:
-    if outcomes.label is not None:
-        return outcomes.label.astype(np.float64)
-    if outcomes.probabilities is None or target.is_classes:
-        return None
-    return np.asarray(outcomes.probabilities.argmax(axis=1), np.float64)
+def metrics_of(tables: Sequence[SampleTable]) -> list[TableMetric]:
+    """Every metric that is defined for some of these tables, in the order that results are shown in."""
+    families = {table.family for table in tables}
+    family = families.pop() if len(families) == 1 else "none"
+    classes = max((len(table.names) for table in tables), default=0)
+    modalities = list(dict.fromkeys(name for table in tables for name in table.errors))
+    found = [_of_table(metric) for metric in label_metrics(family, classes)]
+    found += [
+        _mean_ratio("nmse", modalities, lambda table: table.errors, lower_is_better=True),
+        _mean_ratio("energy_score", modalities, _energy_ratios, lower_is_better=True),
+        _mean_ratio("coverage90", modalities, lambda table: table.coverage),
+    ]
+    return [metric for metric in found if any(not np.isnan(metric.of(table)) for table in tables)]
 
 
-def _confidence(outcomes: Outcomes) -> Numbers | None:
-    return None if outcomes.probabilities is None else outcomes.probabilities.max(axis=1)
+def _of_table(metric: LabelMetric) -> TableMetric:
+    return TableMetric(
+        metric.name, lambda table: metric.parts(table.labels), metric.value, metric.lower_is_better
+    )
 
 
-def _probability(outcomes: Outcomes, truths: Numbers, target: LabelTarget, index: IntArray) -> Numbers:
-    out = np.full(len(index), np.nan)
-    if outcomes.probabilities is None:
-        return out
-    codes = truths
-    if not target.is_classes:
-        if target.degrees is None:
-            return out
-        codes = nearest_degrees(truths, target.degrees)
-    known = np.flatnonzero(~np.isnan(codes))
-    place = codes[known].astype(np.int64)
-    met = place < outcomes.probabilities.shape[1]
-    out[known] = 0.0  # a class that the model has never met
-    out[known[met]] = outcomes.probabilities[index[known[met]], place[met]]
-    return out
+def _mean_ratio(
+    name: str,
+    modalities: Sequence[str],
+    ratios_of: Callable[[SampleTable], Mapping[str, PooledRatio]],
+    *,
+    lower_is_better: bool = False,
+) -> TableMetric:
+    """A sum over a sum for each modality, averaged over the modalities where anything is scored."""
+
+    def parts(table: SampleTable) -> Numbers:
+        out, ratios = np.zeros((len(table), 2, len(modalities))), ratios_of(table)
+        for column, modality in enumerate(modalities):
+            if modality in ratios:
+                out[:, 0, column] = ratios[modality].numerator
+                out[:, 1, column] = ratios[modality].denominator
+        return out.reshape(len(table), -1)
+
+    def value(sums: Numbers) -> Numbers:
+        above, below = np.split(sums, 2, axis=-1)
+        ratios = divide(above, below)
+        known = ~np.isnan(ratios)
+        return divide(np.where(known, ratios, 0.0).sum(axis=-1), known.sum(axis=-1))
+
+    return TableMetric(name, parts, value, lower_is_better)
+
+
+def _energy_ratios(table: SampleTable) -> dict[str, PooledRatio]:
+    """Scores over how many there are."""
+    known = {name: ~np.isnan(scores) for name, scores in table.energy.items()}
+    return {
+        name: PooledRatio(np.where(known[name], scores, 0.0), known[name].astype(np.float64))
+        for name, scores in table.energy.items()
+    }
 
 
 def conditions_in_order(tables: Sequence[SampleTable]) -> list[str]:
@@ -329,7 +383,8 @@ class Results:
             self._keep_whole(outcomes, target, seed, floor=floor)
             return
         for condition in part.conditions:
-            row = result_row(outcomes, part.pairs, condition, self.truth, target, seed)
+            table = sample_table(outcomes, part.pairs, condition, self.truth, target, seed)
+            row = result_row(table, outcomes, part.pairs, condition, self.truth)
             self.fold_rows.append(row | {"fold": part.fold})
         method = _Method(floor, outcomes.method, outcomes.floor_seed, seed)
         self.parts.setdefault(method, []).append((part, outcomes, target))
@@ -354,6 +409,6 @@ class Results:
     def _keep_whole(self, outcomes: Outcomes, target: LabelTarget, seed: int, *, floor: bool) -> None:
         rows, tables = (self.floor_rows, self.floor_tables) if floor else (self.rows, self.tables)
         for condition in self.conditions:
-            arguments = (outcomes, self.pairs, condition, self.truth, target, seed)
-            rows.append(result_row(*arguments) | {"fold": None})
-            tables.append(sample_table(*arguments))
+            tables.append(sample_table(outcomes, self.pairs, condition, self.truth, target, seed))
+            row = result_row(tables[-1], outcomes, self.pairs, condition, self.truth)
+            rows.append(row | {"fold": None})

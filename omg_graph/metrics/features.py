@@ -80,7 +80,7 @@ def energy_scores(draws: npt.ArrayLike, truth: npt.ArrayLike, scored: BoolArray 
         scored: (samples, features), which of them count; all of them by default.
 
     Returns:
-        (samples,), NaN where no feature of a sample is scored: average with ``mean_energy_score``.
+        (samples,), NaN where no feature of a sample is scored: average with ``mean_of_known``.
 
     Raises:
         DataError: if shapes differ, or a scored feature isn't finite.
@@ -101,9 +101,9 @@ def energy_scores(draws: npt.ArrayLike, truth: npt.ArrayLike, scored: BoolArray 
     return np.where(mask.any(axis=1), score, np.nan)
 
 
-def mean_energy_score(scores: Numbers) -> float | None:
-    """The mean over the samples that were scored; None if there are none."""
-    known = scores[~np.isnan(scores)]
+def mean_of_known(numbers: Numbers) -> float | None:
+    """The mean of the numbers that aren't NaN; None if there are none."""
+    known = numbers[~np.isnan(numbers)]
     return float(known.mean()) if len(known) else None
 
 

@@ -359,12 +359,10 @@ def test_plots_are_pictures(clips: Path) -> None:
 
 def test_a_constant_gets_the_known_figures(data_folder: Path) -> None:
     """On MOSI's validation rows, -2 by hand: the share of negatives, and of the degree -2."""
-    from omg_graph.evaluation.tables import LabelTarget
-
     labels = read_data_file(data_folder / "mosi" / "mosi_train_valid.pkl").splits["valid"].labels
     assert labels is not None
     truth = labels.values
-    found = LabelTarget("mosi").scores(truth, np.full(len(truth), -2.0), None, None)
+    found = score("mosi", truth, value=np.full(len(truth), -2.0))
     assert found["acc2"] == pytest.approx((truth[truth != 0] < 0).mean())
     assert found["acc7"] == pytest.approx((np.round(truth) == -2).mean())
     assert found["corr"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,34 +14,26 @@ from omg_graph.evaluation.report import draw_plots, figure_text, markdown, title
 from omg_graph.evaluation.tables import SampleTable
 from omg_graph.metrics.features import PooledRatio
 
-
-def table_of(method: str, condition: str, noise: float) -> SampleTable:
-    random, rows = np.random.default_rng(0), 60
-    truth = random.uniform(-3, 3, rows)
-    return SampleTable(
-        method=method,
-        family="number",
-        protocol="fixed",
-        condition=condition,
-        rate=0.5,
-        mask_seed=None,
-        model_seed=0,
-        ids=tuple(map(str, range(rows))),
-        groups=tuple(map(str, range(rows))),
-        observed=(("text",),) * rows,
-        truth=truth,
-        value=truth + noise,
-        label=np.full(rows, np.nan),
-        probability=np.full(rows, np.nan),
-        errors={} if condition == "full" else {"audio": PooledRatio(np.full(rows, noise), np.ones(rows))},
-    )
+TableOf = Callable[..., SampleTable]
 
 
 @pytest.fixture
-def summary() -> Summary:
+def summary(table_of: TableOf) -> Summary:
+    truth = np.random.default_rng(0).uniform(-3, 3, 60)
     return summarise(
         [
-            table_of(method, condition, noise)
+            table_of(
+                "number",
+                groups=60,
+                method=method,
+                condition=condition,
+                truth=truth,
+                value=truth + noise,
+                probability=np.full(60, np.nan),
+                errors={} if condition == "full" else {"audio": PooledRatio(np.full(60, noise), np.ones(60))},
+                energy={},
+                coverage={},
+            )
             for method, noise in (("omg", 0.25), ("a|b", 0.5))
             for condition in ("text", "full")
         ]

@@ -17,6 +17,7 @@ from omg_graph.evaluation.protocols import conditions_of
 from omg_graph.evaluation.runner import ModelRunner
 from omg_graph.evaluation.tables import LabelTarget, choose_target
 from omg_graph.metrics.features import energy_scores
+from omg_graph.metrics.labels import scores_of
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
@@ -93,7 +94,8 @@ def test_classes_are_counted_in_the_models_order() -> None:
 def test_a_class_that_the_model_never_met_is_a_miss_and_no_error() -> None:
     target = LabelTarget("classes", names=("ant", "bee", "wasp"))
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
-    found = target.scores(np.array([0.0, 2.0]), None, probabilities.argmax(axis=1), probabilities)
+    predictions = target.predictions(np.array([0.0, 2.0]), None, None, probabilities)
+    found = scores_of(predictions, "classes")
     assert found["accuracy"] == 0.5
     assert found["nll"] is not None
     assert found["nll"] > 10

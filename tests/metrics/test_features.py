@@ -8,7 +8,7 @@ from omg_graph.errors import ConfigError, DataError
 from omg_graph.metrics.features import (
     coverage90,
     energy_scores,
-    mean_energy_score,
+    mean_of_known,
     normalised_squared_error,
 )
 
@@ -61,7 +61,7 @@ def test_nothing_scored_is_none_and_never_a_number():
     assert normalised_squared_error(truth, truth, nothing).value is None
     assert coverage90(draws, truth, nothing).value is None
     assert np.isnan(energy_scores(draws, truth, nothing)).all()
-    assert mean_energy_score(energy_scores(draws, truth, nothing)) is None
+    assert mean_of_known(energy_scores(draws, truth, nothing)) is None
 
 
 def test_energy_score_by_hand():
@@ -87,8 +87,8 @@ def test_energy_score_is_fair_to_few_draws():
     """Its expectation doesn't depend on the number of draws; the unfair one's does, by a third here."""
     random = np.random.default_rng(7)
     truth = random.normal(size=(20_000, 2))
-    few = mean_energy_score(energy_scores(random.normal(size=(20_000, 2, 2)), truth))
-    many = mean_energy_score(energy_scores(random.normal(size=(20_000, 12, 2)), truth))
+    few = mean_of_known(energy_scores(random.normal(size=(20_000, 2, 2)), truth))
+    many = mean_of_known(energy_scores(random.normal(size=(20_000, 12, 2)), truth))
     assert few == pytest.approx(many, rel=0.03)
 
 
@@ -96,7 +96,7 @@ def test_energy_score_prefers_the_true_spread():
     random = np.random.default_rng(8)
     truth = random.normal(size=(4000, 3))
     by_spread = {
-        spread: mean_energy_score(energy_scores(spread * random.normal(size=(4000, 19, 3)), truth))
+        spread: mean_of_known(energy_scores(spread * random.normal(size=(4000, 19, 3)), truth))
         for spread in (0.3, 1.0, 2.0)
     }
     assert min(by_spread, key=by_spread.__getitem__) == 1.0

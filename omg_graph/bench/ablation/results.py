@@ -35,8 +35,7 @@ from omg_graph.evaluation.intervals import (
 )
 from omg_graph.evaluation.predictions import read_predictions
 from omg_graph.evaluation.runner import METHOD
-from omg_graph.evaluation.statistics import statistics_of
-from omg_graph.evaluation.tables import SampleTable, conditions_in_order
+from omg_graph.evaluation.tables import SampleTable, conditions_in_order, metrics_of
 from omg_graph.model.folder import machine, versions
 
 Entry = Variant | Swap
@@ -174,7 +173,7 @@ def collect(
         results.notes[protocol] = resamples.note
         groups = _groups(request.groups, default)
         results.metrics = tuple(
-            dict.fromkeys([*results.metrics, *(statistic.name for statistic in statistics_of(default))])
+            dict.fromkeys([*results.metrics, *(metric.name for metric in metrics_of(default))])
         )
         results.family = default[0].family
         for name, of_name in seeds.items():
@@ -232,8 +231,8 @@ def _figures(
     seeds = {table.model_seed for table in against}
     compared = [table for table in tables if table.model_seed in seeds]
     check_pairing(Results(name, compared), Results(DEFAULT, against))
-    for statistic in statistics_of(tables):
-        found = resamples.by_condition(statistic, tables)
+    for metric in metrics_of(tables):
+        found = resamples.by_condition(metric, tables)
         defined = {place: numbers for place, numbers in found.items() if not np.isnan(numbers[0])}
         if defined:
             averaged = {AVERAGE: tuple(defined)} | groups
@@ -242,13 +241,13 @@ def _figures(
                 for place, members in averaged.items()
                 if all(member in defined for member in members)
             }
-            values |= {(statistic.name, place): interval(n) for place, n in (means | defined).items()}
+            values |= {(metric.name, place): interval(n) for place, n in (means | defined).items()}
         if tables is not default and compared:
-            ours, theirs = (resamples.by_condition(statistic, of) for of in (compared, against))
-            differences += paired(statistic, ours, theirs)
+            ours, theirs = (resamples.by_condition(metric, of) for of in (compared, against))
+            differences += paired(metric, ours, theirs)
             for group, members in groups.items():
                 parts = ({member: of[member] for member in members} for of in (ours, theirs))
-                rows = paired(statistic, *parts)  # the mean, then each condition
+                rows = paired(metric, *parts)  # the mean, then each condition
                 if len(rows) == 1 + len(members):
                     differences.append(replace(rows[0], condition=group))
     return Figures(values, differences)

@@ -18,9 +18,8 @@ from omg_graph.cli.runtime import Settings
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.evaluate import EvaluationRequest, choose_floors, evaluate
 from omg_graph.evaluation.predictions import read_predictions
-from omg_graph.evaluation.statistics import ECE
 from omg_graph.evaluation.tables import LabelTarget
-from omg_graph.metrics.labels import MetricFamily, expected_calibration_error
+from omg_graph.metrics.labels import ECE, MetricFamily
 
 TRAINED = {
     "MLP with mask",
@@ -101,42 +100,10 @@ def test_ece_is_recomputed_from_what_is_written(
         assert len(rows) == 1
         if rows[0]["ece"] is not None:
             found += 1
-            assert ECE.of(table) == pytest.approx(rows[0]["ece"], abs=1e-6)
+            assert ECE.of(table.labels) == pytest.approx(rows[0]["ece"], abs=1e-6)
     assert found > 2
     figures = document["intervals"]["figures"]
     assert any(figure["metric"] == "ece" and figure["method"] == "omg" for figure in figures)
-
-
-def test_ece_of_a_resample_is_that_of_its_samples() -> None:
-    """Bins are sums, so counting a sample twice is the same as having it twice."""
-    random = np.random.default_rng(0)
-    given = random.dirichlet(np.ones(3), size=40)
-    truth = random.integers(0, 3, 40)
-    from omg_graph.evaluation.tables import SampleTable
-
-    nothing = np.full(40, np.nan)
-    table = SampleTable(
-        method="m",
-        family="classes",
-        protocol="fixed",
-        condition="a",
-        rate=0.0,
-        mask_seed=None,
-        model_seed=0,
-        ids=tuple(map(str, range(40))),
-        groups=tuple(map(str, range(40))),
-        observed=(("a",),) * 40,
-        truth=truth.astype(float),
-        value=nothing,
-        label=given.argmax(axis=1).astype(float),
-        probability=given[np.arange(40), truth],
-        names=("x", "y", "z"),
-        confidence=given.max(axis=1),
-    )
-    counts = random.multinomial(40, np.full(40, 1 / 40))
-    again = np.repeat(np.arange(40), counts)
-    expected = expected_calibration_error(truth[again], given[again])
-    assert float(ECE.value(counts @ ECE.parts(table))) == pytest.approx(expected)
 
 
 def test_another_model_stands_among_the_floors(
