@@ -113,6 +113,16 @@ class Schema(BaseModel):
                 found.append(f"{field.name} can't be {value!r}" + _after(field, constraints, level))
         return tuple(found)
 
+    def check(self, plan: Sequence[str]) -> None:
+        """Refuse a plan that breaks the schema.
+
+        Raises:
+            PlanError: if it does.
+        """
+        wrong = self.violations(plan)
+        if wrong:
+            raise PlanError(f"plan {tuple(plan)!r} violates schema {self.name!r}: {'; '.join(wrong)}")
+
     def text(self, constraints: Sequence[str]) -> str:
         """The text of a plan that g embeds: c_S = g(S) (Eq. 4).
 

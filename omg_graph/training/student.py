@@ -37,11 +37,11 @@ def build_student(
         width=settings.width,
         layers=settings.layers,
         dropout=settings.dropout,
-        reading=0 if rows.label_estimates is None else rows.label_estimates.shape[1],
+        label_width=0 if rows.label_estimates is None else rows.label_estimates.shape[1],
         seed=seed,
     )
-    if student.reading is not None and rows.label_estimates is not None:
-        student.reading.standardise(rows.label_estimates)
+    if student.label_bias is not None and rows.label_estimates is not None:
+        student.label_bias.standardise(rows.label_estimates)
     return student
 
 
@@ -71,16 +71,19 @@ def fit_student(
         on_epoch: Called after every epoch.
     """
     student = build_student(schema, rows, encoder.config.shared_width, settings, seed)
-    taught = student.blurred_degrees(settings.degree_spread)
+    soft = student.soft_degrees(settings.degree_spread)
     observed = embed_pairs(encoder, rows, rows.pool.everything)
     checked = validation.checked(seed) if validation is not None else np.zeros(0, dtype=np.int64)
     seen = None if validation is None else embed_pairs(encoder, validation, checked)
 
     def cost(source: PlannedRows, pairs: IntArray, vectors: Tensor, drops: torch.Generator | None) -> Tensor:
         plans = [plan for row in source.pool.rows[pairs] if (plan := source.plans[row]) is not None]
-        estimates = source.estimates_of(pairs)
         return student.loss(
-            vectors, plans, drops, reading=estimates, taught=None if drops is None else taught
+            vectors,
+            plans,
+            drops,
+            label_estimates=source.estimates_of(pairs),
+            soft_targets=None if drops is None else soft,
         )
 
     def loss(batch: IntArray, epoch: int) -> Tensor:

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from omg_graph.errors import ConfigError, ModelError, PlanError, SchemaError
-from omg_graph.planner.decoding import TokenChoice
-from omg_graph.planner.interface import PlannerInput, RescoringPlanner, Sampling
+from omg_graph.planner.interface import PlannerInput, Sampling
 from omg_graph.planner.schema import Field, Schema
 from omg_graph.planner.schemas import load_schema
-from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner
+from omg_graph.planner.student import LANGUAGE_MODEL_FOLDER, MICRO_BATCH, StudentPlanner, choose_tokens
 from omg_graph.seeding import generator
 
 WIDTH = 8
-READINGS = 3
+LABEL_WIDTH = 3
 
 TOY = Schema(
     name="toy",
@@ -42,48 +42,69 @@ TOY = Schema(
 NOTES = ("plain", "with a hole", "seen before")
 
 
-def student(**settings: object) -> StudentPlanner:
-    return StudentPlanner(TOY, WIDTH, words=NOTES, width=32, seed=3, **settings).eval()  # type: ignore[arg-type]
+def student() -> StudentPlanner:
+    return StudentPlanner(TOY, WIDTH, words=NOTES, width=32, seed=3).eval()
 
 
-def reader(**settings: object) -> StudentPlanner:
-    """A student that takes label estimates, and has learnt from them."""
-    planner = student(reading=READINGS, **settings)
-    assert planner.reading is not None
-    torch.nn.init.normal_(planner.reading.weight, generator=torch.Generator().manual_seed(0))
+def label_student() -> StudentPlanner:
+    """A student that takes label estimates, and whose logits depend on them."""
+    planner = StudentPlanner(TOY, WIDTH, words=NOTES, width=32, seed=3, label_width=LABEL_WIDTH).eval()
+    assert planner.label_bias is not None
+    torch.nn.init.normal_(planner.label_bias.weight, generator=torch.Generator().manual_seed(0))
     return planner
 
 
 def observations(count: int, seed: int = 0) -> PlannerInput:
     random = np.random.default_rng(seed)
     embeddings = random.standard_normal((count, WIDTH)).astype(np.float32)
-    reading = random.standard_normal((count, READINGS)).astype(np.float32)
+    estimates = random.standard_normal((count, LABEL_WIDTH)).astype(np.float32)
     return PlannerInput(
-        tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count, label_estimates=reading
+        tuple(f"clip{i}" for i in range(count)), embeddings, (None,) * count, label_estimates=estimates
     )
 
 
-@pytest.mark.parametrize("whole_values", [True, False])
-@pytest.mark.parametrize("make", [student, reader])
+@pytest.mark.parametrize("make", [student, label_student])
 def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models(
-    make: Callable[..., StudentPlanner], whole_values: bool
+    make: Callable[[], StudentPlanner],
 ) -> None:
-    planner = make(whole_values=whole_values)
-    batch = observations(7)
-    assert batch.label_estimates is not None
+    planner, batch = make(), observations(7)
     proposed = planner.propose(batch, Sampling(6), seed=11)
     assert [len(plans) for plans in proposed] == [6] * 7
     for row, plans in enumerate(proposed):
         assert all(TOY.violations(plan.values) == () for plan in plans)
-        embeddings = torch.from_numpy(batch.embeddings[row : row + 1]).expand(6, -1)
-        reading = torch.from_numpy(batch.label_estimates[row : row + 1]).expand(6, -1)
-        rescored = planner.score(embeddings, [plan.values for plan in plans], reading=reading)
-        np.testing.assert_allclose(
-            rescored.detach().numpy(), [plan.log_probabilities for plan in plans], atol=1e-4
-        )
         for plan in plans:
-            shape, size, note = (len(value.split()) + 1 for value in plan.values)
-            assert plan.token_counts == ((2, 2, note) if whole_values else (shape, size, note))
+            assert plan.token_counts == (2, 2, len(plan.values[2].split()) + 1)
+            assert plan.log_probabilities == pytest.approx(
+                by_hand(planner, batch, row, plan.values), abs=1e-4
+            )
+    (last,) = planner.rescore(batch.take([6]), [proposed[6][5].values])
+    assert last is not None
+    assert (last.values, last.token_counts) == (proposed[6][5].values, proposed[6][5].token_counts)
+    assert last.log_probabilities == pytest.approx(proposed[6][5].log_probabilities, abs=1e-4)
+
+
+def by_hand(
+    planner: StudentPlanner, batch: PlannerInput, row: int, plan: tuple[str, ...]
+) -> tuple[float, ...]:
+    """log pi of each value and its terminator, one forward pass for each token."""
+    vocabulary, sums = planner.vocabulary, []
+    before: list[int] = []
+    with torch.no_grad():
+        prefix = planner.projection(torch.from_numpy(batch.embeddings[row])).view(1, 2, -1)
+        bias = None
+        if planner.label_bias is not None and batch.label_estimates is not None:
+            bias = planner.label_bias(torch.from_numpy(batch.label_estimates[row : row + 1]))[0]
+        for level, value in enumerate(plan):
+            before.append(vocabulary.scaffold(level))
+            sums.append(0.0)
+            for token in (*vocabulary.tokens_of(level, value), vocabulary.end):
+                words = planner.language_model.get_input_embeddings()(torch.tensor([before]))
+                inputs = torch.cat([planner.prefix_norm(prefix), words], dim=1)
+                logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
+                logits = logits if bias is None else logits + bias[level]
+                sums[-1] += float(logits.log_softmax(dim=-1)[token])
+                before.append(token)
+    return tuple(sums)
 
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
@@ -146,103 +167,73 @@ def test_draws_follow_the_models_distribution_under_the_grammar() -> None:
         tuple(str(i) for i in range(count)), np.repeat(one.embeddings, count, axis=0), (None,) * count
     )
     drawn = [p[0].values[0] for p in planner.propose(batch, Sampling(1, greedy=False), seed=2)]
-    first_word = planner.score(torch.from_numpy(one.embeddings).expand(3, -1), [("a",), ("b",), ("c",)])
-    # The terminator is certain under the grammar: take its share out, by the plan without it.
-    ends = _terminator_log_probabilities(planner, one.embeddings, ("a", "b", "c"))
-    expected = torch.softmax(first_word[:, 0] - ends, dim=0).detach().numpy()
-    shares = np.array([drawn.count(value) / count for value in ("a", "b", "c")])
-    np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / count))
-
-
-def _terminator_log_probabilities(
-    planner: StudentPlanner, embedding: np.ndarray, values: tuple[str, ...]
-) -> torch.Tensor:
-    vocabulary = planner.vocabulary
-    found = []
     with torch.no_grad():
-        for value in values:
-            tokens = torch.tensor([[vocabulary.scaffold(0), *vocabulary.words_of(0, value)]])
-            inputs = torch.cat(
-                [
-                    planner.prefix_of(torch.from_numpy(embedding)),
-                    planner.language_model.get_input_embeddings()(tokens),
-                ],
-                dim=1,
-            )
-            logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
-            found.append(logits.log_softmax(dim=-1)[vocabulary.end])
-    return torch.stack(found)
+        scaffold = torch.tensor([[planner.vocabulary.scaffold(0)]])
+        prefix = planner.prefix_norm(planner.projection(torch.from_numpy(one.embeddings)).view(1, 2, -1))
+        inputs = torch.cat([prefix, planner.language_model.get_input_embeddings()(scaffold)], dim=1)
+        logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
+    expected = logits[[planner.vocabulary.tokens_of(0, value)[0] for value in "abc"]].softmax(dim=0)
+    shares = np.array([drawn.count(value) / count for value in "abc"])
+    np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / count))
 
 
 def test_label_estimates_count_where_the_planner_takes_them() -> None:
     batch = observations(3)
     assert batch.label_estimates is not None
     other = replace(batch, label_estimates=-batch.label_estimates)
-    unread, read = student(), reader()
+    unread, read = student(), label_student()
     assert unread.propose(batch, Sampling(4), seed=1) == unread.propose(other, Sampling(4), seed=1)
     assert read.propose(batch, Sampling(4), seed=1) != read.propose(other, Sampling(4), seed=1)
     with pytest.raises(PlanError, match="label estimates"):
         read.propose(replace(batch, label_estimates=None), Sampling(4), seed=1)
 
 
-def test_what_is_read_is_measured_in_its_own_spread() -> None:
-    planner = reader()
-    assert planner.reading is not None
-    readings = torch.from_numpy(observations(50).label_estimates)
-    planner.reading.standardise(readings)
-    before = planner.reading(readings)
-    planner.reading.standardise(1000 * readings)
-    torch.testing.assert_close(planner.reading(1000 * readings), before)
+def test_label_estimates_count_in_units_of_their_own_spread() -> None:
+    bias = label_student().label_bias
+    assert bias is not None
+    estimates = torch.from_numpy(observations(50).label_estimates)
+    bias.standardise(estimates)
+    before = bias(estimates)
+    bias.standardise(1000 * estimates)
+    torch.testing.assert_close(bias(1000 * estimates), before)
 
 
-def test_a_degree_that_is_taught_spreads_over_its_neighbours() -> None:
-    planner = StudentPlanner(load_schema("affect"), WIDTH, width=32)
-    taught = planner.blurred_degrees(0.8)
-    assert taught is not None
-    assert planner.schema.degrees is not None
-    torch.testing.assert_close(taught.sum(dim=1), torch.ones(len(taught)))
-    ordered = sorted(planner.schema.degrees, key=planner.schema.degrees.__getitem__)
-    tokens = [planner.vocabulary.words_of(2, value)[0] for value in ordered]
-    middle = taught[tokens[3], tokens].tolist()
+def test_soft_targets_are_shares_of_neighbouring_degrees_and_count_by_them() -> None:
+    planner = StudentPlanner(load_schema("affect"), WIDTH, width=32).eval()
+    targets, degrees = planner.soft_degrees(0.8), planner.schema.degrees
+    assert targets is not None
+    assert degrees is not None
+    tokens = [planner.vocabulary.tokens_of(2, value)[0] for value in sorted(degrees, key=degrees.__getitem__)]
+    middle = targets[tokens[3], tokens].tolist()
+    assert sum(middle) == pytest.approx(1.0)
     assert middle == pytest.approx(middle[::-1])
     assert middle[0] < middle[1] < middle[2] < middle[3]
-    assert float(taught[tokens[0], tokens[0]]) > middle[3]  # at an end there is one neighbour
-    other = planner.vocabulary.words_of(0, "story")[0]
-    assert float(taught[other, other]) == 1.0
-    assert planner.blurred_degrees(0.0) is None
-    assert student().blurred_degrees(0.8) is None
+    assert float(targets[tokens[0], tokens[0]]) > middle[3]  # at an end there is one neighbour
+    other = planner.vocabulary.tokens_of(0, "story")[0]
+    assert float(targets[other, other]) == 1.0
+    assert planner.soft_degrees(0.0) is None
+    assert student().soft_degrees(0.8) is None
 
-
-def test_blurring_is_the_expected_loss_of_the_neighbours() -> None:
-    planner = StudentPlanner(load_schema("affect"), WIDTH, width=32).eval()
-    assert planner.schema.degrees is not None
-    embeddings = torch.from_numpy(observations(1).embeddings)
-    taught = planner.blurred_degrees(0.8)
-    assert taught is not None
-    plan = ("story", "praises", "positive")
-    word = planner.vocabulary.words_of(2, plan[2])[0]
-    costs = {
-        value: float(_chosen_word(planner, embeddings, (*plan[:2], value)))
-        for value in planner.schema.degrees
-    }
-    shares = {value: float(taught[word, planner.vocabulary.words_of(2, value)[0]]) for value in costs}
-    expected = sum(share * costs[value] for value, share in shares.items())
-    tokens = 6  # three values and their terminators
+    batch, plan = observations(1), ("story", "praises", "neutral")
+    embeddings = torch.from_numpy(batch.embeddings)
+    # the terminators' part is the same for all degrees, so their difference is that of the degrees' tokens
+    costs = np.array(
+        [by_token(planner, batch, (*plan[:2], planner.vocabulary.tokens[token])) for token in tokens]
+    )
     with torch.no_grad():
-        change = planner.loss(embeddings, [plan], taught=taught) - planner.loss(embeddings, [plan])
-    moved = float(change) * tokens
-    assert moved == pytest.approx(costs[plan[2]] - expected, abs=1e-5)
+        soft = planner.loss(embeddings, [plan], soft_targets=targets) - planner.loss(embeddings, [plan])
+    six = 6  # three values and their terminators
+    assert six * float(soft) == pytest.approx(costs[3] - float(np.dot(middle, costs)), abs=1e-5)
 
 
-def _chosen_word(planner: StudentPlanner, embeddings: torch.Tensor, plan: tuple[str, ...]) -> torch.Tensor:
+def by_token(planner: StudentPlanner, batch: PlannerInput, plan: tuple[str, ...]) -> float:
     """log pi of the last value's own token, the plan before it given."""
     tokens = torch.tensor([planner.vocabulary.encode(plan).tokens])
-    words = planner.language_model.get_input_embeddings()(tokens[:, :-2])
-    inputs = torch.cat([planner.prefix_of(embeddings), words], dim=1)
     with torch.no_grad():
-        logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
-    found: torch.Tensor = logits.log_softmax(dim=-1)[tokens[0, -2]]
-    return found
+        prefix = planner.prefix_norm(planner.projection(torch.from_numpy(batch.embeddings)).view(1, 2, -1))
+        words = planner.language_model.get_input_embeddings()(tokens[:, :-2])
+        logits = planner.language_model(inputs_embeds=torch.cat([prefix, words], dim=1)).logits[0, -1]
+    return float(logits.log_softmax(dim=-1)[tokens[0, -2]])
 
 
 def test_temperature_near_zero_draws_the_greedy_plan() -> None:
@@ -299,20 +290,19 @@ def test_first_weights_depend_on_the_seed_and_leave_the_global_generator_alone()
     assert not torch.equal(first.projection.weight, other.projection.weight)
 
 
-@pytest.mark.parametrize("whole_values", [True, False])
-@pytest.mark.parametrize("make", [student, reader])
-def test_a_saved_student_comes_back_the_same(
-    make: Callable[..., StudentPlanner], whole_values: bool, tmp_path: Path
-) -> None:
-    planner = make(whole_values=whole_values)
+@pytest.mark.parametrize("make", [student, label_student])
+def test_a_saved_student_comes_back_the_same(make: Callable[[], StudentPlanner], tmp_path: Path) -> None:
+    planner = make()
     planner.save(tmp_path / "planner")
     suffixes = {path.suffix for path in (tmp_path / "planner").rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}
     loaded = StudentPlanner.load(tmp_path / "planner")
     assert loaded.schema == planner.schema
-    assert loaded.propose(observations(3), Sampling(4), seed=1) == planner.propose(
-        observations(3), Sampling(4), seed=1
-    )
+    batch = observations(3)
+    assert loaded.propose(batch, Sampling(4), seed=1) == planner.propose(batch, Sampling(4), seed=1)
+    # other programs may read the language model by itself
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "planner" / LANGUAGE_MODEL_FOLDER)
+    assert torch.equal(alone.lm_head.weight, planner.language_model.lm_head.weight)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other schema"])
@@ -337,6 +327,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         planner.propose(observations(1), Sampling(0), seed=0)
     with pytest.raises(ConfigError, match="temperature"):
         planner.propose(observations(1), Sampling(1, temperature=0.0), seed=0)
+    with pytest.raises(ConfigError, match="top-p"):
+        planner.propose(observations(1), Sampling(1, top_p=0.0), seed=0)
     with pytest.raises(ConfigError, match="width"):
         StudentPlanner(TOY, WIDTH, words=NOTES, width=30)
     with pytest.raises(SchemaError, match="free text"):
@@ -345,17 +337,6 @@ def test_what_makes_no_sense_is_refused() -> None:
         planner.score(torch.zeros(1, WIDTH), [("circle", "large", "plain")])
     empty = replace(observations(1), ids=(), embeddings=np.zeros((0, WIDTH), dtype=np.float32), raw_text=())
     assert planner.propose(empty, Sampling(2), seed=0) == []
-
-
-def test_a_plan_that_it_did_not_draw_is_scored_as_if_it_had() -> None:
-    planner, batch = student(), observations(3)
-    assert isinstance(planner, RescoringPlanner)
-    drawn = [plans[1] for plans in planner.propose(batch, Sampling(2), seed=4)]
-    scored = planner.rescore(batch, [plan.values for plan in drawn])
-    for one, other in zip(scored, drawn, strict=True):
-        assert one is not None
-        assert (one.values, one.token_counts) == (other.values, other.token_counts)
-        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
 
 
 def test_words_that_it_does_not_know_have_no_probability() -> None:
@@ -371,24 +352,15 @@ def test_words_that_it_does_not_know_have_no_probability() -> None:
 
 def test_top_p_leaves_the_unlikely_out_and_the_greedy_plan_in() -> None:
     sharp = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
-    noise = torch.zeros(1, 1, 4)
-    noise[0, 0, 3] = 50.0
-    steps = torch.zeros(1, dtype=torch.int64)
-    assert int(TokenChoice(noise).choose(sharp, steps)) == 3
-    assert int(TokenChoice(noise, top_p=0.96).choose(sharp, steps)) == 3
-    noise[0, 0, 2] = 40.0
-    assert int(TokenChoice(noise, top_p=0.9).choose(sharp, steps)) == 2
-    assert int(TokenChoice(noise, top_p=1e-6).choose(sharp, steps)) == 0
+    noise = torch.tensor([[0.0, 0.0, 40.0, 50.0]])
+
+    def chosen(**settings: float) -> int:
+        return int(choose_tokens(sharp, noise, Sampling(**settings)))  # type: ignore[arg-type]
+
+    assert chosen() == chosen(top_p=0.96) == 3
+    assert chosen(top_p=0.9) == 2
+    assert chosen(top_p=0.6) == chosen(top_p=1e-6) == 0
     # a high temperature flattens the shares: three are needed for what two had
-    assert int(TokenChoice(noise, temperature=100.0, top_p=0.6).choose(sharp, steps)) == 2
-    assert int(TokenChoice(noise, top_p=0.6).choose(sharp, steps)) == 0
-
-
-def test_a_tiny_top_p_draws_the_greedy_plan_and_changes_no_log_probability() -> None:
-    batch = observations(4)
-    for plans in reader().propose(batch, Sampling(3, top_p=1e-6), seed=0):
-        assert {(plan.values, plan.log_probabilities) for plan in plans} == {
-            (plans[0].values, plans[0].log_probabilities)
-        }
-    with pytest.raises(ConfigError, match="top-p"):
-        student().propose(batch, Sampling(1, top_p=0.0), seed=0)
+    assert chosen(temperature=100.0, top_p=0.6) == 2
+    for plans in label_student().propose(observations(4), Sampling(3, top_p=1e-6), seed=0):
+        assert len({(plan.values, plan.log_probabilities) for plan in plans}) == 1
