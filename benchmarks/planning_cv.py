@@ -22,7 +22,7 @@ from omg_graph.bench.planning.planning import Measured, measured, report
 from omg_graph.data.reader import read_data_file
 from omg_graph.files import write_atomically
 from omg_graph.model.model import Model
-from omg_graph.planner.choosing import choose_schema
+from omg_graph.planner.schema_choice import choose_schema
 from omg_graph.training.folds import fold_of, rows_of_folds
 from omg_graph.training.request import TrainingRequest
 from omg_graph.training.train import Training

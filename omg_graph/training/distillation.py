@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ from omg_graph.training.priors import label_pairs
 from omg_graph.training.raw_states import pair_states
 from omg_graph.training.request import Progress, check_output
 from omg_graph.training.rows import planned_rows
-from omg_graph.training.student import fit_student
+from omg_graph.training.student import fit_student, plan_texts
 from omg_graph.training.teachers import (
     LEXICAL,
-    LexicalTeacher,
     OnInvalid,
-    PlannerTeacher,
     Teacher,
+    lexical_teacher,
+    planner_teacher,
     write_plans,
 )
 from omg_graph.training.teaching import (
@@ -76,7 +76,7 @@ def teach(
         target: Whose word counts where a sample has a label.
         seed: Decides everything random about the student; the model's own by default.
         facts: More to record in the manifest.
-        progress: Told of every epoch.
+        progress: Called after every epoch.
 
     Raises:
         DataError: if there is no plan to learn.
@@ -122,7 +122,9 @@ def teach(
         validation=planned[1],
         on_epoch=lambda done, of, loss: progress("planner", done, of, loss),
     )
-    _remember_texts(model, [plan for lesson in lessons for plan in lesson.plans if plan is not None])
+    # what the planner may say now is embedded here, so that most runs never load the text encoder
+    learnt = dict.fromkeys(plan for lesson in lessons for plan in lesson.plans if plan is not None)
+    model.text_encoder.embed(plan_texts(schema, list(learnt)))
     record = {
         "data": rows.facts,
         "seed": seed,
@@ -164,18 +166,6 @@ def settings_of(model: Model) -> TrainingConfig:
         ) from None
 
 
-def _remember_texts(model: Model, plans: Sequence[Plan]) -> None:
-    """Embed what the planner may say now, so that most runs never load the text encoder."""
-    schema = model.schema
-    model.text_encoder.embed(
-        [
-            text
-            for plan in dict.fromkeys(plans)
-            for text in (schema.text(plan), *schema.constraint_texts(plan))
-        ]
-    )
-
-
 OWN_PLANNER = "distilled"
 
 
@@ -207,11 +197,17 @@ class DistillationRequest(BaseModel):
     seed: int | None = None
     """The model's own if None."""
     restart: bool = False
-    """Throw away plans that an earlier run has begun."""
+    """Delete plans that an earlier run has begun."""
     overwrite: bool = False
     label: str | None = None
     fill_nonfinite: FillNonfinite | None = None
     text_encoder: Path | None = None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How the teacher draws, where that is asked for."""
+        asked = {"temperature": self.temperature, "top_p": self.top_p}
+        return {name: value for name, value in asked.items() if value is not None}
 
     @property
     def place(self) -> Path:
@@ -275,33 +271,26 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
     model = load_model(request.model, request.text_encoder)
     if request.schema_file is not None:
         model = replace(model, schema=load_schema(request.schema_file))
-    asked = model.config.planning.model_copy(update=_drawing(request))
     seed = model.manifest.seed if request.seed is None else request.seed
     rows = read_model_rows(
         model, request.data, label=request.label, fill_nonfinite=request.fill_nonfinite, seed=seed
     )
-    asking = replace(model, config=model.config.model_copy(update={"planning": asked}))
-    teacher = _teacher(request, asking, rows, seed)
-    instead = LexicalTeacher(rows.train, model.schema) if request.on_invalid == "lexical" else None
-    unfinished = PlansInProgress(place)
-    kept = unfinished.open(
-        _identity(request, model, rows, teacher, seed), model.schema, restart=request.restart
+    teacher = _teacher(request, model, rows, seed)
+    kept = PlansInProgress(
+        place, _identity(request, model, rows, teacher, seed), model.schema, restart=request.restart
     )
     writing = write_plans(
         teacher,
         (rows.train, rows.valid),
         kept,
         on_invalid=request.on_invalid,
-        instead=instead,
+        fallback=lexical_teacher(rows.train, model.schema) if request.on_invalid == "lexical" else None,
         on_progress=lambda done, of: progress(f"plans by {teacher.name}", done, of, None),
     )
     seconds = {"plans": round(writing.seconds, 2)}
-    plans = writing.plans
-    if rows.numbered:
-        plans = plans.of_rows(rows.facts["sha256"])
-    notes = rows.notes
-    ignored = sampling_note(teacher, _drawing(request))
-    notes = notes if ignored is None else (*notes, ignored)
+    plans = writing.plans.of_rows(rows.facts["sha256"]) if rows.numbered else writing.plans
+    ignored = sampling_note(teacher, request.sampling)
+    notes = rows.notes if ignored is None else (*rows.notes, ignored)
     if not plans.teachers:
         silent = f"teacher {teacher.name} has nothing to say of these samples: plans hold the labels alone"
         notes = (*notes, silent)
@@ -312,37 +301,28 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
         "on_invalid_plan": request.on_invalid,
         "written_now": writing.written,
         "ms_per_sample": round(1000 * writing.seconds / writing.written, 2) if writing.written else None,
-        "calls": teacher.calls,
+        "calls": teacher.calls(),
     }
     if request.plans_only is not None:
         facts = record | plans.facts(rows.train, rows.valid, model.schema, request.target)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, plan_lines(plans.plans))
-        unfinished.remove()
+        kept.remove()
         return Distillation(place, None, facts, notes, seconds)
     started = time.perf_counter()
     source = request.model or default_model_folder()
-    made = teach(
-        model,
-        rows,
-        plans,
-        target=request.target,
-        seed=seed,
-        facts=record,
-        progress=progress,
-    )
+    made = teach(model, rows, plans, target=request.target, seed=seed, facts=record, progress=progress)
     seconds["planner"] = round(time.perf_counter() - started, 2)
     with whole_folder(place, replace=request.overwrite or request.output is None) as folder:
         write_atomically(folder / PLANS, plan_lines(plans.plans))
         if (source / TRAINING_PLANS).is_file():
             shutil.copyfile(source / TRAINING_PLANS, folder / TRAINING_PLANS)
         manifest = save_model(made, folder)
-    unfinished.remove()
-    facts = manifest.training["distillation"]
+    kept.remove()
     return Distillation(
         place,
         manifest.fingerprint,
-        facts,
+        manifest.training["distillation"],
         (*notes, manifest.notes[-1]),
         seconds,
         replace(made, manifest=manifest),
@@ -353,7 +333,7 @@ def distill(request: DistillationRequest, progress: Progress = lambda *_: None) 
 
 def _teacher(request: DistillationRequest, model: Model, rows: ModelRows, seed: int) -> Teacher:
     if request.teacher == LEXICAL:
-        return LexicalTeacher(rows.train, model.schema)
+        return lexical_teacher(rows.train, model.schema)
     if request.teacher == OWN_PLANNER:
         raise ConfigError(
             f"--teacher: expected lexical or another planner, got {OWN_PLANNER!r}: the model's own "
@@ -361,7 +341,9 @@ def _teacher(request: DistillationRequest, model: Model, rows: ModelRows, seed: 
         )
     options = request.options.model_copy(update={"named_by": "--teacher"})
     planner = make_planner(request.teacher, model, options)
-    return PlannerTeacher(model, planner, candidates=request.candidates, seed=seed)
+    planning = model.config.planning.model_copy(update=request.sampling)
+    sampled = replace(model, config=model.config.model_copy(update={"planning": planning}))
+    return planner_teacher(sampled, planner, candidates=request.candidates, seed=seed)
 
 
 def _identity(
@@ -387,9 +369,3 @@ def _identity(
         "top_p": request.top_p,
         **how,
     }
-
-
-def _drawing(request: DistillationRequest) -> dict[str, float]:
-    """How the teacher draws, where that was asked for."""
-    record = {"temperature": request.temperature, "top_p": request.top_p}
-    return {name: value for name, value in record.items() if value is not None}

@@ -22,12 +22,11 @@ from omg_graph.encoders.text import SentenceEncoder, TextEncoder, locate_text_en
 from omg_graph.errors import ConfigError, DataError, ModelError, OmgError
 from omg_graph.model.folder import MANIFEST
 from omg_graph.model.thinkers import new_states, thinker_named
-from omg_graph.planner.choosing import SchemaChoice, choose_schema
 from omg_graph.planner.schema import Plan, Schema
+from omg_graph.planner.schema_choice import SchemaChoice, choose_schema
 from omg_graph.planner.schemas import load_schema
 from omg_graph.training.config import TrainingConfig
 from omg_graph.training.folds import fold_of
-from omg_graph.training.teachers import annotated
 from omg_graph.training.teaching import PlanTarget, TaughtPlans, plans_digest, read_plans
 
 Progress = Callable[[str, int, int, float | None], None]
@@ -257,10 +256,10 @@ def _plans(
     """The schema, the plans of training and validation rows, and who wrote them."""
     given = None if request.schema_file is None else load_schema(request.schema_file)
     if request.plans is None:
-        choice = annotated(train, config.planner, given, request.seed)
+        choice = choose_schema(train, given, annotator=config.planner.annotator, seed=request.seed)
         return choice, _validation_plans(valid, choice, request.seed), None, {}
     # a teacher may fill fields that the lexical annotator has no rule for
-    schema = given or annotated(train, config.planner, None, request.seed).schema
+    schema = given or choose_schema(train, annotator=config.planner.annotator, seed=request.seed).schema
     path = Path(request.plans)
     taught = read_plans(path, schema)
     if taught.of_others(data):

@@ -53,7 +53,7 @@ class TaughtPlan(BaseModel):
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the planner learns of some samples, and how it came about."""
+    """What the planner learns from some samples, and how it came about."""
 
     plans: tuple[Plan | None, ...]
     """One for each sample; None where nothing is learnt from it."""
@@ -178,11 +178,8 @@ class TaughtPlans:
         labels = split.labels
         if labels is None or target_values(schema, labels) is None or schema.target is None:
             return {}
-        said = []
-        for sample_id in split.ids:
-            taught = self.find(sample_id, split.name)
-            values = None if taught is None else taught.constraints
-            said.append(None if values is None else values.get(schema.target))
+        found = [self.find(sample_id, split.name) for sample_id in split.ids]
+        said = [((plan and plan.constraints) or {}).get(schema.target) for plan in found]
         truth = np.array([value if word else np.nan for value, word in zip(labels.values, said, strict=True)])
         counted = int(np.isfinite(truth).sum())
         if not counted:
@@ -248,13 +245,12 @@ def _misfit(values: dict[str, str], schema: Schema) -> str | None:
         return f"{absent[0]} is missing"
     if absent:
         # any value will do that may stand there: the rest is looked at
-        trials = [
-            schema.violations(tuple((values | {absent[0]: value})[name] for name in schema.field_names))
-            for value in schema.fields[schema.field_names.index(absent[0])].values or ()
-        ]
-        return None if not all(trials) else trials[0][0]
-    wrong = schema.violations(tuple(values[name] for name in schema.field_names))
-    return wrong[0] if wrong else None
+        options = schema.fields[schema.field_names.index(absent[0])].values or ()
+        wholes = [values | {absent[0]: value} for value in options]
+    else:
+        wholes = [values]
+    wrong = [schema.violations(tuple(whole[name] for name in schema.field_names)) for whole in wholes]
+    return wrong[0][0] if all(wrong) else None
 
 
 def read_plans(path: Path, schema: Schema) -> TaughtPlans:
@@ -298,79 +294,39 @@ def plan_lines(plans: Iterable[TaughtPlan]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
 
 
-class GrowingPlans:
-    """A plans file that is written a few lines at a time, each of which is on the disk before the next.
-
-    A process that is killed leaves whole lines and, at most, the beginning of one. That one is dropped when
-    the file is opened again: it never ended, however whole it looks.
-    """
-
-    def __init__(self, path: Path, schema: Schema) -> None:
-        """Open a file, or begin one.
-
-        Raises:
-            DataError: if a line that did end isn't a plan of this schema, or no text at all.
-            OSError: if the file can't be written.
-        """
-        self._path = path
-        content = path.read_bytes() if path.exists() else b""
-        whole = content.rfind(b"\n") + 1
-        try:
-            lines = content[:whole].decode("utf-8").split("\n")[:-1]
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: expected plans under way, something else is there ({error.reason}): throw "
-                "them away with --restart"
-            ) from None
-        self.plans = {
-            (plan.split, plan.id): plan
-            for number, line in enumerate(lines, start=1)
-            for plan in [parse_plan(line, schema, f"{path}:{number}")]
-        }
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-
-    def add(self, plans: Sequence[TaughtPlan]) -> None:
-        """Write plans and wait until they are on the disk."""
-        with self._path.open("ab") as file:
-            file.write(plan_lines(plans))
-            file.flush()
-            os.fsync(file.fileno())
-        self.plans |= {(plan.split, plan.id): plan for plan in plans}
-
-
 SUFFIX = ".distilling"
 IDENTITY = "identity.json"
 
 
 class PlansInProgress:
-    """Plans that a teacher is still writing, kept beside the model: what they depend on, and each plan."""
+    """Plans that a teacher is still writing, in a folder beside the model: each is on the disk at once.
 
-    def __init__(self, output: Path) -> None:
-        """Say where the model, or the file of plans, is going to be.
+    A process that is killed leaves whole lines and, at most, the beginning of one. That one is dropped when
+    the folder is opened again: it never ended, however whole it looks.
+    """
+
+    def __init__(
+        self, output: Path, identity: Mapping[str, Any], schema: Schema, *, restart: bool = False
+    ) -> None:
+        """Go on with what is there, or begin.
+
+        Args:
+            output: Where the model, or the file of plans, is going to be.
+            identity: All that plans depend on.
+            schema: What plans obey.
+            restart: Delete what is there.
 
         Raises:
-            ModelError: if that is the root of the file system, which has nothing beside it.
+            ConfigError: if something else is there, or plans of another teacher, prompt, schema or data.
+            DataError: if a line that did end isn't a plan of this schema.
+            ModelError: if ``output`` is the root of the file system, which has nothing beside it.
         """
         output = output.resolve()
         if not output.name:
             raise ModelError(f"--output {output}: expected a place inside a folder: choose another name")
         self.folder = output.with_name(output.name + SUFFIX)
-
-    def open(self, identity: Mapping[str, Any], schema: Schema, *, restart: bool = False) -> GrowingPlans:
-        """Go on with what is there, or begin.
-
-        Args:
-            identity: All that plans depend on.
-            schema: What plans obey.
-            restart: Throw away what is there.
-
-        Raises:
-            ConfigError: if something else is there, or plans of another teacher, prompt, schema or data.
-        """
         path = self.folder / IDENTITY
-        if self.folder.exists() and not path.is_file() and any(self._foreign()):
+        if self.folder.exists() and not path.is_file() and self._foreign():
             raise ConfigError(
                 f"{self.folder} is where plans under way would be kept, and something else is there: choose "
                 "another --output, or move it away yourself"
@@ -382,12 +338,41 @@ class PlansInProgress:
             self._check(path, identity)
         else:
             write_atomically(path, (json.dumps(dict(identity), indent=2, ensure_ascii=False) + "\n").encode())
-        return GrowingPlans(self.folder / PLANS, schema)
+        self._file = self.folder / PLANS
+        self.plans = self._whole_lines(schema)
+        """By split and id."""
+
+    def _whole_lines(self, schema: Schema) -> dict[tuple[str, str], TaughtPlan]:
+        content = self._file.read_bytes() if self._file.exists() else b""
+        whole = content.rfind(b"\n") + 1
+        try:
+            lines = content[:whole].decode("utf-8").split("\n")[:-1]
+            plans = [
+                parse_plan(line, schema, f"{self._file}:{number}")
+                for number, line in enumerate(lines, start=1)
+            ]
+        except (UnicodeDecodeError, DataError) as error:
+            raise DataError(
+                f"{self._file}: expected plans under way, got something else ({error}): delete them with "
+                "--restart"
+            ) from None
+        if whole < len(content):
+            with self._file.open("r+b") as file:
+                file.truncate(whole)
+        return {(plan.split, plan.id): plan for plan in plans}
+
+    def add(self, plans: Sequence[TaughtPlan]) -> None:
+        """Write plans and wait until they are on the disk."""
+        with self._file.open("ab") as file:
+            file.write(plan_lines(plans))
+            file.flush()
+            os.fsync(file.fileno())
+        self.plans |= {(plan.split, plan.id): plan for plan in plans}
 
     def remove(self) -> None:
         """Delete it: the model is there."""
         # the identity goes last: if the program is killed here, the folder can still be recognised
-        (self.folder / PLANS).unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _foreign(self) -> list[str]:
@@ -399,14 +384,15 @@ class PlansInProgress:
             begun = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             begun = {}
-        different = [name for name, value in identity.items() if begun.get(name) != value]
+        different = [
+            f"{name} ({_short(begun.get(name))}, not {_short(value)})"
+            for name, value in identity.items()
+            if begun.get(name) != value
+        ]
         if different:
-            summary = ", ".join(
-                f"{name} ({_short(begun.get(name))}, not {_short(identity[name])})" for name in different
-            )
             raise ConfigError(
-                f"{self.folder} holds plans that were begun with another {summary}: go on with the same, or "
-                "throw them away with --restart"
+                f"{self.folder} holds plans that were begun with another {', '.join(different)}: go on with "
+                "the same, or delete them with --restart"
             )
 
 

@@ -138,63 +138,51 @@ def test_the_label_decides_the_target(distil: Distil, teacher: Monotone, tiny_mo
     assert PLANS in manifest.files
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_goes_on_to_the_same_model(
     distil: Distil, teacher: Monotone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher.breaks_after = 20
     with pytest.raises(KeyboardInterrupt):
         distil()
-    assert len(teacher.asked) == 16
+    # no more samples are under way at once than a chat planner asks for
+    assert len(teacher.asked) == 2 * teachers.BATCH == 16
     place = tmp_path / f"taught{SUFFIX}"
     kept = (place / PLANS).read_bytes()
     assert kept.count(b"\n") == 16
     (place / PLANS).write_bytes(kept + b'{"id": "half a li')
     teacher.breaks_after = 10_000
     # killed once more, between the plans and the model
-    monkeypatch.setattr(distillation, "teach", None)
-    with pytest.raises(TypeError):
-        distil()
-    assert len(teacher.asked) == 64
-    monkeypatch.undo()
-
-
-def test_going_on_gives_the_same_model(distil: Distil, teacher: Monotone, tmp_path: Path) -> None:
-    teacher.breaks_after = 20
-    with pytest.raises(KeyboardInterrupt):
-        distil(output=tmp_path / "cut off")
-    teacher.breaks_after = 10_000
-    resumed = distil(output=tmp_path / "cut off")
+    with monkeypatch.context() as patch:
+        patch.setattr(distillation, "teach", None)
+        with pytest.raises(TypeError):
+            distil()
+    resumed = distil()
     assert len(teacher.asked) == len(set(teacher.asked)) == 64
-    whole = distil(output=tmp_path / "at once")
-    assert resumed.fingerprint == whole.fingerprint
-    assert resumed.facts["written_now"] == 48
+    assert resumed.facts["written_now"] == 0
+    assert resumed.fingerprint == distil(output=tmp_path / "at once").fingerprint
     assert not list(tmp_path.glob(f"*{SUFFIX}"))
 
 
-@pytest.mark.parametrize("change", ["candidates", "temperature", "data", "teacher"])
 def test_plans_of_another_request_are_not_mixed(
-    distil: Distil, teacher: Monotone, tiny_data_file: Path, tmp_path: Path, change: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    distil: Distil, teacher: Monotone, tiny_data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher.breaks_after = 20
+    plans = {"output": None, "plans_only": tmp_path / "plans.jsonl"}
     with pytest.raises(KeyboardInterrupt):
-        distil()
-    other: dict[str, Any] = {}
-    if change in ("candidates", "temperature"):
-        other[change] = 2
-    elif change == "data":
-        other["data"] = tmp_path / "other.pkl"
-        shutil.copy(tiny_data_file, other["data"])
-        other["data"].write_bytes(other["data"].read_bytes() + b"x")
-    else:
-        monkeypatch.setattr(teacher, "name", "somebody else")
-    with pytest.raises(ConfigError, match=r"begun with another .*--restart") as error:
-        distil(**other)
-    assert "\n" not in str(error.value)
+        distil(**plans)
+    other = tmp_path / "other.pkl"
+    other.write_bytes(tiny_data_file.read_bytes() + b"x")
+    for change in ({"candidates": 2}, {"temperature": 2.0}, {"data": other}):
+        with pytest.raises(ConfigError, match=rf"another .*{next(iter(change))}.*--restart") as error:
+            distil(**plans, **change)
+        assert "\n" not in str(error.value)
+    monkeypatch.setattr(teacher, "name", "somebody else")
+    with pytest.raises(ConfigError, match=r"teacher \(monotone, not somebody else\)"):
+        distil(**plans)
     teacher.breaks_after = 10_000
-    distil(**other, restart=True)
+    distil(**plans, temperature=2.0, restart=True)
     assert len(teacher.asked) == 16 + 64
-    assert teacher.temperature == other.get("temperature", 1.0)
+    assert teacher.temperature == 2.0
 
 
 def test_a_folder_of_somebody_else_is_left_alone(distil: Distil, teacher: Monotone, tmp_path: Path) -> None:
@@ -365,17 +353,3 @@ def test_a_thinker_teaches_on_other_data(
     assert made.facts["train"]["plans"] == 8
     assert made.facts["prompts"][0]["sha256"] == load_prompt().sha256
     assert any("isn't the file that the model was trained on" in remark for remark in made.notes)
-
-
-def test_batches_are_small(distil: Distil, teacher: Monotone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more samples are under way at once than a chat planner asks for."""
-    sizes: list[int] = []
-    ask = teacher.propose
-
-    def counted(observations: PlannerInput, *rest: Any) -> Any:
-        sizes.append(len(observations.ids))
-        return ask(observations, *rest)
-
-    monkeypatch.setattr(teacher, "propose", counted)
-    distil()
-    assert max(sizes) == teachers.BATCH

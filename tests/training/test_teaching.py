@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 
 from omg_graph.data.dataset import Labels, ModalitySpec, Split
-from omg_graph.errors import DataError
+from omg_graph.errors import DataError, ModelError
 from omg_graph.planner.schemas import AFFECT, class_schema, load_schema, target_values
-from omg_graph.training.teaching import GrowingPlans, TaughtPlan, TaughtPlans, plan_lines, read_plans
+from omg_graph.training.teaching import (
+    PLANS,
+    SUFFIX,
+    PlansInProgress,
+    TaughtPlan,
+    TaughtPlans,
+    plan_lines,
+    read_plans,
+)
 
 AFFECT_SCHEMA = load_schema(AFFECT)
 PRAISE = {"Entity": "story", "Action": "praises", "Sentiment": "positive"}
@@ -142,21 +150,24 @@ def test_plans_that_leave_all_to_the_label_are_plans(tmp_path: Path) -> None:
 
 
 def test_a_line_that_did_not_end_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "plans.jsonl"
+    def begun() -> PlansInProgress:
+        return PlansInProgress(tmp_path / "model", {"teacher": "somebody"}, AFFECT_SCHEMA)
+
+    path = tmp_path / f"model{SUFFIX}" / PLANS
     first, second = taught(split_of([1.0, 1.0]), [PRAISE, PRAISE]).plans
-    growing = GrowingPlans(path, AFFECT_SCHEMA)
-    growing.add([first])
+    begun().add([first])
     whole = path.read_bytes()
     for cut in (1, 20, len(plan_lines([second])) - 1):
         path.write_bytes(whole + plan_lines([second])[:cut])
-        again = GrowingPlans(path, AFFECT_SCHEMA)
-        assert list(again.plans.values()) == [first]
+        assert list(begun().plans.values()) == [first]
         assert path.read_bytes() == whole
-    again.add([second])
-    assert list(GrowingPlans(path, AFFECT_SCHEMA).plans.values()) == [first, second]
+    begun().add([second])
+    assert list(begun().plans.values()) == [first, second]
     path.write_bytes(whole + b"\xff\n")
     with pytest.raises(DataError, match="--restart"):
-        GrowingPlans(path, AFFECT_SCHEMA)
+        begun()
+    with pytest.raises(ModelError, match="inside a folder"):
+        PlansInProgress(Path("/"), {}, AFFECT_SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ from omg_graph.errors import OmgError
 from omg_graph.evaluation.intervals import Resamples
 from omg_graph.metrics.labels import BINS, bins_of
 from omg_graph.model.model import Model
-from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.interface import Planner, PlannerInput, RescoringPlanner, StoredPlanner
 from omg_graph.planner.rerank import Reranking
 from omg_graph.planner.schema import Plan, Schema
+from omg_graph.planner.schema_choice import choose_schema
 from omg_graph.planner.schemas import target_values
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.training.validation import patterns_of

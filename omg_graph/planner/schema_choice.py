@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from omg_graph.planner.clusters import cluster_schema, feature_vectors
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.schemas import AFFECT, class_schema, degree_schema, load_schema, reading_schema
 
-AnnotatorName = Literal["auto", "lexical", "labels"]
+AnnotatorName = Literal["auto", "lexical", "labels", "clusters"]
 
 SENTIMENT_RANGE = 3.0
 """MMSA's scale of sentiment: -3 to 3."""
@@ -52,7 +52,7 @@ def choose_schema(
         split: the training samples.
         schema: the user's own; the annotator then fills what it can.
         annotator: ``auto`` reads the text where it can, ``lexical`` insists on it, ``labels`` leaves it
-            alone.
+            alone, ``clusters`` leaves the labels alone too.
         seed: of the clusters' first centres.
 
     Raises:
@@ -60,6 +60,8 @@ def choose_schema(
             insisted on and can't be read.
         DataError: if plans have to come from clusters, and no feature varies.
     """
+    if annotator == "clusters":
+        split = replace(split, raw_text=None, labels=None)
     labels = split.labels if split.labels is not None and np.isfinite(split.labels.values).any() else None
     text_note = unreadable_text(split, annotator)
     if annotator == "lexical" and text_note is not None:

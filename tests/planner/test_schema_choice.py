@@ -7,8 +7,8 @@ import pytest
 
 from omg_graph.data.dataset import Labels, ModalitySpec, Split
 from omg_graph.errors import SchemaError
-from omg_graph.planner.choosing import choose_schema
 from omg_graph.planner.schema import Field, Schema
+from omg_graph.planner.schema_choice import choose_schema
 from omg_graph.planner.schemas import load_schema
 
 ENGLISH = "I really liked the music of this film", "The story was terrible and so were the actors"
