@@ -8,6 +8,7 @@ import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -304,18 +305,46 @@ def train_tiny(tiny_settings: dict[str, Any], tiny_folder: Path, tiny_stages: Pa
     return train
 
 
-@pytest.fixture(scope="session")
-def tiny_data_file(tiny_folder: Path) -> Path:
-    """Simulated clips: text, audio and vision, with transcripts and a sentiment, complete."""
-    from omg_graph.data.writing import save_corpus
-    from omg_graph.seeding import derived_seed
-    from omg_graph.simulator import AffectSimulator, SimulatorConfig
+Embed = Callable[[list[str]], np.ndarray]
 
-    def embed(texts: list[str]) -> np.ndarray:
+
+@pytest.fixture(scope="session")
+def hashed() -> Callable[[int], Embed]:
+    """By width, what stands in for a sentence encoder: each text's own random unit vector."""
+    from omg_graph.seeding import derived_seed
+
+    def embed(texts: list[str], width: int) -> np.ndarray:
         rows = np.stack(
-            [np.random.default_rng(derived_seed("test", text)).standard_normal(12) for text in texts]
+            [np.random.default_rng(derived_seed("test", text)).standard_normal(width) for text in texts]
         )
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    return lambda width: partial(embed, width=width)
+
+
+@pytest.fixture
+def hashed_sentences(hashed: Callable[[int], Embed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sentence goes through a real encoder: thousands of them take a quarter of a minute."""
+    embed = hashed(384)
+    monkeypatch.setattr("omg_graph.encoders.text.SentenceEncoder.embed", lambda _, texts: embed(texts))
+
+
+@pytest.fixture
+def stages_in_common(tiny_stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training of the test takes what another one has made, and leaves what it makes for others."""
+    from omg_graph.training.cache import StageCache
+
+    beside = StageCache.beside
+    monkeypatch.setattr(
+        StageCache, "beside", lambda output, shared=None: beside(output, shared or tiny_stages)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data_file(tiny_folder: Path, hashed: Callable[[int], Embed]) -> Path:
+    """Simulated clips: text, audio and vision, with transcripts and a sentiment, complete."""
+    from omg_graph.data.writing import save_corpus
+    from omg_graph.simulator import AffectSimulator, SimulatorConfig
 
     config = SimulatorConfig(
         entities=("story", "music"),
@@ -323,7 +352,7 @@ def tiny_data_file(tiny_folder: Path) -> Path:
         audio_features=5,
         vision_features=4,
     )
-    corpus = AffectSimulator(config, embed).corpus({"train": 12, "valid": 4, "test": 3}, 4, seed=0)
+    corpus = AffectSimulator(config, hashed(12)).corpus({"train": 12, "valid": 4, "test": 3}, 4, seed=0)
     splits = {name: simulated.split for name, simulated in corpus.items()}
     path = tiny_folder / "clips.pkl"
     return once(path, lambda: save_corpus(path, splits))

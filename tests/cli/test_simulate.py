@@ -8,7 +8,6 @@ import pytest
 
 from omg_graph.cli import main
 from omg_graph.cli.options import model_folder
-from omg_graph.cli.runtime import Settings
 from omg_graph.cli.simulate import speakers_of_splits
 from omg_graph.data.reader import read_data_file
 from omg_graph.model.folder import KNOWLEDGE_BASE
@@ -30,9 +29,8 @@ def test_three_speakers_are_enough_for_three_splits() -> None:
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_speakers_are_strangers_to_the_embedded_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, hashed_sentences: None, seed: int
 ) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     path = tmp_path / "clips.npz"
     assert (
         main(["simulate", "--output", str(path), "--speakers", "3", "--clips", "2", "--seed", str(seed)]) == 0

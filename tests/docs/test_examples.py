@@ -1,8 +1,8 @@
 """Every example in README.md and docs/ is run, in the order in which a reader meets it.
 
 The blocks of one document share a folder and, if they are Python, their names. Commands run as they stand,
-but for two substitutions that save minutes: ``omg train`` gets the tests' tiny configuration on top of what
-it asks for, and ``omg simulate`` embeds its sentences by hashing.
+but for substitutions that save minutes: ``omg train`` gets the tests' tiny configuration on top of what it
+asks for and takes stages that another training has made, and simulated sentences are embedded by hashing.
 """
 
 from __future__ import annotations
@@ -18,21 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
 from omg_graph.cli import main
 from omg_graph.cli.app import build_command
 from omg_graph.cli.runtime import Settings
-from omg_graph.seeding import derived_seed
 from omg_graph.training.config import load_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-SLOW = {"docs/simulator.md"}
-"""Documents whose examples take more than half a minute."""
-
 ELSEWHERE = {
     "mermaid": "compared with the graphs in test_drawings.py",
     "console": "compared with what the command prints in test_trace.py",
@@ -76,6 +71,8 @@ def reader(
     tiny_settings: dict[str, Any],
     tiny_data_file: Path,
     tiny_thinker_folder: Path,
+    hashed: Callable[[int], Any],
+    stages_in_common: None,
     monkeypatch: pytest.MonkeyPatch,
     chat_server: Any,
 ) -> Callable[[Block, dict[str, Any]], None]:
@@ -92,7 +89,7 @@ def reader(
     shutil.copytree(tiny_thinker_folder, tmp_path / "Qwen2.5-Omni-3B")
     monkeypatch.chdir(tmp_path)
     kinds: dict[str, Callable[[Block, dict[str, Any]], None]] = {
-        "sh": lambda block, _: run_commands(block, tiny_settings),
+        "sh": lambda block, _: run_commands(block, tiny_settings, hashed(384)),
         "python": run_python,
         "yaml": lambda block, _: check_settings(block),
         "toml": lambda block, _: check_toml(block),
@@ -125,7 +122,7 @@ def check_settings(block: Block) -> None:
     load_config(path)
 
 
-def run_commands(block: Block, tiny_settings: dict[str, Any]) -> None:
+def run_commands(block: Block, tiny_settings: dict[str, Any], embed: Callable[[list[str]], Any]) -> None:
     for words in commands_of(block.content):
         if words[0] == "make":
             assert set(words[1:]) <= set(TARGETS), f"{block.place}: {' '.join(words)}: no such target"
@@ -133,7 +130,7 @@ def run_commands(block: Block, tiny_settings: dict[str, Any]) -> None:
         assert words[0] == "omg", f"{block.place}: nothing knows how to run {words[0]!r}"
         told = io.StringIO()
         with (
-            substituted(words[1:], tiny_settings) as arguments,
+            substituted(words[1:], tiny_settings, embed) as arguments,
             contextlib.redirect_stdout(told),
             contextlib.redirect_stderr(told),
         ):
@@ -143,11 +140,13 @@ def run_commands(block: Block, tiny_settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def substituted(arguments: list[str], tiny_settings: dict[str, Any]) -> Iterator[list[str]]:
+def substituted(
+    arguments: list[str], tiny_settings: dict[str, Any], embed: Callable[[list[str]], Any]
+) -> Iterator[list[str]]:
     """The arguments to run instead, while everything slow is out of the way."""
     with pytest.MonkeyPatch.context() as patch:
         if arguments[0] == "simulate":
-            patch.setattr("omg_graph.encoders.text.SentenceEncoder.embed", hashed)
+            patch.setattr("omg_graph.encoders.text.SentenceEncoder.embed", lambda _, texts: embed(texts))
         if arguments[0] == "train":
             arguments = with_tiny_settings(arguments, tiny_settings)
         yield arguments
@@ -169,16 +168,12 @@ def with_tiny_settings(arguments: list[str], tiny_settings: dict[str, Any]) -> l
     return [*arguments, "--config", "tiny.yaml"]
 
 
-def hashed(_: object, texts: list[str]) -> np.ndarray:
-    rows = [np.random.default_rng(derived_seed("docs", text)).standard_normal(384) for text in texts]
-    return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in DOCUMENTS],
-)
-def test_the_examples_run(document: str, reader: Callable[[Block, dict[str, Any]], None]) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_examples_run(
+    document: str, reader: Callable[[Block, dict[str, Any]], None], request: pytest.FixtureRequest
+) -> None:
+    if document == "docs/simulator.md":
+        request.getfixturevalue("hashed_sentences")
     names: dict[str, Any] = {}
     for block in blocks_of(document):
         try:

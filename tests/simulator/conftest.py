@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import pytest
 
-from omg_graph.seeding import derived_seed
 from omg_graph.simulator import AffectSimulator, Embed, SimulatorConfig
 
 
 @pytest.fixture(scope="session")
-def hashed_embed() -> Embed:
-    def embed(texts: list[str]) -> np.ndarray:
-        rows = [np.random.default_rng(derived_seed("test", text)).standard_normal(384) for text in texts]
-        return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
-
-    return embed
+def hashed_embed(hashed: Callable[[int], Embed]) -> Embed:
+    return hashed(384)
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from omg_graph.bench.study.settings import SETTINGS, StudySetting
 from omg_graph.bench.study.study import Study, StudyRequest, run_study
 from omg_graph.bench.study.world import World, make_world
-from omg_graph.seeding import derived_seed
-from omg_graph.simulator import AffectSimulator
+from omg_graph.simulator import AffectSimulator, Embed
 
 DRAWS = 3
 TRAINED = ("modes", "rare-details", "compositions")
 SMALL = {"train": 12, "valid": 4, "later": 6, "test": 6}
-
-
-def hashed(texts: list[str]) -> np.ndarray:
-    rows = np.stack(
-        [np.random.default_rng(derived_seed("study", text)).standard_normal(24) for text in texts]
-    )
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def small(name: str) -> StudySetting:
@@ -31,19 +23,19 @@ def small(name: str) -> StudySetting:
 
 
 @pytest.fixture(scope="session")
-def worlds() -> dict[str, World]:
+def worlds(hashed: Callable[[int], Embed]) -> dict[str, World]:
     made = {}
     for name in TRAINED:
         setting = small(name)
-        made[name] = make_world(setting, AffectSimulator(setting.simulator, hashed), 0)
+        made[name] = make_world(setting, AffectSimulator(setting.simulator, hashed(24)), 0)
     return made
 
 
 @pytest.fixture(scope="session")
-def hashed_world() -> World:
+def hashed_world(hashed: Callable[[int], Embed]) -> World:
     """Rare details with as many clips as a real run has."""
     setting = SETTINGS["rare-details"].smaller({"train": 60, "valid": 1, "later": 20, "test": 1}, 10)
-    return make_world(setting, AffectSimulator(setting.simulator, hashed), 0)
+    return make_world(setting, AffectSimulator(setting.simulator, hashed(24)), 0)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,8 +21,7 @@ from omg_graph.bench.study.world import World, make_world
 from omg_graph.cli import main
 from omg_graph.cli.runtime import Settings
 from omg_graph.errors import ConfigError, DataError
-from omg_graph.seeding import derived_seed
-from omg_graph.simulator import AffectSimulator
+from omg_graph.simulator import AffectSimulator, Embed
 
 TinyStudy = tuple[Study, Path, list[str]]
 
@@ -127,7 +126,9 @@ def test_a_run_of_other_settings_is_made_anew(
     assert study_module._kept(folder / "runs" / "none-0.json", identity) is None
 
 
-def test_a_run_of_another_format_is_made_anew_and_said_so(tiny_study: TinyStudy, tmp_path: Path) -> None:
+def test_a_run_of_another_format_is_made_anew_and_said_so(
+    tiny_study: TinyStudy, hashed: Callable[[int], Embed], tmp_path: Path
+) -> None:
     _, folder, _ = tiny_study
     path, identity = tmp_path / "modes-0.json", kept(folder, "modes").identity
     old = json.loads((folder / "runs" / "modes-0.json").read_bytes())
@@ -144,7 +145,7 @@ def test_a_run_of_another_format_is_made_anew_and_said_so(tiny_study: TinyStudy,
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(study_module, "run_setting", made_anew)
-        patched.setattr(study_module, "SentenceEncoder", lambda *_: SimpleNamespace(embed=hashed_as_wide))
+        patched.setattr(study_module, "SentenceEncoder", lambda *_: SimpleNamespace(embed=hashed(384)))
         result = run_study(StudyRequest(tmp_path, (SETTINGS["modes"],), 1), lambda *_: None)
     assert any(note.startswith("modes, seed 0: what was kept there") for note in result.notes)
     assert kept(tmp_path, "modes") == kept(folder, "modes")
@@ -177,21 +178,18 @@ def test_what_variants_share_is_made_once_and_changes_nothing(
     assert set(made.values()) == {1}
 
 
-def test_the_embedded_default_is_measured_as_it_is_on_speakers_it_never_met(tmp_path: Path) -> None:
+def test_the_embedded_default_is_measured_as_it_is_on_speakers_it_never_met(
+    hashed: Callable[[int], Embed], tmp_path: Path
+) -> None:
     setting = SETTINGS["embedded"]
     few = setting.smaller({"test": 2}, 2)
-    world = make_world(few, AffectSimulator(few.simulator, hashed_as_wide), 0)
+    world = make_world(few, AffectSimulator(few.simulator, hashed(384)), 0)
     assert world.train is None
     assert list(world.test.groups) == ["synthetic-10000"] * 2 + ["synthetic-10001"] * 2
     ((variant, model),) = train_variants(world, tmp_path, {}, 0, lambda *_: None)
     assert variant is MODEL
     assert model.config.synthetic
     assert not set(world.test.groups) & set(model.knowledge_base.groups)
-
-
-def hashed_as_wide(texts: list[str]) -> np.ndarray:
-    rows = np.stack([np.random.default_rng(derived_seed(text)).standard_normal(384) for text in texts])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
