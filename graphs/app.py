@@ -1,6 +1,6 @@
 """The routes beside LangGraph's own, as ``langgraph.json`` names them."""
 
 from graphs.place import settings
-from omg_graph.server.app import build_app
+from omg_graph.server import build_app
 
 app = build_app(settings.store())

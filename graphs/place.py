@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from omg_graph.server.settings import ServerSettings
+from omg_graph.server import ServerSettings
 
 settings = ServerSettings.read(Path(__file__).parents[1] / "examples")

@@ -14,16 +14,15 @@ from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, Split
 from omg_graph.metrics.features import normalised_squared_error
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Execution
-from omg_graph.record.artifacts import ArtifactStore
-from omg_graph.record.thumbnails import block_sizes, spaced, thumbnail
+from omg_graph.record.artifacts import ArtifactStore, block_sizes, spaced, thumbnail
 from omg_graph.record.trajectory import (
     DenoisingStep,
     FilledFrames,
     Prediction,
     ReconstructionError,
     Trajectory,
+    utility,
 )
-from omg_graph.record.utility import utility
 from omg_graph.state import Settings
 from omg_graph.trajectories import Trajectories
 

@@ -17,7 +17,7 @@ from omg_graph.metrics.labels import MetricFamily
 from omg_graph.model.conditions import PlanConditionName, QueryPlanName
 from omg_graph.planner.interface import Sampling
 from omg_graph.predictor.task import TaskHeadConfig
-from omg_graph.record.utility import UtilityWeights
+from omg_graph.record.trajectory import UtilityWeights
 from omg_graph.retriever.evidence import AggregationName
 
 FORMAT_VERSION = 1

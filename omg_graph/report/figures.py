@@ -1,20 +1,19 @@
-"""What the page draws of one reconstructed modality: arrays chosen, brought to one scale and made small."""
+"""What the page draws of a reconstruction: arrays chosen, brought to one scale, made small and packed."""
 
 from __future__ import annotations
 
+import base64
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from omg_graph.record.artifacts import Array
+from omg_graph.record.artifacts import Array, block_sizes, spaced, thumbnail
 from omg_graph.record.results import SavedRun
-from omg_graph.record.thumbnails import block_sizes, spaced, thumbnail
 from omg_graph.record.trajectory import Trajectory
-from omg_graph.report.directions import principal_directions
-from omg_graph.report.packing import bundle, rounded
-from omg_graph.report.text import shortened, visible
 
 Kind = Literal["bars", "curve", "heat", "image"]
 
@@ -286,3 +285,111 @@ def _path(run: SavedRun, trajectory: Trajectory, name: str) -> dict[str, Any] | 
         "clean": [[rounded(x), rounded(y)] for x, y in guesses.tolist()],
         "shares": [rounded(share) for share in shares],
     }
+
+
+Float64 = npt.NDArray[np.float64]
+
+
+def principal_directions(*paths: Array) -> tuple[list[Float64], tuple[float, float]]:
+    """Several paths in the two directions in which their points, taken together, vary most.
+
+    Each direction points to where the first path ends, so that the same path gives the same picture.
+
+    Args:
+        paths: (points, dimensions) each.
+
+    Returns:
+        Each path as (points, 2), and the share of the variance along either direction.
+    """
+    stacked = np.concatenate([np.asarray(path, dtype=np.float64) for path in paths])
+    centred = stacked - stacked.mean(axis=0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    count = min(2, len(directions))
+    seen, shares = np.zeros((len(stacked), 2)), np.zeros(2)
+    seen[:, :count] = centred @ directions[:count].T
+    seen *= np.where(seen[len(paths[0]) - 1] < 0, -1.0, 1.0)
+    shares[:count] = lengths[:count] ** 2 / (float((lengths**2).sum()) or 1.0)
+    ends = np.cumsum([len(path) for path in paths])[:-1]
+    return np.split(seen, ends), (float(shares[0]), float(shares[1]))
+
+
+LEVELS = {"picture": 0xFF, "curve": 0xFFFF}
+
+
+def span(arrays: Mapping[str, Array]) -> tuple[float, float]:
+    """The least and the largest finite number; (0, 1) where there is none."""
+    finite = [part for array in arrays.values() if (part := array[np.isfinite(array)]).size]
+    if not finite:
+        return 0.0, 1.0
+    return float(min(part.min() for part in finite)), float(max(part.max() for part in finite))
+
+
+def packed(array: Array, low: float, high: float, use: str) -> str:
+    """Levels between ``low`` and ``high`` as base64, row by row; the last level stands for no number.
+
+    Args:
+        array: Of any shape.
+        low: What level 0 stands for.
+        high: What the last level but one stands for.
+        use: ``picture`` for 255 levels, ``curve`` for 65,535.
+    """
+    top = LEVELS[use]
+    finite = np.isfinite(array)
+    share = (np.where(finite, array, low) - low) / ((high - low) or 1.0)
+    levels = np.where(finite, np.rint(np.clip(share, 0.0, 1.0) * (top - 1)), top).astype(
+        "<u1" if top == 0xFF else "<u2"
+    )
+    return base64.b64encode(levels.tobytes()).decode("ascii")
+
+
+def bundle(arrays: Mapping[str, Array], use: str) -> dict[str, Any]:
+    """Arrays of one shape on one scale: shape, low, high, levels, and each by its name."""
+    low, high = span(arrays)
+    shape = next(iter(arrays.values())).shape
+    return {
+        "shape": list(shape),
+        "low": rounded(low),
+        "high": rounded(high),
+        "levels": LEVELS[use],
+        "series": {name: packed(array, low, high, use) for name, array in arrays.items()},
+    }
+
+
+def rounded(number: float) -> float | None:
+    """Five significant digits, as JSON can say them: nothing for what isn't finite."""
+    return float(f"{number:.5g}") if np.isfinite(number) else None
+
+
+PICTURES = 0x2400
+"""Unicode's pictures of the control characters begin here."""
+
+DELETE = 0x7F
+OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+"""Marks that turn the direction of what follows; the page sets each text's direction by its own letters."""
+
+
+def visible(text: str) -> str:
+    """Control characters by their pictures, marks of direction by their codes, halves of letters replaced.
+
+    Letters of any script and joined signs (an emoji of several) stay as they are.
+    """
+    return "".join(_sign(letter) for letter in text)
+
+
+def _sign(letter: str) -> str:
+    code = ord(letter)
+    if letter in OVERRIDES:
+        return f"⟨U+{code:04X}⟩"
+    category = unicodedata.category(letter)
+    if category == "Cs" or (code & 0xFFFF) >= 0xFFFE:
+        return "\ufffd"
+    if category != "Cc" or letter in "\n\t":
+        return letter
+    if code == DELETE:
+        return "\u2421"
+    return chr(PICTURES + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
+
+
+def shortened(text: str, most: int) -> str:
+    """At most ``most`` letters, with a sign where more follow."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

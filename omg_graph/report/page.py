@@ -22,8 +22,7 @@ from omg_graph.files import write_atomically
 from omg_graph.record.results import SavedRun
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.record.view import TrajectoryView, prediction_text, view
-from omg_graph.report.figures import FEWEST, Detail, Look, figures, interval, look
-from omg_graph.report.text import shortened, visible
+from omg_graph.report.figures import FEWEST, Detail, Look, figures, interval, look, shortened, visible
 
 DETAILED = 100
 """The most samples whose whole story is in a page; the list names all."""

@@ -1,3 +1,5 @@
+"""Arrays by reference, and small copies."""
+
 from __future__ import annotations
 
 import os
@@ -17,8 +19,11 @@ from omg_graph.record.artifacts import (
     ArtifactStore,
     DiskArtifactStore,
     MemoryArtifactStore,
+    block_sizes,
     content_hash,
     describe,
+    spaced,
+    thumbnail,
 )
 
 arrays = hnp.arrays(
@@ -159,3 +164,33 @@ def test_old_arrays_are_pruned_and_those_that_a_run_made_again_stay(tmp_path: Pa
         assert (store.get(ref) == value).all()
     assert store.put(np.full(3, 1.0)).sha256 == old.sha256
     assert store.path(old.sha256) is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "cells"), [((10,), 3), ((50, 74), 1024), ((3, 100, 80), 600), ((1, 1), 1), ((7, 1000), 64)]
+)
+def test_a_small_copy_has_no_more_cells_than_asked_for(shape: tuple[int, ...], cells: int) -> None:
+    small = thumbnail(np.zeros(shape), block_sizes(shape, cells))
+    assert small.size <= cells
+    assert small.ndim == len(shape)
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    array = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    np.testing.assert_array_equal(thumbnail(array, block_sizes((4, 6), 24)), array)
+
+
+def test_channels_never_give_way() -> None:
+    assert block_sizes((3, 10, 10), 3) == (1, 10, 10)
+
+
+def test_each_cell_is_the_mean_of_its_block() -> None:
+    np.testing.assert_allclose(thumbnail(np.arange(5.0), (2,)), [0.5, 2.5, 4.0])
+    leading = thumbnail(np.arange(12.0).reshape(2, 2, 3), (2, 2))
+    np.testing.assert_allclose(leading, [[[2.0, 3.5]], [[8.0, 9.5]]])
+
+
+def test_spaced_takes_both_ends() -> None:
+    assert spaced(3, 12) == [0, 1, 2]
+    assert spaced(20, 5) == [0, 5, 10, 14, 19]
+    assert len(spaced(1000, 12)) == 12

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from omg_graph.planner.rerank import score_candidates, semantic_cost
 from omg_graph.planner.schemas import AFFECT, load_schema
-from omg_graph.record.utility import UtilityWeights, utility
+from omg_graph.record.trajectory import UtilityWeights, utility
 from omg_graph.retriever.evidence import evidence_alignment_cost
 
 seeds = st.integers(0, 10_000)

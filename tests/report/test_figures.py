@@ -12,7 +12,19 @@ import numpy.typing as npt
 import pytest
 
 from omg_graph.record.results import SavedArrays, SavedRun
-from omg_graph.report.figures import Detail, changed, figures, interval, look
+from omg_graph.report.figures import (
+    Detail,
+    bundle,
+    changed,
+    figures,
+    interval,
+    look,
+    packed,
+    principal_directions,
+    rounded,
+    shortened,
+    visible,
+)
 
 
 def levels(bundle: dict[str, Any], name: str) -> npt.NDArray[np.float64]:
@@ -122,3 +134,86 @@ def test_what_moved_is_drawn_from_before_to_after(clips_run: SavedRun) -> None:
         assert data["bars"]["series"][key] == expected
     bare = replace(other, arrays=SavedArrays(Path("nowhere")))
     assert changed((clips_run, bare), first.id, "audio", Detail()) is None
+
+
+def test_a_path_in_a_plane_keeps_its_distances() -> None:
+    random = np.random.default_rng(0)
+    flat = random.standard_normal((7, 2))
+    turned, _ = np.linalg.qr(random.standard_normal((5, 5)))
+    (seen,), shares = principal_directions(flat @ turned[:2])
+    distances = [np.linalg.norm(each[:, None] - each[None], axis=-1) for each in (seen, flat)]
+    np.testing.assert_allclose(*distances, atol=1e-12)
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def test_it_points_to_where_the_first_path_ends_whatever_its_sign() -> None:
+    path = np.cumsum(np.random.default_rng(1).standard_normal((6, 4)), axis=0)
+    (seen,), _ = principal_directions(path)
+    (mirrored,), _ = principal_directions(-path)
+    np.testing.assert_allclose(seen, mirrored, atol=1e-12)
+    assert (seen[-1] >= 0).all()
+
+
+def test_several_paths_share_their_directions() -> None:
+    one, other = np.array([[0.0, 0], [2, 0]]), np.array([[0.0, 1], [2, 1]])
+    (first, second), _ = principal_directions(one, other)
+    np.testing.assert_allclose(first[1] - first[0], second[1] - second[0])
+    np.testing.assert_allclose(np.linalg.norm(first - second, axis=1), 1.0)
+
+
+def test_one_dimension_and_no_movement_are_no_error() -> None:
+    (line,), shares = principal_directions(np.array([[0.0], [1.0]]))
+    np.testing.assert_allclose(line, [[-0.5, 0], [0.5, 0]])
+    assert shares == (1.0, 0.0)
+    (still,), shares = principal_directions(np.zeros((3, 2)))
+    assert not still.any()
+    assert shares == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("use", "kind", "top"), [("picture", "<u1", 255), ("curve", "<u2", 65535)])
+def test_numbers_come_back_within_half_a_level(use: str, kind: str, top: int) -> None:
+    numbers = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    told = bundle({"one": numbers, "two": numbers * 2}, use)
+    levels = np.frombuffer(base64.b64decode(told["series"]["one"]), dtype=kind)
+    assert told["levels"] == top
+    back = told["low"] + (told["high"] - told["low"]) * levels / (top - 1)
+    step = (told["high"] - told["low"]) / (top - 1)
+    # the ends are told with five digits
+    np.testing.assert_allclose(back, numbers.ravel(), atol=step / 2 + 1e-4)
+
+
+def test_what_is_no_number_has_the_last_level() -> None:
+    levels = base64.b64decode(packed(np.array([0.0, np.nan, 1.0, np.inf]), 0.0, 1.0, "picture"))
+    assert list(levels) == [0, 255, 254, 255]
+
+
+def test_a_constant_is_no_division_by_zero() -> None:
+    told = bundle({"one": np.full(3, 7.0)}, "curve")
+    assert (told["low"], told["high"]) == (7.0, 7.0)
+    assert np.frombuffer(base64.b64decode(told["series"]["one"]), "<u2").tolist() == [0, 0, 0]
+
+
+def test_json_has_no_word_for_infinity() -> None:
+    assert rounded(float("inf")) is None
+    assert rounded(1234567.0) == 1234600.0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, ünïcode, 漢字", "plain, ünïcode, 漢字"),
+        ("a\x00b\x1b[31m\x7f", "a␀b␛[31m␡"),
+        ("abc\u202edcba", "abc⟨U+202E⟩dcba"),
+        ("👩\u200d🔬 می\u200cخواهم", "👩\u200d🔬 می\u200cخواهم"),
+        ("half \ud83d of one", "half \ufffd of one"),
+        ("line\nand\ttab", "line\nand\ttab"),
+        ("\x85", "⟨U+0085⟩"),
+    ],
+)
+def test_what_cannot_be_seen_gets_a_sign(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_long_text_is_cut_with_a_sign() -> None:
+    assert shortened("abcdef", 6) == "abcdef"
+    assert shortened("abc defg", 5) == "abc…"

@@ -17,9 +17,11 @@ from langgraph_sdk.client import SyncLangGraphClient
 from mcp import Client
 
 from omg_graph.data.reader import read_data_file
+from omg_graph.errors import ConfigError
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.record.trajectory import Plan
+from omg_graph.server import ServerSettings
 from omg_graph.state import Settings
 
 REQUEST = {"path": "clips.pkl", "split": "test", "missing": ["audio"], "limit": 1}
@@ -266,3 +268,14 @@ def test_other_pages_may_not(server: str, origin: str) -> None:
     assert answer.headers.get("access-control-allow-private-network") is None
     read = httpx.get(f"{server}/info", headers={"Origin": origin})
     assert "access-control-allow-origin" not in read.headers
+
+
+def test_arrays_are_kept_for_ever_unless_a_number_of_days_is_named(tmp_path: Path) -> None:
+    assert ServerSettings.read(tmp_path, {}).artifact_days is None
+    assert ServerSettings.read(tmp_path, {"OMG_ARTIFACT_DAYS": "0.5"}).artifact_days == 0.5
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf"])
+def test_what_is_no_number_of_days_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match=f"OMG_ARTIFACT_DAYS: expected a number of days, got '{given}'"):
+        ServerSettings.read(tmp_path, {"OMG_ARTIFACT_DAYS": given})
