@@ -23,12 +23,14 @@ demo: $(VENV)/.demo ## Reconstruct the missing modality of a sample with the emb
 # A worker for each core, and one thread in each: more of them would wait for each other.
 test test-quick: export OMP_NUM_THREADS ?= 1
 WORKERS ?= auto
+# A file to a worker, the longest ones first (tests/conftest.py names them).
+SPREAD := --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev ## Run all tests (PYTEST_ARGS='-k retriever' narrows them, WORKERS=0 runs them in one process)
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(SPREAD) $(PYTEST_ARGS)
 
 test-quick: $(VENV)/.dev ## Run the tests that take less than half a minute each
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(SPREAD) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check

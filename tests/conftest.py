@@ -51,6 +51,28 @@ CHECKED = (
 torch.set_num_threads(1)
 
 
+LONG = [
+    "tests/training/test_graph.py",
+    "tests/docs/test_examples.py",
+    "tests/bench/ablation/test_variants.py",
+    "tests/bench/ablation/test_ablate.py",
+    "tests/bench/study/test_study.py",
+    "tests/training/test_seeds_and_folds.py",
+    "tests/training/test_distillation.py",
+    "tests/evaluation/test_evaluate.py",
+    "tests/cli/test_seeds_and_folds.py",
+    "tests/cli/test_train.py",
+    "tests/test_threads.py",
+    "tests/test_telemetry.py",
+]
+"""What takes longest goes first, so that no worker is left with it at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONG)))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     jaxtyping.config.update("jaxtyping_disable", not item.nodeid.startswith(CHECKED))

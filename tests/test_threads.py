@@ -26,7 +26,7 @@ from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.retriever import ChromaRetriever
 from omg_graph.state import Settings
 
-THREADS = 16
+THREADS = 8
 MISSING = (["audio"], ["vision"], ["text"], ["audio", "vision"], ["text", "audio"], [])
 Work = Callable[[int], Any]
 
@@ -53,7 +53,7 @@ def samples(tiny_data_file: Path) -> list[dict[str, Any]]:
                 for name, array in split.arrays.items()
             },
         }
-        for row, missing in enumerate((MISSING * 3)[:THREADS])
+        for row, missing in enumerate((MISSING * 2)[:THREADS])
     ]
 
 

@@ -19,7 +19,9 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, stages_in_common: None
+) -> None:
     """Nothing that a command sets in this process outlives a test, but where that is what is tested."""
     if request.path.stem != "test_runtime":
         monkeypatch.setattr(Settings, "apply", lambda self: None)
