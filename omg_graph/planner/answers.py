@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Answer:
 
     plan: Plan
     log_probabilities: tuple[float, ...] | None = None
-    """Of each value's tokens and its closing quote, in nats; None where the provider told none."""
+    """Of each value's tokens and its closing quote, in nats; None where the provider gave none."""
     token_counts: tuple[int, ...] | None = None
 
 
@@ -59,7 +59,7 @@ def read_text(text: str, schema: Schema, tokens: Sequence[Mapping[str, Any]] | N
 
 
 def read_arguments(arguments: Mapping[str, Any], schema: Schema) -> Answer:
-    """A plan from the arguments of a tool call, which no token's probability can be told of.
+    """A plan from the arguments of a tool call, for whose tokens no provider gives probabilities.
 
     Raises:
         MalformedAnswerError: if they aren't the schema's fields in order, each a string.
@@ -82,7 +82,7 @@ def _members(text: str, place: int, schema: Schema) -> tuple[Plan, list[tuple[in
             place = _expect(text, place, ",")
         key, place, _ = _string(text, place)
         if key != name:
-            raise MalformedAnswerError(f"{name} was expected as its member {number + 1}, another came")
+            raise MalformedAnswerError(f"expected {name} as its member {number + 1}, got another")
         place = _expect(text, place, ":")
         value, place, start = _string(text, place)
         values.append(value)
@@ -96,7 +96,7 @@ def _members(text: str, place: int, schema: Schema) -> tuple[Plan, list[tuple[in
 def _expect(text: str, place: int, sign: str) -> int:
     place = _skip(text, place)
     if not text.startswith(sign, place):
-        raise MalformedAnswerError(f"it is not a JSON object of the schema's fields: {sign!r} was expected")
+        raise MalformedAnswerError(f"it is not a JSON object of the schema's fields: expected {sign!r}")
     return place + 1
 
 
@@ -153,13 +153,11 @@ def _log_probabilities(
 
 
 def _spelling(token: Mapping[str, Any]) -> bytes | None:
-    spelt, text = token.get("bytes"), token.get("token")
+    raw, text = token.get("bytes"), token.get("token")
     try:
-        if spelt is not None:
-            return bytes(spelt)
+        return bytes(raw) if raw is not None else str(text).encode() if isinstance(text, str) else None
     except (TypeError, ValueError):
         return None
-    return text.encode() if isinstance(text, str) else None
 
 
 def candidates_of(schema: Schema, answers: Sequence[Answer], origin: PlanOrigin) -> list[CandidatePlan]:
@@ -168,14 +166,14 @@ def candidates_of(schema: Schema, answers: Sequence[Answer], origin: PlanOrigin)
     Else the confidence in c_l is how many of the candidates with the same values before it agree on it:
     log(count(c_<=l) / count(c_<l)); no tokens are counted then.
     """
-    told = all(answer.log_probabilities is not None for answer in answers)
-    origin = origin.model_copy(update={"confidence": FROM_MODEL if told else FROM_AGREEMENT})
+    from_model = all(answer.log_probabilities is not None for answer in answers)
+    origin = origin.model_copy(update={"confidence": FROM_MODEL if from_model else FROM_AGREEMENT})
     plans = [answer.plan for answer in answers]
     return [
         schema.candidate(
             answer.plan,
-            (answer.log_probabilities or ()) if told else agreement(answer.plan, plans),
-            (answer.token_counts or ()) if told else (0,) * len(answer.plan),
+            answer.log_probabilities if from_model else agreement(answer.plan, plans),
+            answer.token_counts if from_model else None,
             origin=origin,
         )
         for answer in answers
@@ -192,7 +190,10 @@ LAYOUT = 1
 
 
 class AnswerCache:
-    """Keeps plans and their log-probabilities; neither requests, transcripts nor credentials."""
+    """Keeps plans and their log-probabilities; neither requests, transcripts nor credentials.
+
+    LangChain's own caches keep whole prompts and answers, and answers that can't be read too.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open a folder, making it if need be.
@@ -216,12 +217,10 @@ class AnswerCache:
     def read(self, key: str, fields: int) -> Answer | None:
         """The answer, or None where there is none or its file is damaged."""
         content = self._files.read(key)
-        if content is None:
-            return None
         try:
-            found = json.loads(content)
-            plan = tuple(found["plan"])
-            sums, counts = found["log_probabilities"], found["token_counts"]
+            stored = json.loads(content or b"")
+            plan = tuple(stored["plan"])
+            sums, counts = stored["log_probabilities"], stored["token_counts"]
             if sums is not None:
                 sums, counts = tuple(map(float, sums)), tuple(map(int, counts))
         except (ValueError, KeyError, TypeError):
@@ -232,9 +231,4 @@ class AnswerCache:
 
     def write(self, key: str, answer: Answer) -> None:
         """Keep an answer; a full disk costs a repeated call later, and no result now."""
-        content = {
-            "plan": answer.plan,
-            "log_probabilities": answer.log_probabilities,
-            "token_counts": answer.token_counts,
-        }
-        self._files.write(key, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+        self._files.write(key, (json.dumps(asdict(answer), ensure_ascii=False) + "\n").encode())

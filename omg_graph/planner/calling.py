@@ -1,4 +1,8 @@
-"""Calls to a provider: bounded in number and time, repeated where that helps, and told without secrets."""
+"""Calls to a provider: bounded in number and time, repeated where that helps, and reported without secrets.
+
+LangChain's ``with_retry`` isn't used: it knows no ``Retry-After``, no bound on all calls together, and no
+waits that end when another call has failed for good. Its time limits are each provider's own.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +24,38 @@ FIRST_WAIT = 0.5
 LONGEST_WAIT = 120.0
 """A provider that asks for more patience than this isn't waited for."""
 
-FailureKind = Literal["passing", "form", "malformed", "declined", "lasting", "stopped"]
-"""Worth repeating; the form of the request isn't taken; no answer to read; declined; of no use to repeat; not
-asked, since another call failed for good."""
+FailureKind = Literal["transient", "unsupported", "malformed", "declined", "permanent", "stopped"]
+"""Worth repeating; the form of the request isn't supported; no answer can be read; the model declined; of no
+use to repeat; not asked, since another call failed for good."""
 
-PASSING_STATUS = frozenset({408, 409, 425, 429})
-FORM_STATUS = frozenset({400, 413, 415, 422})
-REASONS = {
-    400: "it does not take the request",
+TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
+UNSUPPORTED = "it does not take the request"
+UNSUPPORTED_STATUS = {
+    400: UNSUPPORTED,
+    413: "it does not take so large a request",
+    415: UNSUPPORTED,
+    422: UNSUPPORTED,
+}
+REFUSED_STATUS = {
     401: "it does not accept the credentials",
     403: "it does not accept the credentials",
     404: "it does not know the model or the address",
-    413: "it does not take so large a request",
-    415: "it does not take the request",
-    422: "it does not take the request",
 }
-UNREACHABLE = frozenset(
-    {"APIConnectionError", "ConnectionError", "ModelConnectionError", "TransportError", "ProtocolError"}
-)
-TIMED_OUT = frozenset({"APITimeoutError", "ModelTimeoutError", "TimeoutError", "TimeoutException"})
-DECLINED = frozenset({"ContentFilterFinishReasonError", "OpenAIRefusalError"})
-UNREADABLE = frozenset(
-    {"APIResponseValidationError", "AttributeError", "KeyError", "IndexError", "LengthFinishReasonError"}
-    | {"OutputParserException", "TypeError", "ValueError"}
-)
+DECLINED_NAMES = frozenset({"ContentFilterFinishReasonError", "OpenAIRefusalError"})
+_LATE: tuple[FailureKind, str] = ("transient", "it did not answer in time")
+_UNREACHABLE: tuple[FailureKind, str] = ("transient", "the connection failed")
+_UNREADABLE: tuple[FailureKind, str] = ("malformed", "it can't be read ({})")
+BY_NAME = {
+    _LATE: {"APITimeoutError", "ModelTimeoutError", "TimeoutError", "TimeoutException"},
+    _UNREACHABLE: {"APIConnectionError", "ConnectionError", "ModelConnectionError", "TransportError"}
+    | {"ProtocolError"},
+    _UNREADABLE: {"APIResponseValidationError", "LengthFinishReasonError", "OutputParserException"}
+    | {"AttributeError", "KeyError", "IndexError", "TypeError", "ValueError"},
+}
+"""Exceptions that have no status, by the names of their classes: providers' packages may not be installed."""
 
 
-class NotTakenError(Exception):
+class UnsupportedMediaError(Exception):
     """A request that never left, since LangChain has no form of it for the provider."""
 
 
@@ -66,36 +75,32 @@ class Failure:
 
 def failure_of(error: BaseException) -> Failure:
     """What went wrong, by an exception's status, type and headers; its text is never looked at."""
-    if isinstance(error, NotTakenError):
-        return Failure("form", "it does not take the request")
+    if isinstance(error, UnsupportedMediaError):
+        return Failure("unsupported", UNSUPPORTED)
     names = {kind.__name__ for kind in type(error).__mro__}
     code = getattr(error, "code", None)
-    if names & DECLINED or code == "content_filter":
+    if names & DECLINED_NAMES or code == "content_filter":
         return Failure("declined", "the provider declined to answer")
     if code == "insufficient_quota":
-        return Failure("lasting", "the account's quota is used up")
+        return Failure("permanent", "the account's quota is used up")
     status = _status(error)
-    return _failure_by_type(error, names) if status is None else _failure_by_status(error, status)
-
-
-def _failure_by_type(error: BaseException, names: set[str]) -> Failure:
-    if names & TIMED_OUT:
-        return Failure("passing", "it did not answer in time")
-    if names & UNREACHABLE:
-        return Failure("passing", "the connection failed")
-    if names & UNREADABLE:
-        return Failure("malformed", f"it can't be read ({type(error).__name__})")
-    return Failure("lasting", f"the call failed with {type(error).__name__}")
+    if status is not None:
+        return _failure_by_status(error, status)
+    for (kind, reason), classes in BY_NAME.items():
+        if names & classes:
+            return Failure(kind, reason.format(type(error).__name__))
+    return Failure("permanent", f"the call failed with {type(error).__name__}")
 
 
 def _failure_by_status(error: BaseException, status: int) -> Failure:
-    if status in PASSING_STATUS or status >= 500:
-        wait = _asked_wait(error)
-        if wait is not None and wait > LONGEST_WAIT:
-            return Failure("lasting", f"it asks to wait {wait:.0f} seconds (HTTP {status})")
-        return Failure("passing", f"it answered HTTP {status}", wait)
-    kind: FailureKind = "form" if status in FORM_STATUS else "lasting"
-    return Failure(kind, f"{REASONS.get(status, 'it refused')} (HTTP {status})")
+    if status in UNSUPPORTED_STATUS:
+        return Failure("unsupported", f"{UNSUPPORTED_STATUS[status]} (HTTP {status})")
+    if status not in TRANSIENT_STATUS and status < 500:
+        return Failure("permanent", f"{REFUSED_STATUS.get(status, 'it refused')} (HTTP {status})")
+    wait = _asked_wait(error)
+    if wait is not None and wait > LONGEST_WAIT:
+        return Failure("permanent", f"it asks to wait {wait:.0f} seconds (HTTP {status})")
+    return Failure("transient", f"it answered HTTP {status}", wait)
 
 
 class Caller:
@@ -105,7 +110,7 @@ class Caller:
         """Bound calls.
 
         Args:
-            retries: Repetitions of a call after a passing failure.
+            retries: Repetitions of a call after a transient failure.
             timeout: Seconds for one call.
             max_calls: Calls in all, repetitions included; None for any number.
         """
@@ -120,28 +125,21 @@ class Caller:
 
         A set ``stop`` ends the waits.
         """
-        attempt = 0
-        while True:
+        for attempt in range(self._retries + 1):
             if stop.is_set():
                 return Failure("stopped", "another call failed")
-            if not self._take():
-                return Failure("lasting", f"the bound of {self._max_calls} calls is used up")
+            with self._lock:
+                if self._max_calls is not None and self.calls >= self._max_calls:
+                    return Failure("permanent", f"the bound of {self._max_calls} calls is used up")
+                self.calls += 1
             outcome = self._once(ask)
-            if not isinstance(outcome, Failure) or outcome.kind != "passing":
+            if not isinstance(outcome, Failure) or outcome.kind != "transient":
                 return outcome
-            if attempt == self._retries:
-                return Failure("lasting", f"{outcome.reason}, {attempt + 1} times")
-            # half of it at least: calls that failed together must not come back together
-            jitter = np.random.default_rng(derived_seed("wait", attempt, *parts)).uniform(0.5, 1.0)
-            stop.wait(max(outcome.wait or 0.0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * jitter))
-            attempt += 1
-
-    def _take(self) -> bool:
-        with self._lock:
-            if self._max_calls is not None and self.calls >= self._max_calls:
-                return False
-            self.calls += 1
-            return True
+            if attempt < self._retries:
+                # half of it at least: calls that failed together must not come back together
+                jitter = np.random.default_rng(derived_seed("wait", attempt, *parts)).uniform(0.5, 1.0)
+                stop.wait(max(outcome.wait or 0.0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * jitter))
+        return Failure("permanent", f"{outcome.reason}, {self._retries + 1} times")
 
     def _once(self, ask: Callable[[], Any]) -> Any:
         """One call, in a thread that can be left behind: not every model knows a time limit of its own."""
@@ -158,19 +156,15 @@ class Caller:
         thread.join(self._timeout)
         # a thread that dies of something other than an Exception leaves nothing either
         if not outcome:
-            return Failure("passing", f"it did not answer within {self._timeout:g} seconds")
+            return Failure("transient", f"it did not answer within {self._timeout:g} seconds")
         return outcome[0]
 
 
 def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    found = (
-        getattr(error, "status_code", None),
-        getattr(error, "http_status", None),
-        getattr(error, "code", None),
-        getattr(response, "status_code", None),
-    )
-    return next((value for value in found if isinstance(value, int) and 400 <= value < 600), None)
+    places: list[tuple[Any, str]] = [(error, name) for name in ("status_code", "http_status", "code")]
+    places.append((getattr(error, "response", None), "status_code"))
+    statuses = (getattr(place, name, None) for place, name in places)
+    return next((value for value in statuses if isinstance(value, int) and 400 <= value < 600), None)
 
 
 def _asked_wait(error: BaseException) -> float | None:
@@ -187,6 +181,4 @@ def _asked_wait(error: BaseException) -> float | None:
         until = parsedate_to_datetime(asked)
     except ValueError:
         return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

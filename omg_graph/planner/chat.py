@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -16,6 +14,7 @@ from typing import Any, ClassVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables.config import ContextThreadPoolExecutor
 
 from omg_graph.errors import ConfigError, PlannerError
 from omg_graph.planner.answers import (
@@ -26,7 +25,7 @@ from omg_graph.planner.answers import (
     read_arguments,
     read_text,
 )
-from omg_graph.planner.calling import Caller, Failure, NotTakenError
+from omg_graph.planner.calling import Caller, Failure, UnsupportedMediaError
 from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.prompting import (
     BOUNDS,
@@ -34,13 +33,13 @@ from omg_graph.planner.prompting import (
     Language,
     MediaKind,
     MediaSetting,
+    accepted_kinds,
     json_schema,
     load_prompt,
     recordings_of,
+    sample_text,
     seen,
     sent_as,
-    shown_text,
-    taken_kinds,
 )
 from omg_graph.planner.schema import Schema
 from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
@@ -58,8 +57,8 @@ UNREAD_SETTINGS = frozenset({"timeout", "request_timeout", "max_retries", "verbo
 
 
 @dataclass(frozen=True)
-class _Way:
-    """How a model is asked; a provider that doesn't take one is asked the next."""
+class _Form:
+    """What a request asks for; a provider that doesn't support one form is asked in the next."""
 
     structured: bool
     log_probabilities: bool
@@ -75,15 +74,9 @@ class _Shown:
     kept: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Modalities whose recordings it isn't shown, each with the reason."""
 
-    def content(self, sent: Sequence[Attachment]) -> str | list[str | dict[str, Any]]:
-        """A message's content with some of the recordings."""
-        if not sent:
-            return self.text
-        return [{"type": "text", "text": self.text}, *(block for one in sent for block in one.blocks)]
-
 
 @dataclass(frozen=True)
-class _Given:
+class _Reply:
     """An answer, and the recordings that were sent for it."""
 
     answer: Answer
@@ -118,7 +111,7 @@ class ChatPlanner:
     trajectory says so.
 
     Answers come as structured output where the model supports it, else as JSON in text. Their
-    log-probabilities are the provider's where it tells them, else the agreement among the candidates; the
+    log-probabilities are the provider's where it gives them, else the agreement among the candidates; the
     trajectory says which. An answer that breaks the schema stays a candidate, which re-ranking refuses.
 
     Seeds are passed to models that take one. Whether the same seed gives the same answer is the provider's
@@ -164,9 +157,9 @@ class ChatPlanner:
             ("concurrency", concurrency, 1),
         ):
             if value is not None and value < least:
-                raise ConfigError(f"the planner's {what} is at least {least}, {value} came")
+                raise ConfigError(f"the planner's {what}: expected {least} or more, got {value}")
         if not timeout > 0:
-            raise ConfigError(f"the planner's timeout is above 0 seconds, {timeout} came")
+            raise ConfigError(f"the planner's timeout: expected more than 0 seconds, got {timeout}")
         self.name = name
         self.schema = schema
         self.prompt = load_prompt(language)
@@ -178,13 +171,14 @@ class ChatPlanner:
         self._cache = None if cache is None else AnswerCache(cache)
         self._identity = _identity(model)
         self._media = media
-        self._taken = taken_kinds(model, media)
+        self._accepted = accepted_kinds(model, media)
         self._refused: frozenset[MediaKind] = frozenset()
         # where a provider can be held to the schema to the letter, it is
         strict = "strict" in signature(type(model).with_structured_output).parameters
         self._strictly: dict[str, Any] = {"include_raw": True} | ({"strict": True} if strict else {})
-        self._ways = self._ways_of(model)
-        self._way = 0
+        self._forms = self._forms_of(model)
+        # not LangChain's with_fallbacks, which would try a refused form again at every call, and pay for it
+        self._form = 0
         self._lock = threading.Lock()
 
     @property
@@ -204,24 +198,36 @@ class ChatPlanner:
             DataError: if a recording can't be read.
             PlannerError: if the model can't be reached, or the bound on calls is used up.
         """
-        candidates = sampling.candidates
         samples = [self._shown(observations, row) for row in range(len(observations.ids))]
         # samples that look the same to the model are asked for once
-        answers = self._answers(list(dict.fromkeys(samples)), candidates, seed)
+        replies = self._replies(list(dict.fromkeys(samples)), sampling.candidates, seed)
         return [
-            self._outcome(sample_id, shown, *answers[shown])
+            self._outcome(sample_id, shown, *replies[shown])
             for sample_id, shown in zip(observations.ids, samples, strict=True)
         ]
 
+    def _shown(self, observations: PlannerInput, row: int) -> _Shown:
+        text = sample_text(observations, row)
+        if self._media == "off":
+            return _Shown(text)
+        attached, kept = [], []
+        for name, recording in recordings_of(observations, row).items():
+            kind = sent_as(recording)
+            if kind in self._accepted - self._refused:
+                attached.append(Attachment(name, recording.sha256, recording))
+            else:
+                kept.append((name, REFUSED if kind in self._refused else UNKNOWN))
+        return _Shown(text, tuple(attached), tuple(kept))
+
     def _outcome(
-        self, sample_id: str, shown: _Shown, answers: Sequence[_Given | None], tally: _Tally
+        self, sample_id: str, shown: _Shown, replies: Sequence[_Reply | None], tally: _Tally
     ) -> list[CandidatePlan] | NoValidPlanError:
-        whole = [told.answer for told in answers if told is not None]
-        if len(whole) == len(answers):
-            wrong = [self.schema.violations(answer.plan) for answer in whole]
-            if not all(wrong):
-                sent = [one for one in shown.attached if all(told and one in told.sent for told in answers)]
-                return candidates_of(self.schema, whole, self._origin(shown, sent))
+        whole = [reply for reply in replies if reply is not None]
+        if len(whole) == len(replies):
+            if not all(self.schema.violations(reply.answer.plan) for reply in whole):
+                sent = [one for one in shown.attached if all(one in reply.sent for reply in whole)]
+                answers = [reply.answer for reply in whole]
+                return candidates_of(self.schema, answers, self._origin(shown, sent))
             why = f"none of its {len(whole)} plans obeys schema {self.schema.name!r}"
         elif tally.declined:
             why = "it declined to answer"
@@ -242,19 +248,16 @@ class ChatPlanner:
             note="; ".join(notes) or None,
         )
 
-    def _answers(
+    def _replies(
         self, samples: Sequence[_Shown], candidates: int, seed: int
-    ) -> dict[_Shown, tuple[list[_Given | None], _Tally]]:
-        """The answers for every sample, in order; None where there is none."""
+    ) -> dict[_Shown, tuple[list[_Reply | None], _Tally]]:
+        """The replies for every sample, in order; None where there is none."""
         stop = threading.Event()
         tallies = {shown: _Tally() for shown in samples}
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="omg-planner")
+        pool = ContextThreadPoolExecutor(self._concurrency, thread_name_prefix="omg-planner")
         try:
             futures = [
-                pool.submit(
-                    copy_context().run,
-                    partial(self._answer, shown, candidate, seed, tallies[shown], stop),
-                )
+                pool.submit(self._candidate, shown, candidate, seed, tallies[shown], stop)
                 for shown in samples
                 for candidate in range(candidates)
             ]
@@ -264,29 +267,26 @@ class ChatPlanner:
             pool.shutdown(wait=False, cancel_futures=True)
         for outcome in outcomes:
             if isinstance(outcome, Failure) and outcome.kind != "stopped":
-                raise PlannerError(self._told(outcome))
-        whole = [None if isinstance(outcome, Failure) else outcome for outcome in outcomes]
+                kept = " (answers so far are kept, and won't be paid for again)" if self._cache else ""
+                raise PlannerError(
+                    f"planner {self.name}: expected an answer from the chat model, but {outcome.reason}: "
+                    f"check the model's name, the provider's key and --max-planner-calls, and run again{kept}"
+                )
+        replies = [None if isinstance(outcome, Failure) else outcome for outcome in outcomes]
         return {
-            shown: (whole[number * candidates : (number + 1) * candidates], tallies[shown])
+            shown: (replies[number * candidates : (number + 1) * candidates], tallies[shown])
             for number, shown in enumerate(samples)
         }
 
-    def _told(self, failure: Failure) -> str:
-        kept = " (answers so far are kept, and won't be paid for again)" if self._cache else ""
-        return (
-            f"planner {self.name}: an answer was expected from the chat model, and {failure.reason}: check "
-            f"the model's name, the provider's key and --max-planner-calls, and run again{kept}"
-        )
-
-    def _answer(
+    def _candidate(
         self, shown: _Shown, candidate: int, seed: int, tally: _Tally, stop: threading.Event
-    ) -> _Given | Failure | None:
-        """One candidate's answer; None if the sample is given up, a Failure if everything is."""
+    ) -> _Reply | Failure | None:
+        """One candidate's reply; None if the sample is given up, a Failure if everything is."""
         for attempt in count():
             if tally.spent:
                 return None
             outcome = self._ask(shown, candidate, (seed, attempt), stop)
-            if isinstance(outcome, _Given):
+            if isinstance(outcome, _Reply):
                 return outcome
             if outcome.kind not in ("malformed", "declined"):
                 stop.set()
@@ -296,36 +296,37 @@ class ChatPlanner:
 
     def _ask(
         self, shown: _Shown, candidate: int, seed: tuple[int, int], stop: threading.Event
-    ) -> _Given | Failure:
-        """One answer, asked for in the first way that the provider takes; one that was given before, else.
+    ) -> _Reply | Failure:
+        """One answer: from the cache, else in the first form of request that the provider supports.
 
         Where it doesn't take a request with recordings, the same one is tried without them: only if that is
         taken, they were at fault, and none of their kind is sent again.
         """
         without: set[MediaKind] = set()
         while True:
-            number, allowed = self._way, self._taken - self._refused - without
+            number, allowed = self._form, self._accepted - self._refused - without
             sent = tuple(one for one in shown.attached if one.kind in allowed)
             key = self._key(shown, sent, candidate, seed[0])
             known = None if self._cache is None else self._cache.read(key, len(self.schema.fields))
             outcome = known or self._once(
-                shown, sent, self._ways[number], derived_seed(seed[0], key, seed[1]), stop
+                shown, sent, self._forms[number], derived_seed(seed[0], key, seed[1]), stop
             )
             if isinstance(outcome, Answer):
-                self._refuse(without)
+                with self._lock:
+                    self._refused |= without
                 if known is None and self._cache is not None:
                     self._cache.write(key, outcome)
-                return _Given(outcome, sent)
-            if outcome.kind != "form":
+                return _Reply(outcome, sent)
+            if outcome.kind != "unsupported":
                 return outcome
             if sent:
                 without.add(sent[0].kind)
                 continue
             without.clear()
-            if number + 1 == len(self._ways):
+            if number + 1 == len(self._forms):
                 return outcome
             with self._lock:
-                self._way = max(self._way, number + 1)
+                self._form = max(self._form, number + 1)
 
     def _key(self, shown: _Shown, sent: Sequence[Attachment], candidate: int, seed: int) -> str:
         media = {"media": [one.identity for one in sent], "bounds": BOUNDS} if sent else {}
@@ -339,16 +340,13 @@ class ChatPlanner:
             **media,
         )
 
-    def _refuse(self, kinds: Collection[MediaKind]) -> None:
-        if kinds:
-            with self._lock:
-                self._refused |= frozenset(kinds)
-
     def _once(
-        self, shown: _Shown, sent: Sequence[Attachment], way: _Way, seed: int, stop: threading.Event
+        self, shown: _Shown, sent: Sequence[Attachment], form: _Form, seed: int, stop: threading.Event
     ) -> Answer | Failure:
-        content = shown.content(sent)
-        outcome = self._caller.call(partial(self._invoke, content, way, seed), stop, seed)
+        """One call with its repetitions, and what its answer says."""
+        blocks = [block for one in sent for block in one.blocks]
+        content = [{"type": "text", "text": shown.text}, *blocks] if blocks else shown.text
+        outcome = self._caller.call(partial(self._invoke, content, form, seed), stop, seed)
         if isinstance(outcome, Failure):
             return outcome
         try:
@@ -356,24 +354,24 @@ class ChatPlanner:
         except MalformedAnswerError as error:
             return Failure("malformed", str(error))
 
-    def _invoke(self, content: str | list[str | dict[str, Any]], way: _Way, seed: int) -> Any:
+    def _invoke(self, content: Any, form: _Form, seed: int) -> Any:
         messages = [SystemMessage(self._system), HumanMessage(content)]
         changes: dict[str, Any] = {}
-        if way.seeded:
+        if form.seeded:
             changes["seed"] = seed % 2**31
-        if way.log_probabilities:
+        if form.log_probabilities:
             changes["logprobs"] = True
         model = self._model.model_copy(update=changes) if changes else self._model
         try:
-            if not way.structured:
+            if not form.structured:
                 return model.invoke(messages)
-            told = model.with_structured_output(self._format, **self._strictly).invoke(messages)
+            output = model.with_structured_output(self._format, **self._strictly).invoke(messages)
         except (NotImplementedError, ValueError) as error:
             # how LangChain says that it has no form of a recording for a provider
             if isinstance(content, list) and type(error) in (NotImplementedError, ValueError):
-                raise NotTakenError from None
+                raise UnsupportedMediaError from None
             raise
-        return told.get("raw") if isinstance(told, Mapping) else told
+        return output.get("raw") if isinstance(output, Mapping) else output
 
     def _read(self, message: Any) -> Answer | Failure:
         """What a message of the model says.
@@ -383,43 +381,30 @@ class ChatPlanner:
         """
         if not isinstance(message, AIMessage):
             raise MalformedAnswerError("it is not a message")
-        told = message.response_metadata
-        ended = told.get("finish_reason") or told.get("stop_reason")
+        metadata = message.response_metadata
+        ended = metadata.get("finish_reason") or metadata.get("stop_reason")
         if message.additional_kwargs.get("refusal") or ended in ("content_filter", "refusal"):
             return Failure("declined", "the provider declined to answer")
         if message.tool_calls:
             return read_arguments(message.tool_calls[0]["args"], self.schema)
-        logprobs = told.get("logprobs")
+        logprobs = metadata.get("logprobs")
         tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
         usable = isinstance(tokens, list) and all(isinstance(token, Mapping) for token in tokens)
         return read_text(str(message.text), self.schema, tokens if usable else None)
 
-    def _shown(self, observations: PlannerInput, row: int) -> _Shown:
-        text = shown_text(observations, row)
-        if self._media == "off":
-            return _Shown(text)
-        attached, kept = [], []
-        for name, recording in recordings_of(observations, row).items():
-            kind = sent_as(recording)
-            if kind in self._taken - self._refused:
-                attached.append(Attachment(name, recording.sha256, recording))
-            else:
-                kept.append((name, REFUSED if kind in self._refused else UNKNOWN))
-        return _Shown(text, tuple(attached), tuple(kept))
-
-    def _ways_of(self, model: BaseChatModel) -> list[_Way]:
-        """Ways to ask, the most telling first."""
+    def _forms_of(self, model: BaseChatModel) -> list[_Form]:
+        """Forms of a request, the most telling first."""
         try:
             model.with_structured_output(self._format, **self._strictly)
             structured = [True, False]
         except (NotImplementedError, TypeError, ValueError):
             structured = [False]
-        asked = type(model).model_fields.get("logprobs")
-        switchable = asked is not None and asked.annotation in (bool, bool | None)
-        wanted = [True, False] if switchable and getattr(model, "logprobs", None) is not False else [False]
+        setting = type(model).model_fields.get("logprobs")
+        switchable = setting is not None and setting.annotation in (bool, bool | None)
+        asked = [True, False] if switchable and getattr(model, "logprobs", None) is not False else [False]
         seeded = "seed" in type(model).model_fields
-        ways = [_Way(way, told, seeded) for way in structured for told in wanted]
-        return [*ways, _Way(False, False, False)] if seeded else ways
+        forms = [_Form(one, other, seeded) for one in structured for other in asked]
+        return [*forms, _Form(False, False, False)] if seeded else forms
 
 
 def _identity(model: BaseChatModel) -> str:
@@ -429,8 +414,7 @@ def _identity(model: BaseChatModel) -> str:
     only a client knows it.
     """
     kind = type(model)
-    known = dumpd(model)
-    settings = dict(known.get("kwargs", {})) | dict(model._identifying_params)
+    settings = dict(dumpd(model).get("kwargs", {})) | dict(model._identifying_params)
     kept = {name: value for name, value in settings.items() if name not in UNREAD_SETTINGS}
     address = getattr(getattr(model, "root_client", None), "base_url", "")
     return AnswerCache.key(kind=f"{kind.__module__}.{kind.__qualname__}", settings=kept, address=str(address))

@@ -25,8 +25,8 @@ from omg_graph.planner.prompting import (
     MediaSetting,
     load_prompt,
     recordings_of,
+    sample_text,
     seen,
-    shown_text,
 )
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.planner.writing import (
@@ -217,7 +217,7 @@ class OmniPlanner:
         return read(thinker, inputs, after=self._shared, then=self._spelling.scaffold(0))
 
     def _parts(self, observations: PlannerInput, row: int) -> tuple[Part, ...]:
-        parts: list[Part] = [shown_text(observations, row)]
+        parts: list[Part] = [sample_text(observations, row)]
         for name, recording in self._given(observations, row).items():
             parts += [f"\n{name}: ", recording]
         return tuple(parts)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -17,7 +17,7 @@ from omg_graph.data.media import Pixels, image_bytes, wav_bytes
 from omg_graph.data.recordings import Recording, shortened
 from omg_graph.errors import ConfigError
 from omg_graph.planner.interface import PlannerInput
-from omg_graph.planner.schema import Field, Schema
+from omg_graph.planner.schema import Schema
 from omg_graph.record.trajectory import SeenRecording
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def load_prompt(language: Language = "en") -> Prompt:
         ConfigError: if there is none in this language, or the file has no version or no place for a schema.
     """
     if language not in LANGUAGES:
-        raise ConfigError(f"the planner's prompt is there in {', '.join(LANGUAGES)}, {language!r} came")
+        raise ConfigError(f"the planner's prompt: expected {' or '.join(LANGUAGES)}, got {language!r}")
     name = f"planner_{language}.md"
     content = files("omg_graph.prompts").joinpath(name).read_bytes()
     text = content.decode("utf-8").replace("\r\n", "\n")
@@ -82,16 +82,14 @@ def load_prompt(language: Language = "en") -> Prompt:
     return Prompt(text[version.end() :], version[1], hashlib.sha256(content).hexdigest(), language)
 
 
-def shown_text(observations: PlannerInput, row: int) -> str:
-    """The text of one sample's prompt: its transcript, what is observed and what is missing."""
-    observed = observations.observed[row] if observations.observed else ()
+def sample_text(observations: PlannerInput, row: int) -> str:
+    """One sample as a JSON document: transcript, what is observed and what is missing.
+
+    Whatever a transcript holds, it stays a string inside it.
+    """
+    observed = list(observations.observed[row]) if observations.observed else []
     missing = [name for name in observations.modalities if name not in observed]
-    return sample_message(observations.raw_text[row], observed, missing)
-
-
-def sample_message(transcript: str | None, observed: Sequence[str], missing: Sequence[str]) -> str:
-    """A sample as one JSON document: whatever a transcript holds, it stays a string inside it."""
-    sample = {"observed": list(observed), "missing": list(missing), "transcript": transcript}
+    sample = {"observed": observed, "missing": missing, "transcript": observations.raw_text[row]}
     # half a surrogate pair can't be sent
     return json.dumps(sample, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
 
@@ -103,13 +101,9 @@ def json_schema(schema: Schema) -> dict[str, Any]:
         described = field.description or field.name
         if field.values is None:
             described += f" (at most {field.max_words} words)"
-            properties[field.name] = {"type": "string", "description": described}
-        else:
-            properties[field.name] = {
-                "type": "string",
-                "description": described,
-                "enum": list(field.values),
-            }
+        properties[field.name] = {"type": "string", "description": described}
+        if field.values is not None:
+            properties[field.name]["enum"] = list(field.values)
     return {
         "title": "plan",
         "description": schema.description or f"a plan of schema {schema.name}",
@@ -126,25 +120,20 @@ def _schema_in_words(schema: Schema, language: Language) -> str:
     if schema.description:
         lines = [schema.description, "", *lines]
     for number, field in enumerate(schema.fields, start=1):
-        how = (
-            words["one of"] if field.values is not None else words["words"].format(count=field.max_words or 1)
-        )
-        told = f". {field.description}" if field.description else ""
-        lines.append(f"{number}. {field.name}: {how}{told}")
-        lines += _values_in_words(field, words)
+        what = words["words"].format(count=field.max_words or 1) if field.values is None else words["one of"]
+        description = f". {field.description}" if field.description else ""
+        lines.append(f"{number}. {field.name}: {what}{description}")
+        for value in field.values or ():
+            meaning = f": {field.meanings[value]}" if field.meanings.get(value) else ""
+            lines.append(f"   - {_quoted(value)}{meaning}")
+        for before, allowed in (field.within or {}).items():
+            after = words["after"].format(before=_quoted(before))
+            lines.append(f"   {after}: {', '.join(map(_quoted, allowed))}")
     return "\n".join(lines)
 
 
-def _values_in_words(field: Field, words: dict[str, str]) -> list[str]:
-    lines = []
-    for value in field.values or ():
-        meaning = field.meanings.get(value)
-        lines.append(f"   - {json.dumps(value, ensure_ascii=False)}" + (f": {meaning}" if meaning else ""))
-    for before, allowed in (field.within or {}).items():
-        quoted = ", ".join(json.dumps(value, ensure_ascii=False) for value in allowed)
-        told = words["after"].format(before=json.dumps(before, ensure_ascii=False))
-        lines.append(f"   {told}: {quoted}")
-    return lines
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 MediaKind = Literal["audio", "image"]
@@ -206,7 +195,7 @@ class Attachment:
 
     @property
     def shortened(self) -> str | None:
-        """What is told of a recording that isn't sent whole."""
+        """A note on a recording that isn't sent whole."""
         return shortened(self.modality, self.recording, most_seconds=MOST_SECONDS, most_frames=MOST_FRAMES)
 
 
@@ -239,7 +228,7 @@ def seen(modality: str, recording: Recording) -> SeenRecording:
     )
 
 
-def taken_kinds(model: BaseChatModel, setting: MediaSetting) -> frozenset[MediaKind]:
+def accepted_kinds(model: BaseChatModel, setting: MediaSetting) -> frozenset[MediaKind]:
     """What a model is sent: by ``auto`` what its profile, LangChain's data about known models, says of it."""
     if setting != "auto":
         return frozenset(KINDS if setting == "on" else ())

@@ -30,7 +30,7 @@ from omg_graph.planner.prompting import (
     MOST_IMAGE_BYTES,
     json_schema,
     load_prompt,
-    sample_message,
+    sample_text,
     small_image,
 )
 from omg_graph.planner.schema import Schema
@@ -73,19 +73,24 @@ def test_what_may_follow_what_and_how_many_words_are_told() -> None:
 
 
 def test_another_language_is_refused() -> None:
-    with pytest.raises(ConfigError, match="en, zh"):
+    with pytest.raises(ConfigError, match="en or zh"):
         load_prompt("fr")  # type: ignore[arg-type]
 
 
 @given(transcript=st.none() | st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_transcript_stays_a_string_in_one_json_document(transcript: str | None) -> None:
-    message = sample_message(transcript, ["text"], ["audio"])
-    assert json.loads(message) == {"observed": ["text"], "missing": ["audio"], "transcript": transcript}
+    message = sample_text(batch({"audio": tone(0.01)}, texts=(transcript,)), 0)
+    assert json.loads(message) == {
+        "observed": ["text", "audio"],
+        "missing": ["vision"],
+        "transcript": transcript,
+    }
     assert "\n" not in message
 
 
 def test_half_a_letter_can_be_sent() -> None:
-    assert json.loads(sample_message("a\ud800b", [], []).encode())["transcript"] == "a?b"
+    message = sample_text(batch({}, texts=("a\ud800b",)), 0)
+    assert json.loads(message.encode())["transcript"] == "a?b"
 
 
 def test_the_json_schema_lists_fields_in_order() -> None:
@@ -252,7 +257,7 @@ def test_a_refused_kind_is_found_out_once_and_said_of_every_sample(make: Make, c
     assert kinds(chat_server.requests[-1]) == ["text"]
 
 
-def test_recordings_are_not_blamed_for_what_else_isnt_taken(make: Make, chat_server: Any) -> None:
+def test_recordings_are_blamed_only_for_what_is_taken_without_them(make: Make, chat_server: Any) -> None:
     chat_server.reply = lambda request, _: (400, {}, {}) if "response_format" in request else GOOD
     (plans,) = make().propose(batch({"audio": tone(0.1)}), Sampling(2), seed=0)
     assert plans[0].origin is not None
