@@ -124,8 +124,7 @@ class HiddenStates:
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
     def _pass(self, contents: Sequence[Content]) -> FloatArray:
-        from omg_graph.omni.messages import Message
-        from omg_graph.omni.thinker import load_thinker
+        from omg_graph.omni.thinker import Message, load_thinker
 
         record = self.record
         if self._thinker is None:

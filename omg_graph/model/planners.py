@@ -27,7 +27,7 @@ OWN_STORED = EntryPoint("distilled", "omg_graph.planner.student:StudentPlanner",
 
 
 class PlannerOptions(BaseModel):
-    """What a planner's factory is told; each takes what concerns it."""
+    """What the command line says to a planner's factory; each takes what concerns it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -115,7 +115,7 @@ def distilled_planner(model: Model, options: PlannerOptions) -> Planner:
     """
     if options.model is not None:
         raise ConfigError(
-            f"the distilled planner takes no --planner-model, {options.model!r} came: name "
+            f"the distilled planner takes no --planner-model, got {options.model!r}: name "
             f"{options.named_by} chat too"
         )
     return model.planner

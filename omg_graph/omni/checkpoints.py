@@ -40,8 +40,8 @@ def locate_checkpoint(name: str) -> Path:
     kind = config.get("model_type")
     if kind not in (THINKER, WHOLE):
         raise ModelError(
-            f"{folder}: a checkpoint of Qwen2.5-Omni was expected (model_type {WHOLE} or {THINKER}), "
-            f"model_type {kind!r} came: name another folder"
+            f"{folder}: expected a Qwen2.5-Omni (model_type {WHOLE} or {THINKER}), got {kind!r}: name "
+            "another folder"
         )
     if not _has_tokenizer(folder):
         raise ModelError(

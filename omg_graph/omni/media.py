@@ -83,15 +83,15 @@ class MediaReader:
             "temporal_patch_size": vision.temporal_patch_size,
             "merge_size": vision.spatial_merge_size,
         }
-        told = (folder / PREPROCESSOR_FILE).is_file()
+        stored = (folder / PREPROCESSOR_FILE).is_file()
         self._sound = (
             WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            if told
+            if stored
             else WhisperFeatureExtractor(feature_size=mels)
         )
         self._image = (
             Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True, **sizes)
-            if told
+            if stored
             else Qwen2VLImageProcessorPil(**sizes)
         )
         self._merge = int(vision.spatial_merge_size) ** 2

@@ -6,7 +6,6 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 from weakref import WeakValueDictionary
@@ -17,11 +16,15 @@ from torch import Tensor
 
 from omg_graph.data.recordings import Recording
 from omg_graph.errors import ConfigError, DeviceError, ModelError
-from omg_graph.omni.checkpoints import checkpoint_fingerprint, locate_checkpoint
+from omg_graph.omni.checkpoints import locate_checkpoint
 from omg_graph.omni.media import MediaReader, Picture, Sound, stacked_pictures, stacked_sounds
-from omg_graph.omni.messages import END, START, Conversation
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Role = Literal["system", "user", "assistant"]
+
+Part = str | Recording
+"""A stretch of text, or one sound, image or video."""
+
+START, END = "<|im_start|>", "<|im_end|>"
 
 MEDIA_TOKENS = {
     "audio_bos": "<|audio_bos|>",
@@ -38,8 +41,19 @@ _TOWERS = ["lm_head", "audio_tower", "visual"]
 """What 4-bit loading leaves as it is: a small part of the weights, and the most easily spoilt."""
 
 
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+Conversation = Sequence[Message]
+
+
 @dataclass
-class _Read:
+class _Inputs:
     """One conversation as the thinker takes it."""
 
     tokens: list[int] = field(default_factory=list)
@@ -73,23 +87,18 @@ class Thinker:
         self._ids = {name: int(ids[word]) for name, word in MEDIA_TOKENS.items()}
         self._start, self._end = int(ids[START]), int(ids[END])
         config = model.config
-        told = {
+        configured = {
             "audio": config.audio_token_id,
             "image": config.image_token_id,
             "video": config.video_token_id,
             "audio_bos": config.audio_start_token_id,
             "vision_bos": getattr(config, "vision_start_token_id", None),
         }
-        if any(self._ids[name] != number for name, number in told.items()):
+        if any(self._ids[name] != number for name, number in configured.items()):
             raise ModelError(
-                f"{folder}: tokenizer and configuration were expected to number the media tokens alike, and "
-                "don't: copy both from the same checkpoint"
+                f"{folder}: expected the tokenizer's media tokens in the configuration, got others: "
+                "copy both from the same checkpoint"
             )
-
-    @property
-    def width(self) -> int:
-        """Of the hidden states."""
-        return int(self.model.config.text_config.hidden_size)
 
     @property
     def vocabulary_size(self) -> int:
@@ -110,13 +119,6 @@ class Thinker:
     def media_tokens(self) -> tuple[int, ...]:
         """Tokens that stand for media, and can't be read again as text."""
         return tuple(self._ids.values())
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the checkpoint's files and of how they were loaded."""
-        kind = str(self.model.dtype).removeprefix("torch.")
-        bits = "-4bit" if getattr(self.model, "is_quantized", False) else ""
-        return f"{checkpoint_fingerprint(self.folder)}-{kind}{bits}"
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; whatever it holds, none of them is one of the chat format's own."""
@@ -144,15 +146,15 @@ class Thinker:
         Raises:
             DataError: if a recording can't be read.
         """
-        read = [self._read(conversation, answer) for conversation in conversations]
-        longest = max((len(one.tokens) for one in read), default=0)
-        tokens = torch.full((len(read), longest), self._end)
-        mask = torch.zeros(len(read), longest, dtype=torch.long)
-        for row, one in enumerate(read):
-            tokens[row, longest - len(one.tokens) :] = torch.tensor(one.tokens)
-            mask[row, longest - len(one.tokens) :] = 1
-        media = stacked_sounds([sound for one in read for sound in one.sounds])
-        media |= stacked_pictures([picture for one in read for picture in one.pictures])
+        rows = [self._of_conversation(conversation, answer) for conversation in conversations]
+        longest = max((len(row.tokens) for row in rows), default=0)
+        tokens = torch.full((len(rows), longest), self._end)
+        mask = torch.zeros(len(rows), longest, dtype=torch.long)
+        for number, row in enumerate(rows):
+            tokens[number, longest - len(row.tokens) :] = torch.tensor(row.tokens)
+            mask[number, longest - len(row.tokens) :] = 1
+        media = stacked_sounds([sound for row in rows for sound in row.sounds])
+        media |= stacked_pictures([picture for row in rows for picture in row.pictures])
         heard = media.get("feature_attention_mask")
         positions, _ = self.model.get_rope_index(
             tokens,
@@ -166,34 +168,34 @@ class Thinker:
         batch = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions, **media}
         return {name: value.to(self.device) for name, value in batch.items()}
 
-    def _read(self, conversation: Conversation, answer: bool) -> _Read:
-        read = _Read()
+    def _of_conversation(self, conversation: Conversation, answer: bool) -> _Inputs:
+        row = _Inputs()
         newline = self.encode("\n")
         for message in conversation:
-            read.tokens += [self._start, *self.encode(message.role), *newline]
+            row.tokens += [self._start, *self.encode(message.role), *newline]
             text = ""
             for part in message.parts:
                 if isinstance(part, str):
                     text += part
                     continue
-                read.tokens += self.encode(text)
+                row.tokens += self.encode(text)
                 text = ""
-                self._add(read, part)
-            read.tokens += [*self.encode(text), self._end, *newline]
+                self._add(row, part)
+            row.tokens += [*self.encode(text), self._end, *newline]
         if answer:
-            read.tokens += [self._start, *self.encode("assistant"), *newline]
-        return read
+            row.tokens += [self._start, *self.encode("assistant"), *newline]
+        return row
 
-    def _add(self, read: _Read, recording: Recording) -> None:
+    def _add(self, row: _Inputs, recording: Recording) -> None:
         ids = self._ids
         if recording.kind == "audio":
             sound = self._media.sound(recording)
-            read.sounds.append(sound)
-            read.tokens += [ids["audio_bos"], *[ids["audio"]] * sound.tokens, ids["audio_eos"]]
+            row.sounds.append(sound)
+            row.tokens += [ids["audio_bos"], *[ids["audio"]] * sound.tokens, ids["audio_eos"]]
         else:
             picture = self._media.picture(recording)
-            read.pictures.append(picture)
-            read.tokens += [ids["vision_bos"], *[ids[recording.kind]] * picture.tokens, ids["vision_eos"]]
+            row.pictures.append(picture)
+            row.tokens += [ids["vision_bos"], *[ids[recording.kind]] * picture.tokens, ids["vision_eos"]]
 
 
 _LOADED: WeakValueDictionary[tuple[Path, str, str, bool], Thinker] = WeakValueDictionary()
@@ -243,7 +245,7 @@ def _device(device: str) -> str:
         return "cpu"
     name, _, number = device.partition(":")
     if name != "cuda" or (number and not number.isdecimal()):
-        raise DeviceError(f"a device for Qwen2.5-Omni is auto, cpu, cuda or cuda:NUMBER, {device!r} came")
+        raise DeviceError(f"Qwen2.5-Omni's device: expected auto, cpu, cuda or cuda:NUMBER, got {device!r}")
     if not available or int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(f"{device} was asked for, and torch doesn't see it: use cpu or auto")
     return device
@@ -254,7 +256,7 @@ def _dtype(dtype: str, device: str) -> torch.dtype:
     if dtype == "auto":
         return torch.float32 if device == "cpu" else torch.bfloat16
     if dtype not in known:
-        raise ConfigError(f"a dtype for Qwen2.5-Omni is auto, {', '.join(known)}, {dtype!r} came")
+        raise ConfigError(f"Qwen2.5-Omni's dtype: expected auto, {', '.join(known)}, got {dtype!r}")
     return known[dtype]
 
 
@@ -280,7 +282,7 @@ def _load(folder: Path, name: str, device: str, dtype: torch.dtype, four_bit: bo
         config = Qwen2_5OmniThinkerConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         media = MediaReader(folder, config)
-        model, told = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        model, loading = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -294,10 +296,9 @@ def _load(folder: Path, name: str, device: str, dtype: torch.dtype, four_bit: bo
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ModelError(
-            f"{folder}: a checkpoint of Qwen2.5-Omni was expected and can't be loaded ({reason[:200]}): copy "
-            "it whole"
+            f"{folder}: expected a checkpoint of Qwen2.5-Omni, can't load it ({reason[:200]}): copy it whole"
         ) from error
-    amiss = [*told["missing_keys"], *told["mismatched_keys"]]
+    amiss = [*loading["missing_keys"], *loading["mismatched_keys"]]
     if amiss:
         raise ModelError(
             f"{folder}: {len(amiss)} of the thinker's weights aren't there or have another shape (such as "

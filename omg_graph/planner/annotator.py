@@ -220,9 +220,9 @@ class LexicalAnnotator:
         fallback = known[-1]
         odd = [value for value in values if value not in known]
         if odd or fallback not in values:
-            told = f"{odd[0]!r} is not one of them" if odd else f"{fallback!r} is not among the schema's"
+            fault = f"{odd[0]!r} is not one of them" if odd else f"{fallback!r} is not among the schema's"
             raise SchemaError(
-                f"the lexical annotator's values of {field.name} are {', '.join(known)}; {told}: "
+                f"the lexical annotator's values of {field.name} are {', '.join(known)}; {fault}: "
                 "change the schema's values"
             )
 
@@ -258,7 +258,7 @@ class LexicalAnnotator:
     def annotate(
         self, raw_text: Sequence[str | None], labels: Sequence[float] | Sequence[str | None] | None = None
     ) -> list[Plan | None]:
-        """A plan for each sample; None where its target can't be told.
+        """A plan for each sample; None where neither label nor words give its target.
 
         Args:
             raw_text: the transcripts, None where there is none.

@@ -13,12 +13,19 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.recordings import Recording, shortened
-from omg_graph.errors import ConfigError, PlanError
+from omg_graph.errors import ConfigError
 from omg_graph.omni.media import MOST_FRAMES, MOST_SECONDS
-from omg_graph.omni.messages import Message, Part
-from omg_graph.omni.running import Continuation, Prefix, followed, read
-from omg_graph.omni.thinker import Thinker
+from omg_graph.omni.prefix import Continuation, Prefix, read_prefix, token_log_probabilities
+from omg_graph.omni.thinker import Message, Part, Thinker
 from omg_graph.planner.answers import FROM_MODEL
+from omg_graph.planner.decoding import (
+    Decoding,
+    FieldWriter,
+    FreeDecoding,
+    GrammarDecoding,
+    Spelling,
+    writable_tokens,
+)
 from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.prompting import (
     Language,
@@ -29,14 +36,6 @@ from omg_graph.planner.prompting import (
     seen,
 )
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.planner.writing import (
-    FieldWriter,
-    FreeSource,
-    GrammarSource,
-    Spelling,
-    WriterSource,
-    writable_tokens,
-)
 from omg_graph.record.trajectory import CandidatePlan, PlanOrigin
 from omg_graph.seeding import generator
 
@@ -99,24 +98,24 @@ class OmniPlanner:
         self._thinker = thinker
         self._media = media
         self._spelling = Spelling(schema, thinker.encode)
-        self._source = self._writers(constrained)
+        self._decoding = self._decoding_for(constrained)
         self._origin = PlanOrigin(
             planner=name,
             prompt_version=self.prompt.version,
             prompt_sha256=self.prompt.sha256,
             confidence=FROM_MODEL,
-            decoding=self._source.name,
-            note=None if isinstance(self._source, GrammarSource) else UNCONSTRAINED_NOTE,
+            decoding=self._decoding.name,
+            note=UNCONSTRAINED_NOTE if self._decoding.name == FreeDecoding.name else None,
         )
         self._system = Message("system", (self.prompt.system_message(schema),))
         self._shared: Prefix | None = None
         self._busy = threading.Lock()
 
-    def _writers(self, constrained: bool | None) -> WriterSource:
+    def _decoding_for(self, constrained: bool | None) -> Decoding:
         thinker = self._thinker
         if constrained is not False:
             try:
-                return GrammarSource(
+                return GrammarDecoding(
                     self._spelling, thinker.tokenizer, thinker.vocabulary_size, thinker.end_token
                 )
             except ImportError:
@@ -126,7 +125,7 @@ class OmniPlanner:
                     ) from None
         special = (*thinker.tokenizer.all_special_ids, *thinker.media_tokens)
         writable = writable_tokens(thinker.vocabulary_size, len(thinker.tokenizer), special)
-        return FreeSource(self._spelling, thinker.decode, writable)
+        return FreeDecoding(self._spelling, thinker.decode, writable)
 
     def propose(
         self, observations: PlannerInput, sampling: Sampling, seed: int
@@ -153,11 +152,7 @@ class OmniPlanner:
             PlanError: if a plan violates the schema.
         """
         for plan in plans:
-            wrong = self.schema.violations(plan)
-            if wrong:
-                raise PlanError(
-                    f"plan {tuple(plan)!r} violates schema {self.schema.name!r}: {'; '.join(wrong)}"
-                )
+            self.schema.check(plan)
         with self._busy:
             return [
                 self._scored(self._prefix(observations, row), [tuple(plan)])[tuple(plan)]
@@ -170,14 +165,11 @@ class OmniPlanner:
         sample_id = observations.ids[row]
         prefix = self._prefix(observations, row)
         greedy = sampling.greedy
-        plans = self._written(
-            prefix,
-            [
-                None if greedy and number == 0 else generator(seed, sample_id, "plan", number)
-                for number in range(sampling.candidates)
-            ],
-            sampling,
-        )
+        randoms = [
+            None if greedy and number == 0 else generator(seed, sample_id, "plan", number)
+            for number in range(sampling.candidates)
+        ]
+        plans = self._written(prefix, randoms, sampling)
         if all(self.schema.violations(plan) for plan in plans):
             reason = f"none of its {len(plans)} plans obeys schema {self.schema.name!r}"
             return NoValidPlanError(sample_id, self.name, reason)
@@ -191,12 +183,10 @@ class OmniPlanner:
     def _origin_of(self, observations: PlannerInput, row: int) -> PlanOrigin:
         """Where a sample's plans come from, and what the thinker was given beside text."""
         given = self._given(observations, row)
-        cut = [
-            shortened(name, recording, most_seconds=MOST_SECONDS, most_frames=MOST_FRAMES)
-            for name, recording in given.items()
-        ]
         notes = [] if self._origin.note is None else [self._origin.note]
-        notes += [f"planner {self.name} was given {told}" for told in cut if told is not None]
+        for name, recording in given.items():
+            cut = shortened(name, recording, most_seconds=MOST_SECONDS, most_frames=MOST_FRAMES)
+            notes += [] if cut is None else [f"planner {self.name} was given {cut}"]
         return self._origin.model_copy(
             update={
                 "recordings": tuple(seen(name, recording) for name, recording in given.items()),
@@ -211,10 +201,10 @@ class OmniPlanner:
         """What the thinker keeps of a sample's prompt, up to where the first value begins."""
         thinker = self._thinker
         if self._shared is None:
-            self._shared = read(thinker, thinker.inputs([[self._system]], answer=False))
+            self._shared = read_prefix(thinker, thinker.inputs([[self._system]], answer=False))
         message = Message("user", self._parts(observations, row))
         inputs = thinker.inputs([[self._system, message]])
-        return read(thinker, inputs, after=self._shared, then=self._spelling.scaffold(0))
+        return read_prefix(thinker, inputs, after=self._shared, then=self._spelling.scaffold(0))
 
     def _parts(self, observations: PlannerInput, row: int) -> tuple[Part, ...]:
         parts: list[Part] = [sample_text(observations, row)]
@@ -226,7 +216,7 @@ class OmniPlanner:
         self, prefix: Prefix, randoms: Sequence[torch.Generator | None], sampling: Sampling
     ) -> list[Plan]:
         """One plan for each generator, all of them going on from one prefix."""
-        rows = [_Candidate(self._source.start(0, ()), random) for random in randoms]
+        rows = [_Candidate(self._decoding.start(0, ()), random) for random in randoms]
         for row in rows:
             self._put(row, row.writer.opening())
         going = Continuation(self._thinker, prefix, len(rows))
@@ -256,7 +246,7 @@ class OmniPlanner:
             if self._done(row):
                 return
             level = len(row.plan)
-            row.writer = self._source.start(level, row.plan)
+            row.writer = self._decoding.start(level, row.plan)
             row.pending += [*self._spelling.scaffold(level), *row.writer.opening()]
 
     def _choice(self, row: _Candidate, logits: Tensor, sampling: Sampling) -> int:
@@ -271,9 +261,9 @@ class OmniPlanner:
         """Each different plan with its log-probabilities, as the schema's spelling has it."""
         different = list(dict.fromkeys(plans))
         encoded = [self._spelling.encode(plan) for plan in different]
-        told = followed(self._thinker, prefix, [one.tokens for one in encoded])
+        found = token_log_probabilities(self._thinker, prefix, [one.tokens for one in encoded])
         scored = {}
-        for plan, one, values in zip(different, encoded, told, strict=True):
+        for plan, one, values in zip(different, encoded, found, strict=True):
             levels = torch.tensor(one.levels, device=values.device)
             sums = [float(values[levels == level].sum()) for level in range(len(plan))]
             counts = [one.levels.count(level) for level in range(len(plan))]

@@ -95,9 +95,11 @@ def score_candidates(
     """
     for name, weight in (("semantic_weight", semantic_weight), ("schema_weight", schema_weight)):
         if not (math.isfinite(weight) and weight >= 0):
-            raise ConfigError(f"{name} is a number of 0 or more, {weight} came")
+            raise ConfigError(f"{name}: expected a number of 0 or more, got {weight}")
     if not candidates:
-        raise PlanError("no candidate plan came from the planner: ask for at least one (--candidates)")
+        raise PlanError(
+            "expected candidate plans from the planner, got none: ask for at least one (--candidates)"
+        )
     costs = semantic_cost(np.asarray(plan_embeddings, dtype=np.float64), observation_embedding)
     scored = tuple(
         _scored(schema, candidate, float(cost), semantic_weight)

@@ -107,7 +107,7 @@ class Schema(BaseModel):
                 words = len(value.split())
                 if not 1 <= words <= (field.max_words or 0) or " ".join(value.split()) != value:
                     found.append(
-                        f"{field.name} takes 1 to {field.max_words} words on one line, {value!r} came"
+                        f"{field.name} takes 1 to {field.max_words} words on one line, not {value!r}"
                     )
             elif value not in allowed:
                 found.append(f"{field.name} can't be {value!r}" + _after(field, constraints, level))
@@ -253,8 +253,8 @@ class Schema(BaseModel):
     def _check_count(self, constraints: Sequence[str]) -> None:
         if len(constraints) != len(self.fields):
             raise PlanError(
-                f"schema {self.name!r} wants {len(self.fields)} constraints "
-                f"({', '.join(self.field_names)}), {len(constraints)} came"
+                f"schema {self.name!r}: expected {len(self.fields)} constraints "
+                f"({', '.join(self.field_names)}), got {len(constraints)}"
             )
 
 
@@ -275,7 +275,7 @@ def _complaints(schema: Schema) -> Iterator[tuple[Location, str]]:
         if not _FIELD_NAME.fullmatch(field.name):
             yield (
                 ("fields", level, "name"),
-                f"a field's name is letters, digits and underscores, {field.name!r} came",
+                f"a field's name is letters, digits and underscores, not {field.name!r}",
             )
         if field.name in names:
             yield ("fields", level, "name"), f"two fields are called {field.name!r}"
@@ -292,7 +292,7 @@ def _field_complaints(field: Field, level: int, before: Field | None) -> Iterato
     if field.max_words is not None and not 1 <= field.max_words <= MAX_FREE_WORDS:
         yield (
             (*here, "max_words"),
-            f"max_words goes from 1 to {MAX_FREE_WORDS}, {field.max_words} came",
+            f"max_words goes from 1 to {MAX_FREE_WORDS}, not {field.max_words}",
         )
     if field.values is not None:
         if not field.values:
@@ -301,7 +301,7 @@ def _field_complaints(field: Field, level: int, before: Field | None) -> Iterato
         for index, value in enumerate(field.values):
             there = (*here, "values", index)
             if not value or " ".join(value.split()) != value:
-                yield there, f"a value is words with single spaces between them, {value!r} came"
+                yield there, f"a value is words with single spaces between them, not {value!r}"
             if len(value) > MAX_VALUE_LENGTH or len(value.split()) > MAX_VALUE_WORDS:
                 yield there, f"a value has at most {MAX_VALUE_WORDS} words, {value[:40]!r}... is longer"
             if value in seen:
@@ -356,22 +356,22 @@ def _target_complaints(schema: Schema) -> Iterator[tuple[Location, str]]:
         return
     by_name = {field.name: field for field in schema.fields}
     if schema.target not in by_name or by_name[schema.target].values is None:
-        yield ("target",), f"the target is a field with values, {schema.target!r} came"
+        yield ("target",), f"the target is a field with values, not {schema.target!r}"
         return
     if len(carried) > 1:
         yield ("degrees",), "a target has degrees (numbers) or class_names (classes), not both"
     values = set(by_name[schema.target].values or ())
     for name in carried:
-        told: dict[str, object] = getattr(schema, name)
-        if set(told) != values:
-            odd = ", ".join(sorted(map(repr, set(told) ^ values)))
+        meanings: dict[str, object] = getattr(schema, name)
+        if set(meanings) != values:
+            odd = ", ".join(sorted(map(repr, set(meanings) ^ values)))
             yield (name,), f"{name} has an entry for each value of {schema.target!r}; at fault: {odd}"
-        elif len(set(told.values())) != len(told):
+        elif len(set(meanings.values())) != len(meanings):
             yield (name,), f"{name} gives two values of {schema.target!r} the same meaning"
     if schema.degrees is not None:
         for word, degree in schema.degrees.items():
             if not math.isfinite(degree):
-                yield ("degrees", word), f"a degree is a finite number, {degree} came"
+                yield ("degrees", word), f"a degree is a finite number, not {degree}"
 
 
 def edited_plan(schema: Schema, plan: Sequence[str], changes: Mapping[str, str]) -> Plan:

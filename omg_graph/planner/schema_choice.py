@@ -29,7 +29,7 @@ class SchemaChoice:
 
     schema: Schema
     plans: tuple[Plan | None, ...]
-    """One for each sample; None where it can't be told, so that nothing is learnt from that sample."""
+    """One for each sample; None where there is none, so that nothing is learnt from that sample."""
     note: str
     """What was chosen and why, a sentence or two for the user."""
 
@@ -90,10 +90,10 @@ def _fitting(split: Split, labels: Labels | None, text_note: str | None) -> tupl
         return class_schema(labels.class_names, leading), f"class labels {labels.name!r}, and {text}"
     if _is_sentiment(labels, split, readable):
         scale = 1 / 3 if np.nanmax(np.abs(labels.values)) <= 1.0 else 1.0
-        told = f"labels {labels.name!r} of sentiment from {-3 * scale:g} to {3 * scale:g}, and {text}"
-        return load_schema(AFFECT).scaled(scale) if readable else degree_schema(scale), told
-    told = f"{text}, and labels {labels.name!r} that are not degrees of sentiment"
-    return (reading_schema(), told) if readable else None
+        reason = f"labels {labels.name!r} of sentiment from {-3 * scale:g} to {3 * scale:g}, and {text}"
+        return load_schema(AFFECT).scaled(scale) if readable else degree_schema(scale), reason
+    reason = f"{text}, and labels {labels.name!r} that are not degrees of sentiment"
+    return (reading_schema(), reason) if readable else None
 
 
 def unreadable_text(split: Split, annotator: AnnotatorName = "auto") -> str | None:
@@ -135,9 +135,9 @@ def _annotated(
     elif labels is not None:
         given = [float(value) for value in labels.values]
     plans = LexicalAnnotator(schema).annotate(texts, given)
-    untold = sum(plan is None for plan in plans)
-    if untold:
-        note += f"; {untold} of {len(plans)} samples have no plan and teach the planner nothing"
+    unplanned = sum(plan is None for plan in plans)
+    if unplanned:
+        note += f"; {unplanned} of {len(plans)} samples have no plan and teach the planner nothing"
     return SchemaChoice(schema, tuple(plans), note)
 
 
@@ -164,7 +164,7 @@ def _check_target(schema: Schema, labels: Labels | None, text_note: str | None) 
             )
         if labels is None and text_note is not None:
             raise SchemaError(
-                f"{schema.target!r} of schema {schema.name!r} is told by labels or text, but there are no "
+                f"{schema.target!r} of schema {schema.name!r} comes from labels or text, but there are no "
                 f"labels, and {text_note}: choose a label with --label"
             )
         return
@@ -185,6 +185,6 @@ def _check_target(schema: Schema, labels: Labels | None, text_note: str | None) 
 
 def _clustered(split: Split, labels: Labels | None, text_note: str, seed: int) -> SchemaChoice:
     schema, plans = cluster_schema(feature_vectors(split), split.observed, seed=seed)
-    told = "no labels" if labels is None else f"labels {labels.name!r} that are not degrees of sentiment"
-    note = f"{_fields(schema)}: clusters of the training data, for there are {told} ({text_note})"
+    what = "no labels" if labels is None else f"labels {labels.name!r} that are not degrees of sentiment"
+    note = f"{_fields(schema)}: clusters of the training data, for there are {what} ({text_note})"
     return SchemaChoice(schema, tuple(plans), note)

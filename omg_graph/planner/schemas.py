@@ -92,7 +92,7 @@ def _reason(error: ErrorDetails) -> str:
         return f"{place} is missing"
     if error["type"] == "string_type":
         return f"{place} is words; YAML reads {error['input']!r} here, so put it in quotes"
-    return f"{place}: {error['msg']}, {error['input']!r} came"
+    return f"{place}: {error['msg']}, got {error['input']!r}"
 
 
 def _line(node: yaml.Node, location: Location) -> int:
@@ -143,9 +143,9 @@ def class_values(class_names: Sequence[str]) -> dict[str, str]:
         SchemaError: if there are no classes or a name stands twice.
     """
     if not class_names:
-        raise SchemaError("a schema of classes needs at least one class name, and none came")
+        raise SchemaError("a schema of classes: expected class names, got none: give the labels names")
     if len(set(class_names)) != len(class_names):
-        raise SchemaError(f"class names are expected to differ, {list(class_names)} came")
+        raise SchemaError(f"expected class names that differ, got {list(class_names)}: rename them")
     spaced = [" ".join(name.split()) for name in class_names]
     lowered = [name.lower() for name in spaced]
     values: dict[str, str] = {}
@@ -227,7 +227,7 @@ def reading_schema() -> Schema:
 def target_values(schema: Schema, labels: Labels | None) -> list[str | None] | None:
     """The target's value that each sample's label calls for; None where a sample has no label.
 
-    None in all where labels can't tell it: there are none, the schema has no target, or classes came for
+    None for all where labels can't tell it: there are none, the schema has no target, or they are classes for
     degrees or numbers for classes.
     """
     if labels is None or schema.target is None or (labels.kind == "classes") != (schema.degrees is None):

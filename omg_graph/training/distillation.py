@@ -233,7 +233,7 @@ class DistillationRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Distillation:
-    """What came of it."""
+    """The result of a distillation."""
 
     place: Path
     """The model's folder, or the file of plans."""

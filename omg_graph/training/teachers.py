@@ -115,7 +115,7 @@ def lexical_teacher(train: Split, schema: Schema) -> Teacher:
 
 @dataclass(frozen=True)
 class Writing:
-    """Plans of some samples, and how they came about."""
+    """Plans of some samples, and how they were written."""
 
     plans: TaughtPlans
     """In the samples' order."""

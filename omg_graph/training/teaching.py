@@ -53,7 +53,7 @@ class TaughtPlan(BaseModel):
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the planner learns from some samples, and how it came about."""
+    """What the planner learns from some samples, and where it is from."""
 
     plans: tuple[Plan | None, ...]
     """One for each sample; None where nothing is learnt from it."""

@@ -15,8 +15,7 @@ from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, Thinke
 from omg_graph.encoders.raw_parts import Content, raw_parts, shown
 from omg_graph.errors import ConfigError, EncoderError
 from omg_graph.model.thinkers import new_states, recorded_states
-from omg_graph.omni.messages import Message
-from omg_graph.omni.thinker import load_thinker
+from omg_graph.omni.thinker import Message, load_thinker
 
 WORDS = "the story praises the music"
 

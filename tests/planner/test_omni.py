@@ -14,9 +14,9 @@ import torch
 
 from omg_graph.data.recordings import Recording
 from omg_graph.errors import ConfigError, PlanError
-from omg_graph.omni.messages import Message
-from omg_graph.omni.running import Continuation, followed, read
-from omg_graph.omni.thinker import Thinker, load_thinker
+from omg_graph.omni.prefix import Continuation, read_prefix, token_log_probabilities
+from omg_graph.omni.thinker import Message, Thinker, load_thinker
+from omg_graph.planner.decoding import FreeDecoding, Spelling
 from omg_graph.planner.interface import (
     FallbackPlanner,
     NoValidPlanError,
@@ -28,7 +28,6 @@ from omg_graph.planner.interface import (
 from omg_graph.planner.omni import OmniPlanner, drawn
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Field, Schema
-from omg_graph.planner.writing import FreeSource, Spelling
 from omg_graph.seeding import generator
 
 SCHEMA = Schema(
@@ -240,19 +239,19 @@ def test_going_on_from_a_prefix_is_reading_it_all(thinker: Thinker) -> None:
     messages = [Message("user", ("A film.", SOUND, IMAGE))]
     inputs = thinker.inputs([messages])
     rows = [thinker.encode("a long ending"), thinker.encode("no")]
-    prefix = read(thinker, inputs)
+    prefix = read_prefix(thinker, inputs)
     going = Continuation(thinker, prefix, 2)
     logits = going.read(rows)
     going.keep([1])
     later = going.read([thinker.encode(" more")])
     texts = [*rows, [*rows[1], *thinker.encode(" more")]]
     for found, text in zip([logits[0], logits[1], later[0]], texts, strict=True):
-        expected = read(thinker, inputs, then=text).logits
+        expected = read_prefix(thinker, inputs, then=text).logits
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    told = followed(thinker, prefix, rows)
+    told = token_log_probabilities(thinker, prefix, rows)
     for row, values in zip(rows, told, strict=True):
         for place, token in enumerate(row):
-            expected = read(thinker, inputs, then=row[:place]).logits.log_softmax(-1)[token]
+            expected = read_prefix(thinker, inputs, then=row[:place]).logits.log_softmax(-1)[token]
             assert float(values[place]) == pytest.approx(float(expected), abs=1e-4)
 
 
@@ -357,7 +356,7 @@ def test_free_writing_ends_at_the_closing_quote(pieces: list[str], value: str) -
     def encode(text: str) -> list[int]:
         return spelt.setdefault(text, [1000 + len(spelt)])
 
-    source = FreeSource(
+    source = FreeDecoding(
         Spelling(schema, encode), lambda tokens: "".join(pieces[t] for t in tokens), np.ones(9, bool)
     )
     writer = source.start(0, ())
@@ -370,7 +369,7 @@ def test_free_writing_ends_at_the_closing_quote(pieces: list[str], value: str) -
 
 def test_free_writing_without_end_is_bounded() -> None:
     schema = Schema(name="easy", fields=(Field(name="A", max_words=30),), text_form="{A}")
-    source = FreeSource(
+    source = FreeDecoding(
         Spelling(schema, lambda text: [0]), lambda tokens: "x " * len(tokens), np.ones(9, bool)
     )
     writer = source.start(0, ())

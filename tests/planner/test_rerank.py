@@ -103,7 +103,7 @@ def test_gamma_has_no_effect() -> None:
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(PlanError, match="no candidate"):
+    with pytest.raises(PlanError, match="expected candidate plans"):
         score_candidates(SCHEMA, [], np.zeros((0, 2)), X)
     with pytest.raises(ConfigError, match="semantic_weight"):
         score_candidates(SCHEMA, [candidate("x", "p")], X[None], X, semantic_weight=-1.0)

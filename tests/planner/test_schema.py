@@ -211,8 +211,8 @@ def test_case_is_as_the_schema_writes_it_where_it_leaves_no_doubt() -> None:
         ({"Colour": "red"}, "expected one of the fields Shape, Size, Note, got 'Colour'"),
         ({"Shape": "oval"}, "Shape can't be 'oval': one of circle, Square, square was expected"),
         ({"Shape": "Square"}, "Size can't be 'small' after 'Square': one of large was expected"),
-        ({"Note": "far too many"}, "Note takes 1 to 2 words on one line, 'far too many' came"),
-        ({"Note": " "}, "Note takes 1 to 2 words on one line, '' came"),
+        ({"Note": "far too many"}, "Note takes 1 to 2 words on one line, not 'far too many'"),
+        ({"Note": " "}, "Note takes 1 to 2 words on one line, not ''"),
     ],
 )
 def test_what_the_schema_refuses(changes: dict[str, str], told: str) -> None:

@@ -41,7 +41,7 @@ def test_entity_and_action_may_come_first() -> None:
 
 
 def test_no_classes_or_doubled_ones_are_refused() -> None:
-    with pytest.raises(SchemaError, match="at least one"):
+    with pytest.raises(SchemaError, match="expected class names, got none"):
         class_schema([])
     with pytest.raises(SchemaError, match="differ"):
         class_schema(["a", "a"])

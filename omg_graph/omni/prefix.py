@@ -1,4 +1,4 @@
-"""Reading a conversation once, and going on from there many times: the key-value cache of a thinker."""
+"""A conversation read once, and many continuations of it: the key-value cache of a thinker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Prefix:
         return cache
 
 
-def read(
+def read_prefix(
     thinker: Thinker, inputs: Mapping[str, Tensor], after: Prefix | None = None, then: Sequence[int] = ()
 ) -> Prefix:
     """Read one conversation.
@@ -75,34 +75,8 @@ def read(
     return Prefix(keys, following + len(then), logits.float())
 
 
-def followed(thinker: Thinker, prefix: Prefix, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Log-probabilities of tokens that are put behind a prefix: teacher forcing, all rows in one pass.
-
-    Returns:
-        For each row, of each token given those before it, (tokens,), nats, temperature 1, over the whole
-        vocabulary.
-    """
-    longest = max(len(row) for row in rows)
-    device = prefix.logits.device
-    tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
-    first = prefix.logits.expand(len(rows), 1, -1)
-    with torch.inference_mode():
-        if longest > 1:
-            # padding comes last and attention looks back only, so no row sees it
-            positions = torch.arange(prefix.position, prefix.position + longest - 1, device=device)
-            output = thinker.model.model(
-                input_ids=tokens[:, :-1],
-                position_ids=positions.expand(3, len(rows), -1),
-                past_key_values=prefix.cache(len(rows)),
-                use_cache=True,
-            )
-            first = torch.cat([first, thinker.model.lm_head(output.last_hidden_state).float()], dim=1)
-        told = first.log_softmax(dim=-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
-    return [told[number, : len(row)] for number, row in enumerate(rows)]
-
-
 class Continuation:
-    """Several texts that grow from one prefix, each at its own pace.
+    """Texts that grow from one prefix, each at its own pace.
 
     A pass is padded on the left, with the padding masked and positions of each row's own.
     """
@@ -124,6 +98,13 @@ class Continuation:
 
     def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Put tokens, one or more, behind each row; logits of the next one, (rows, vocabulary)."""
+        hidden = self._forward(rows)[:, -1]
+        with torch.inference_mode():
+            logits: Tensor = self._thinker.model.lm_head(hidden).float()
+        return logits
+
+    def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The last hidden states, (rows, tokens, width), padded on the left."""
         width = max(len(row) for row in rows)
         device = self._seen.device
         tokens = torch.tensor([[*[0] * (width - len(row)), *row] for row in rows], device=device)
@@ -138,6 +119,27 @@ class Continuation:
                 past_key_values=self._cache,
                 use_cache=True,
             )
-            logits: Tensor = self._thinker.model.lm_head(output.last_hidden_state[:, -1]).float()
         self._positions = self._positions + lengths
-        return logits
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+def token_log_probabilities(thinker: Thinker, prefix: Prefix, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Log-probabilities of tokens that are put behind a prefix: teacher forcing, all rows in one pass.
+
+    Returns:
+        For each row, of each token given those before it, (tokens,), nats, temperature 1, over the whole
+        vocabulary.
+    """
+    heads = [row[:-1] for row in rows]
+    hidden = Continuation(thinker, prefix, len(rows))._forward(heads) if any(heads) else None
+    found = []
+    for number, row in enumerate(rows):
+        logits = prefix.logits[None]
+        with torch.inference_mode():
+            if hidden is not None and heads[number]:
+                own = thinker.model.lm_head(hidden[number, -len(heads[number]) :]).float()
+                logits = torch.cat([logits, own])
+            tokens = torch.tensor(row, device=logits.device)
+            found.append(logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0])
+    return found

@@ -1,4 +1,4 @@
-"""How a large language model writes a plan: its spelling, and values held to the schema or free."""
+"""A large language model's plans, token by token: their spelling, and values held to the schema or free."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ Tokens = tuple[int, ...]
 QUOTE = '"'
 
 
-def escaped(value: str) -> str:
-    """A value as it stands between the quotes of a JSON string."""
-    return json.dumps(value, ensure_ascii=False)[1:-1]
-
-
 class Spelling:
     """How the plans of a schema are spelt: scaffold, value, terminator, field after field.
 
@@ -37,19 +32,17 @@ class Spelling:
         """Take the tokens of texts from ``encode``."""
         self.schema = schema
         last = len(schema.fields) - 1
-        self._scaffolds = tuple(
-            tuple(encode(f'{"{" if level == 0 else " "}"{name}": {QUOTE}'))
-            for level, name in enumerate(schema.field_names)
-        )
-        self._terminators = tuple(
-            tuple(encode(QUOTE + ("}" if level == last else ","))) for level in range(last + 1)
-        )
 
         @lru_cache(maxsize=4096)
-        def spelt(value: str) -> Tokens:
-            return tuple(encode(escaped(value)))
+        def spelt(text: str) -> Tokens:
+            return tuple(encode(text))
 
         self._spelt = spelt
+        self._scaffolds = [
+            spelt(f'{"{" if level == 0 else " "}"{name}": {QUOTE}')
+            for level, name in enumerate(schema.field_names)
+        ]
+        self._terminators = [spelt(QUOTE + ("}" if level == last else ",")) for level in range(last + 1)]
 
     def scaffold(self, level: int) -> Tokens:
         """What stands before a field's value."""
@@ -60,8 +53,8 @@ class Spelling:
         return self._terminators[level]
 
     def value(self, text: str) -> Tokens:
-        """A value, without its terminator."""
-        return self._spelt(text)
+        """A value as it stands between the quotes of a JSON string, without its terminator."""
+        return self._spelt(json.dumps(text, ensure_ascii=False)[1:-1])
 
     def encode(self, plan: Sequence[str]) -> EncodedPlan:
         """A plan, valid or not, behind the first field's scaffold."""
@@ -105,20 +98,7 @@ class FieldWriter(Protocol):
         ...
 
 
-class WriterSource(Protocol):
-    """Makes writers for the fields of a schema."""
-
-    @property
-    def name(self) -> str:
-        """How values are decoded, for the trajectory."""
-        ...
-
-    def start(self, level: int, before: Sequence[str]) -> FieldWriter:
-        """A writer for field ``level``, behind the values ``before``."""
-        ...
-
-
-class GrammarSource:
+class GrammarDecoding:
     """Values under the schema's grammar by llguidance: nothing else can be written.
 
     A choice among values is a grammar of their tokens, each value spelt in the one way that it is scored by;
@@ -226,7 +206,7 @@ class _GrammarWriter:
         return tokens
 
 
-class FreeSource:
+class FreeDecoding:
     """Values as the model pleases, up to the closing quote; the schema's check must tell what is wrong."""
 
     name = "written freely, checked against the schema afterwards"
@@ -239,7 +219,7 @@ class FreeSource:
         self._decode = decode
         self._writable = writable
 
-    def start(self, level: int, before: Sequence[str]) -> FieldWriter:  # noqa: ARG002 - it heeds no schema
+    def start(self, level: int, before: Sequence[str]) -> FieldWriter:  # noqa: ARG002 - whatever the schema allows
         """A writer for field ``level``."""
         return _FreeWriter(self._spelling, level, self._decode, self._writable)
 
@@ -300,3 +280,7 @@ def writable_tokens(size: int, known: int, special: Sequence[int]) -> BoolArray:
     writable[: min(size, known)] = True
     writable[[token for token in special if token < size]] = False
     return writable
+
+
+Decoding = GrammarDecoding | FreeDecoding
+"""Makes writers for the fields of a schema."""
