@@ -129,12 +129,19 @@ def encoded_labels(labels: Numbers, target: LabelTarget) -> Numbers | None:
     return columns.astype(np.float64)
 
 
-def set_outputs(guess: Guess, outputs: Numbers, target: LabelTarget) -> None:
-    """Turn regressed outputs, (samples, outputs), into the prediction."""
-    if target.is_classes:
+def with_outputs(guess: Guess, outputs: Numbers | None, target: LabelTarget) -> Guess:
+    """The guess with regressed outputs, (samples, outputs), as its prediction; as it is without any."""
+    if outputs is not None and target.is_classes:
         guess.label = outputs.argmax(axis=1)
-    else:
+    elif outputs is not None:
         guess.value = outputs[:, 0]
+    return guess
+
+
+def blocks_of(parts: Sequence[Numbers]) -> list[slice]:
+    """Where each part lies when all are side by side."""
+    ends = np.cumsum([part.shape[1] for part in parts]).tolist()
+    return [slice(end - part.shape[1], end) for end, part in zip(ends, parts, strict=True)]
 
 
 def class_codes(labels: Numbers, target: LabelTarget) -> tuple[Numbers, int] | None:

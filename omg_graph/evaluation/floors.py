@@ -6,7 +6,7 @@ trained ones come in sets that packages register as entry points of ``omg_graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,12 +19,13 @@ from omg_graph.evaluation.floor_data import (
     Ridge,
     Shown,
     TrainingRows,
+    blocks_of,
     class_codes,
     encoded_labels,
     group_folds,
     label_frequencies,
     pattern_inputs,
-    set_outputs,
+    with_outputs,
 )
 from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.metrics.labels import Numbers, label_metrics
@@ -249,46 +250,58 @@ class Neighbours:
         return order.astype(np.int64), there
 
 
-class PatternRidge:
-    """A ridge of its own for every pattern and hidden modality, and one for the label."""
+LABEL = ""
+"""Stands for the label among the names of what is estimated."""
 
-    name = "ridge per pattern"
 
-    def fit(self, rows: TrainingRows, target: LabelTarget) -> None:
-        """Keep the rows: maps are fitted when their pattern is met."""
-        self.rows, self.target = rows, target
-        self.folds = group_folds(rows.groups)
-        self.encoded = encoded_labels(rows.labels, target)
-        self.fitted: dict[bytes, dict[str, Ridge | None]] = {}
+class Map(Protocol):
+    """Something fitted for one pattern and target."""
 
-    def predict(self, shown: Shown) -> Guess:
-        """By the maps of each pair's pattern."""
-        guess = Guess(shown.zeros())
-        outputs = None if self.encoded is None else np.zeros((len(shown.ids), self.encoded.shape[1]))
+    def predict(self, x: Numbers) -> Numbers:
+        """(samples, outputs)."""
+        ...
+
+
+FitMaps = Callable[[BoolArray, Numbers, dict[str, Numbers], IntArray], Mapping[str, Map]]
+"""(pattern, inputs, target to outputs, which rows these are) to a map for each target it can fit."""
+
+
+class PatternMaps:
+    """Maps of their own for every pattern and target, fitted when the pattern is met.
+
+    Args:
+        rows: what is learned from.
+        inputs: of the rows, by modality; a pattern's are put side by side.
+        fit: fits the targets that are known in the same rows, so that they can share what depends on the
+            inputs alone. Fewer than ``ENOUGH`` rows teach nothing: the mean stands in.
+        encoded: (samples, outputs) of the label, rows of NaN where there is none; None without labels.
+    """
+
+    def __init__(self, rows: TrainingRows, inputs: Blocks, fit: FitMaps, encoded: Numbers | None) -> None:
+        self.rows, self.inputs, self.fit, self.encoded = rows, inputs, fit, encoded
+        self.maps: dict[bytes, dict[str, Map]] = {}
+
+    def predict(self, shown: Shown, inputs: Blocks) -> tuple[Blocks, Numbers | None]:
+        """Estimates of what is hidden and (samples, outputs) of the label, by each pair's pattern."""
+        estimates = shown.zeros()
+        outputs = None
+        if self.encoded is not None:
+            outputs = np.tile(np.nanmean(self.encoded, axis=0), (len(shown.ids), 1))
         patterns, places = np.unique(shown.visible, axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
             which = np.flatnonzero(places.reshape(-1) == number)
-            maps = self._maps(pattern)
-            x = pattern_inputs({name: part[which] for name, part in shown.latents.items()}, pattern)
-            for name, ridge in maps.items():
-                if ridge is not None and name in guess.latents:
-                    guess.latents[name][which] = ridge.predict(x)
-            if outputs is not None and self.encoded is not None:
-                label_map = maps[""]
-                outputs[which] = (
-                    np.nanmean(self.encoded, axis=0) if label_map is None else label_map.predict(x)
-                )
-        if outputs is not None:
-            set_outputs(guess, outputs, self.target)
-        return guess
+            x = pattern_inputs(inputs, pattern)[which]
+            for name, fitted in self._of(pattern).items():
+                into = outputs if name == LABEL and outputs is not None else estimates[name]
+                into[which] = fitted.predict(x)
+        return estimates, outputs
 
-    def _maps(self, pattern: BoolArray) -> dict[str, Ridge | None]:
-        """Hidden modality (and nothing for the label) to its map."""
+    def _of(self, pattern: BoolArray) -> dict[str, Map]:
+        """Hidden modality, and ``LABEL``, to its map."""
         key = pattern.tobytes()
-        if key in self.fitted:
-            return self.fitted[key]
-        rows = self.rows
-        x = pattern_inputs(rows.latents, pattern)
+        if key in self.maps:
+            return self.maps[key]
+        rows, x = self.rows, pattern_inputs(self.inputs, pattern)
         given = rows.observed[:, pattern].all(axis=1)
         wanted: dict[str, tuple[Numbers, BoolArray]] = {
             name: (part, np.asarray(given & rows.observed[:, column], np.bool_))
@@ -296,27 +309,50 @@ class PatternRidge:
             if not pattern[column]
         }
         if self.encoded is not None:
-            wanted[""] = (self.encoded, np.asarray(given & ~np.isnan(self.encoded).any(axis=1), np.bool_))
-        # targets that are known in the same rows share one decomposition
-        shared: dict[bytes, list[str]] = {}
+            labelled = ~np.isnan(self.encoded).any(axis=1)
+            wanted[LABEL] = self.encoded, np.asarray(given & labelled, np.bool_)
+        together: dict[bytes, list[str]] = {}
         for name, (_, known) in wanted.items():
-            shared.setdefault(known.tobytes(), []).append(name)
-        maps: dict[str, Ridge | None] = {}
-        for names in shared.values():
-            known = wanted[names[0]][1]
-            if known.sum() < ENOUGH:
-                maps |= dict.fromkeys(names)
-                continue
-            blocks, start = [], 0
-            for name in names:
-                blocks.append(slice(start, start + wanted[name][0].shape[1]))
-                start = blocks[-1].stop
-            y = np.concatenate([wanted[name][0][known] for name in names], axis=1)
-            ridge = Ridge.fit(x[known], y, self.folds[known], blocks)
-            for name, block in zip(names, blocks, strict=True):
-                maps[name] = Ridge(ridge.weights[:, block], ridge.input_mean, ridge.output_mean[block])
-        self.fitted[key] = maps
-        return maps
+            together.setdefault(known.tobytes(), []).append(name)
+        made: dict[str, Map] = {}
+        for names in together.values():
+            chosen = np.flatnonzero(wanted[names[0]][1])
+            if len(chosen) >= ENOUGH:
+                outputs = {name: wanted[name][0][chosen] for name in names}
+                made |= self.fit(pattern, x[chosen], outputs, chosen)
+        self.maps[key] = made
+        return made
+
+
+def ridge_maps(x: Numbers, wanted: Mapping[str, Numbers], folds: IntArray) -> dict[str, Map]:
+    """A ridge for each target, by one decomposition of the inputs."""
+    blocks = blocks_of(list(wanted.values()))
+    ridge = Ridge.fit(x, np.concatenate(list(wanted.values()), axis=1), folds, blocks)
+    return {
+        name: Ridge(ridge.weights[:, block], ridge.input_mean, ridge.output_mean[block])
+        for name, block in zip(wanted, blocks, strict=True)
+    }
+
+
+class PatternRidge:
+    """A ridge of its own for every pattern and hidden modality, and one for the label."""
+
+    name = "ridge per pattern"
+
+    def fit(self, rows: TrainingRows, target: LabelTarget) -> None:
+        """Keep the rows: maps are fitted when their pattern is met."""
+        folds, self.target = group_folds(rows.groups), target
+        self.maps = PatternMaps(
+            rows,
+            rows.latents,
+            lambda _pattern, x, wanted, chosen: ridge_maps(x, wanted, folds[chosen]),
+            encoded_labels(rows.labels, target),
+        )
+
+    def predict(self, shown: Shown) -> Guess:
+        """By the maps of each pair's pattern."""
+        estimates, outputs = self.maps.predict(shown, shown.latents)
+        return with_outputs(Guess(estimates), outputs, self.target)
 
 
 class SlotRidge:
@@ -339,7 +375,7 @@ class SlotRidge:
             outputs = np.tile(self.constant, (len(shown.ids), 1))
             if self.ridge is not None:
                 outputs = self.ridge.predict(shown.slots(estimates))
-            set_outputs(guess, outputs, self.target)
+            with_outputs(guess, outputs, self.target)
         return guess
 
 

@@ -52,7 +52,7 @@ def distil(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys
 @pytest.fixture
 def quickly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The regressions beside a planner are most of what measuring it costs: one C does for a test."""
-    monkeypatch.setattr("omg_graph.bench.baselines.library.LOGISTIC_COSTS", (0.03,))
+    monkeypatch.setattr("omg_graph.bench.baselines.machines.LOGISTIC_COSTS", (0.03,))
     monkeypatch.setattr(planning, "speeds", partial(planning.speeds, repeats=1))
 
 

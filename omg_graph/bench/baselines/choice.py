@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from omg_graph.bench.baselines.autoencoders import cascaded_residual_autoencoder, plain_autoencoder
+from omg_graph.bench.baselines.completing import (
+    autoencoder,
+    cascaded_residual_autoencoder,
+    masked_mlp,
+    modality_dropout,
+)
 from omg_graph.bench.baselines.correlation import CCAFill, deep_cca, deep_cca_autoencoders
 from omg_graph.bench.baselines.fitted import FittedCache, Fitting, OnProgress
-from omg_graph.bench.baselines.library import available
-from omg_graph.bench.baselines.masked import MaskedMLP, modality_dropout
+from omg_graph.bench.baselines.machines import available
 from omg_graph.bench.baselines.networks import NetworkSettings
 from omg_graph.bench.baselines.specialist import PatternLogistic, Specialist
 from omg_graph.errors import ConfigError
@@ -53,7 +57,7 @@ def shared_networks(target: LabelTarget, fitting: Fitting) -> list[Floor]:
     """Networks of which one serves every pattern, so that many patterns cost no more than one."""
     settings, of_labels = NetworkSettings(), NetworkSettings(hidden=256, dropout=0.5)
     of_label = [] if target.family == "none" else [modality_dropout(of_labels, fitting)]
-    return [MaskedMLP(settings, of_labels, fitting), *of_label]
+    return [masked_mlp(settings, of_labels, fitting), *of_label]
 
 
 def trained_floors(target: LabelTarget, fitting: Fitting) -> list[Floor]:
@@ -66,7 +70,7 @@ def trained_floors(target: LabelTarget, fitting: Fitting) -> list[Floor]:
         *shared_networks(target, fitting),
         *of_label,
         Specialist(fitting),
-        plain_autoencoder(settings, fitting),
+        autoencoder(settings, fitting),
         cascaded_residual_autoencoder(settings, fitting),
         CCAFill(fitting),
         deep_cca(settings, fitting),

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from omg_graph.bench.baselines.fitted import Arrays, Fitting
-from omg_graph.bench.baselines.networks import NetworkRows, NetworkSettings, held_out, scaled
+from omg_graph.bench.baselines.networks import NetworkRows, NetworkSettings, held_out, restored, scaled
 from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.evaluation.floor_data import (
     Guess,
-    Ridge,
     Shown,
     TrainingRows,
-    pattern_inputs,
     validation_folds,
 )
-from omg_graph.evaluation.floors import ENOUGH, SlotRidge
+from omg_graph.evaluation.floors import PatternMaps, SlotRidge, ridge_maps
 from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.metrics.labels import Numbers
 from omg_graph.seeding import derived_seed, seeded
@@ -89,15 +87,6 @@ class CanonicalRegression:
         """(samples, outputs)."""
         return np.asarray((x - self.mean) @ self.rotation @ self.weights + self.intercept, np.float64)
 
-    def as_arrays(self) -> Arrays:
-        """For the cache."""
-        return {
-            "rotation": self.rotation,
-            "mean": self.mean,
-            "weights": self.weights,
-            "intercept": self.intercept,
-        }
-
 
 def canonical_weights(x: Numbers, y: Numbers, components: int) -> Numbers:
     """(inputs, components): directions of ``x`` of maximal correlation with ``y``, the strongest first.
@@ -133,39 +122,27 @@ class CCAFill:
     def fit(self, rows: TrainingRows, target: LabelTarget) -> None:
         """Keep the rows: maps are fitted when their pattern is met. Fit the common head for the label."""
         self.rows, self.target, self.head = rows, target, SlotRidge(rows, target)
-        self.maps: dict[tuple[bytes, str], CanonicalRegression | None] = {}
+        self.maps = PatternMaps(rows, rows.latents, self._fitted, None)
 
     def predict(self, shown: Shown) -> Guess:
         """Regressions on canonical variates, and the label by the common head."""
-        estimates = shown.zeros()
-        patterns, places = np.unique(shown.visible, axis=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            which = np.flatnonzero(places == number)
-            x = pattern_inputs(shown.latents, pattern)[which]
-            for column, name in enumerate(shown.latents):
-                found = None if pattern[column] else self._map(pattern, column, name)
-                if found is not None:
-                    estimates[name][which] = found.predict(x)
-        return self.head.completed(shown, estimates)
+        return self.head.completed(shown, self.maps.predict(shown, shown.latents)[0])
 
-    def _map(self, pattern: BoolArray, column: int, name: str) -> CanonicalRegression | None:
-        key = pattern.tobytes(), name
-        if key not in self.maps:
-            rows = self.rows
-            known = np.flatnonzero(rows.observed[:, pattern].all(axis=1) & rows.observed[:, column])
-            self.maps[key] = None
-            if len(known) >= ENOUGH:
-                x, y = pattern_inputs(rows.latents, pattern)[known], rows.latents[name][known]
-                folds = validation_folds([rows.groups[row] for row in known])
-                arrays = self.fitting.arrays(
-                    self.name,
-                    {"pattern": pattern.tolist(), "target": name},
-                    rows,
-                    self.target,
-                    lambda: CanonicalRegression.fit(x, y, folds).as_arrays(),
-                )
-                self.maps[key] = CanonicalRegression(**arrays)
-        return self.maps[key]
+    def _fitted(
+        self, pattern: BoolArray, x: Numbers, wanted: dict[str, Numbers], chosen: IntArray
+    ) -> dict[str, CanonicalRegression]:
+        folds = validation_folds([self.rows.groups[row] for row in chosen])
+        found = {}
+        for name, y in wanted.items():
+            arrays = self.fitting.arrays(
+                self.name,
+                {"pattern": pattern.tolist(), "target": name},
+                self.rows,
+                self.target,
+                lambda y=y: vars(CanonicalRegression.fit(x, y, folds)),  # type: ignore[misc]
+            )
+            found[name] = CanonicalRegression(**arrays)
+        return found
 
 
 class Codes(nn.Module):
@@ -224,7 +201,6 @@ class DeepCCA:
         """Train the codes, or fetch them, and fit the common head for the label."""
         data = NetworkRows.of(rows)
         self.rows, self.scales, self.head = rows, data.scales, SlotRidge(rows, target)
-        self.folds = validation_folds(rows.groups)
         weights = self.fitting.arrays(
             self.name,
             {"reconstruction": self.reconstruction, **self.settings.as_json()},
@@ -232,34 +208,19 @@ class DeepCCA:
             target,
             lambda: self._trained(data),
         )
-        self.network = Codes(data.widths, self.settings)
-        self.network.load_state_dict({name: torch.from_numpy(part) for name, part in weights.items()})
-        self.network.eval()
-        self.codes = self._codes(data.latents)
-        self.maps: dict[tuple[bytes, str], Ridge | None] = {}
+        self.network = restored(Codes(data.widths, self.settings), weights)
+        folds = validation_folds(rows.groups)
+        self.maps = PatternMaps(
+            rows,
+            self._codes(data.latents),
+            lambda _pattern, x, wanted, chosen: ridge_maps(x, wanted, folds[chosen]),
+            None,
+        )
 
     def predict(self, shown: Shown) -> Guess:
         """Ridges on codes, and the label by the common head."""
-        estimates, codes = shown.zeros(), self._codes(scaled(shown.latents, self.scales))
-        patterns, places = np.unique(shown.visible, axis=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            which = np.flatnonzero(places == number)
-            x = pattern_inputs(codes, pattern)[which]
-            for column, name in enumerate(shown.latents):
-                found = None if pattern[column] else self._map(pattern, column, name)
-                if found is not None:
-                    estimates[name][which] = found.predict(x)
-        return self.head.completed(shown, estimates)
-
-    def _map(self, pattern: BoolArray, column: int, name: str) -> Ridge | None:
-        key = pattern.tobytes(), name
-        if key not in self.maps:
-            known = self.rows.observed[:, pattern].all(axis=1) & self.rows.observed[:, column]
-            self.maps[key] = None
-            if known.sum() >= ENOUGH:
-                x = pattern_inputs(self.codes, pattern)[known]
-                self.maps[key] = Ridge.fit(x, self.rows.latents[name][known], self.folds[known])
-        return self.maps[key]
+        codes = self._codes(scaled(shown.latents, self.scales))
+        return self.head.completed(shown, self.maps.predict(shown, codes)[0])
 
     def _codes(self, latents: dict[str, Tensor]) -> dict[str, Numbers]:
         with torch.inference_mode():

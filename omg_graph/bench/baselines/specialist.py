@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol
 
 import numpy as np
 
 from omg_graph.bench.baselines.fitted import Arrays, Fitting
-from omg_graph.bench.baselines.kernel import KernelMachine, KernelSearch, few_rows
-from omg_graph.bench.baselines.library import Logistic, LogisticSearch, SupportVectors
-from omg_graph.bench.baselines.perceptron import Perceptron, PerceptronSearch
+from omg_graph.bench.baselines.machines import (
+    KernelMachine,
+    KernelSearch,
+    Logistic,
+    LogisticSearch,
+    Perceptron,
+    PerceptronSearch,
+    SupportVectors,
+    few_rows,
+)
 from omg_graph.data.dataset import BoolArray, IntArray
 from omg_graph.evaluation.floor_data import (
     Guess,
     Shown,
     TrainingRows,
+    blocks_of,
     encoded_labels,
-    pattern_inputs,
-    set_outputs,
     validation_folds,
+    with_outputs,
 )
-from omg_graph.evaluation.floors import ENOUGH
+from omg_graph.evaluation.floors import LABEL, Map, PatternMaps
 from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.metrics.labels import Numbers
-
-LABEL = ""
-"""Stands for the label among the names of what is estimated."""
-
-
-class Machine(Protocol):
-    """Something fitted."""
-
-    def predict(self, x: Numbers) -> Numbers:
-        """(samples, outputs)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,60 +62,22 @@ class Specialist:
     def fit(self, rows: TrainingRows, target: LabelTarget) -> None:
         """Keep the rows: a pattern's methods are fitted when it is met."""
         self.rows, self.target = rows, target
-        self.encoded = encoded_labels(rows.labels, target)
-        self.machines: dict[bytes, dict[str, Machine | None]] = {}
+        self.maps = PatternMaps(rows, rows.latents, self._of_pattern, encoded_labels(rows.labels, target))
 
     def predict(self, shown: Shown) -> Guess:
-        """By the machines of each pair's pattern."""
-        guess = Guess(shown.zeros())
-        outputs = None if self.encoded is None else np.zeros((len(shown.ids), self.encoded.shape[1]))
-        patterns, places = np.unique(shown.visible, axis=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            which = np.flatnonzero(places == number)
-            x = pattern_inputs(shown.latents, pattern)[which]
-            for name, machine in self._of_pattern(pattern).items():
-                if name != LABEL and machine is not None:
-                    guess.latents[name][which] = machine.predict(x)
-                elif outputs is not None and self.encoded is not None and name == LABEL:
-                    mean = np.nanmean(self.encoded, axis=0)
-                    outputs[which] = mean if machine is None else machine.predict(x)
-        if outputs is not None:
-            set_outputs(guess, outputs, self.target)
-        return guess
+        """By the best method of each pair's pattern."""
+        estimates, outputs = self.maps.predict(shown, shown.latents)
+        return with_outputs(Guess(estimates), outputs, self.target)
 
-    def _of_pattern(self, pattern: BoolArray) -> dict[str, Machine | None]:
-        """Hidden modality (and ``LABEL``) to its machine; None where too few rows can teach it."""
-        key = pattern.tobytes()
-        if key not in self.machines:
-            rows, x = self.rows, pattern_inputs(self.rows.latents, pattern)
-            given = rows.observed[:, pattern].all(axis=1)
-            wanted: dict[str, tuple[Numbers, BoolArray]] = {
-                name: (part, np.asarray(given & rows.observed[:, column], np.bool_))
-                for column, (name, part) in enumerate(rows.latents.items())
-                if not pattern[column]
-            }
-            if self.encoded is not None:
-                labelled = ~np.isnan(self.encoded).any(axis=1)
-                wanted[LABEL] = self.encoded, np.asarray(given & labelled, np.bool_)
-            made: dict[str, Machine | None] = {}
-            # targets that are known in the same rows share the decompositions of a kernel
-            for known, names in _alike({name: known for name, (_, known) in wanted.items()}):
-                if len(known) < ENOUGH:
-                    made |= dict.fromkeys(names)
-                    continue
-                chosen = few_rows(known, self.fitting.seed)
-                blocks = {name: wanted[name][0][chosen] for name in names}
-                made |= self._machines(pattern, x[chosen], blocks, chosen)
-            self.machines[key] = made
-        return self.machines[key]
-
-    def _machines(
+    def _of_pattern(
         self, pattern: BoolArray, x: Numbers, wanted: dict[str, Numbers], chosen: IntArray
-    ) -> dict[str, Machine | None]:
-        settings = {"pattern": pattern.tolist(), "targets": list(wanted)}
+    ) -> dict[str, Map]:
+        few = few_rows(len(x), self.fitting.seed)
+        x, chosen = x[few], chosen[few]
+        wanted = {name: y[few] for name, y in wanted.items()}
         arrays = self.fitting.arrays(
             self.name,
-            settings,
+            {"pattern": pattern.tolist(), "targets": list(wanted)},
             self.rows,
             self.target,
             lambda: self._fitted(x, wanted, chosen),
@@ -180,7 +137,7 @@ class Specialist:
             y = np.concatenate([wanted[name] / sizes[name] for name in names], axis=1)
             search = PerceptronSearch.over(x, y, folds, seed)
             network = cache(partial(search.refitted, x, y, seed))  # one serves all its targets
-            for name, block in zip(names, _blocks([wanted[name] for name in names]), strict=True):
+            for name, block in zip(names, blocks_of([wanted[name] for name in names]), strict=True):
                 found[name] = Candidate(
                     "perceptron",
                     search.held[:, block] * sizes[name],
@@ -204,54 +161,38 @@ class PatternLogistic:
     def fit(self, rows: TrainingRows, target: LabelTarget) -> None:
         """Keep the rows: a pattern's regression is fitted when it is met."""
         self.rows, self.target = rows, target
-        self.count = len(target.names) if target.is_classes else 2
-        self.known = ~np.isnan(rows.labels)
-        self.codes = rows.labels if target.is_classes else (rows.labels > 0).astype(np.float64)
+        encoded = encoded_labels(rows.labels, target)
         if not target.is_classes:
-            self.known &= rows.labels != 0
-        self.machines: dict[bytes, Logistic | None] = {}
+            known = ~np.isnan(rows.labels) & (rows.labels != 0)
+            self.scale = float(np.abs(rows.labels[known]).mean())
+            sides = np.stack([rows.labels < 0, rows.labels > 0], axis=1).astype(np.float64)
+            encoded = np.where(known[:, None], sides, np.nan)
+        self.maps = PatternMaps(rows, rows.latents, self._of_pattern, encoded)
 
     def predict(self, shown: Shown) -> Guess:
-        """The label, with probabilities of classes."""
-        given = np.tile(self._frequencies(), (len(shown.ids), 1))
-        patterns, places = np.unique(shown.visible, axis=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            which = np.flatnonzero(places == number)
-            machine = self._of_pattern(pattern)
-            if machine is not None:
-                given[which] = machine.probabilities(
-                    pattern_inputs(shown.latents, pattern)[which], self.count
-                )
+        """The label, with probabilities of classes; how often each occurs where there are too few rows."""
+        _, given = self.maps.predict(shown, shown.latents)
+        if given is None:
+            return Guess({})
         if self.target.is_classes:
-            return Guess({}, label=given.argmax(axis=1).astype(np.int64), probabilities=given)
-        return Guess({}, value=(2.0 * given[:, 1] - 1.0) * np.abs(self.rows.labels[self.known]).mean())
+            return with_outputs(Guess({}, probabilities=given), given, self.target)
+        return Guess({}, value=(2.0 * given[:, 1] - 1.0) * self.scale)
 
-    def _frequencies(self) -> Numbers:
-        counts = np.bincount(self.codes[self.known].astype(np.int64), minlength=self.count)
-        return np.asarray(counts / counts.sum(), np.float64)
-
-    def _of_pattern(self, pattern: BoolArray) -> Logistic | None:
-        key = pattern.tobytes()
-        if key not in self.machines:
-            rows = np.flatnonzero(self.known & self.rows.observed[:, pattern].all(axis=1))
-            codes = self.codes[rows].astype(np.int64)
-            if len(rows) < ENOUGH or len(np.unique(codes)) < 2:
-                self.machines[key] = None
-            else:
-                x = pattern_inputs(self.rows.latents, pattern)[rows]
-                folds = validation_folds([self.rows.groups[row] for row in rows])
-                arrays = self.fitting.arrays(
-                    self.name,
-                    {"pattern": pattern.tolist()},
-                    self.rows,
-                    self.target,
-                    lambda: self._tuned(x, codes, folds).as_arrays(),
-                )
-                self.machines[key] = Logistic.of(arrays)
-        return self.machines[key]
-
-    def _tuned(self, x: Numbers, codes: IntArray, folds: IntArray) -> Logistic:
-        return Logistic.fit(x, codes, LogisticSearch.over(x, codes, folds, self.count).cost)
+    def _of_pattern(
+        self, pattern: BoolArray, x: Numbers, wanted: dict[str, Numbers], chosen: IntArray
+    ) -> dict[str, Map]:
+        if LABEL not in wanted or (wanted[LABEL].sum(axis=0) > 0).sum() < 2:
+            return {}
+        codes, count = wanted[LABEL].argmax(axis=1).astype(np.int64), wanted[LABEL].shape[1]
+        folds = validation_folds([self.rows.groups[row] for row in chosen])
+        arrays = self.fitting.arrays(
+            self.name,
+            {"pattern": pattern.tolist()},
+            self.rows,
+            self.target,
+            lambda: Logistic.fit(x, codes, LogisticSearch.over(x, codes, folds, count).cost).as_arrays(),
+        )
+        return {LABEL: _Classes(Logistic.of(arrays), count)}
 
 
 @dataclass(frozen=True)
@@ -272,7 +213,7 @@ def _outputs_of(network: Callable[[], Arrays], block: slice, size: float) -> Arr
 
 
 def _kernel_candidates(x: Numbers, wanted: dict[str, Numbers], folds: IntArray) -> dict[str, Candidate]:
-    y, blocks = np.concatenate(list(wanted.values()), axis=1), _blocks(list(wanted.values()))
+    y, blocks = np.concatenate(list(wanted.values()), axis=1), blocks_of(list(wanted.values()))
     search = KernelSearch.over(x, y, folds, blocks)
     return {
         name: Candidate(
@@ -284,23 +225,9 @@ def _kernel_candidates(x: Numbers, wanted: dict[str, Numbers], folds: IntArray) 
     }
 
 
-def _restored(kind: str, arrays: Arrays, x: Numbers, outputs: int) -> Machine:
+def _restored(kind: str, arrays: Arrays, x: Numbers, outputs: int) -> Map:
     if kind == "kernel":
         return KernelMachine.of(arrays, x)
     if kind == "logistic":
         return _Classes(Logistic.of(arrays), outputs)
     return Perceptron.of(arrays)
-
-
-def _blocks(parts: Sequence[Numbers]) -> list[slice]:
-    """Where each part lies when all are side by side."""
-    ends = np.cumsum([part.shape[1] for part in parts]).tolist()
-    return [slice(end - part.shape[1], end) for end, part in zip(ends, parts, strict=True)]
-
-
-def _alike(known: dict[str, BoolArray]) -> list[tuple[IntArray, list[str]]]:
-    """Rows, and the names that are known in just these."""
-    found: dict[bytes, list[str]] = {}
-    for name, where in known.items():
-        found.setdefault(where.tobytes(), []).append(name)
-    return [(np.flatnonzero(known[names[0]]), names) for names in found.values()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from omg_graph import pipeline
-from omg_graph.bench.baselines import library
+from omg_graph.bench.baselines import machines
 from omg_graph.bench.planning.report import Figure, QuestionName, TargetAccuracy
 from omg_graph.data.dataset import BoolArray, IntArray, Split
 from omg_graph.evaluation.intervals import Resamples, average, interval
@@ -159,7 +159,7 @@ def _graded(
     known = truths[truths >= 0] if taught is None else taught[taught >= 0]
     if len(known):
         right["majority"] = np.bincount(known).argmax() == truth
-    if train is not None and taught is not None and len(rows) and library.available():
+    if train is not None and taught is not None and len(rows) and machines.available():
         shown, lent = _shown(train, pattern.visible), _shown(split.take(rows), pattern.visible)
         use = np.flatnonzero((taught >= 0) & shown.mask().any(axis=1))
         for name, x, z in zip(
@@ -205,8 +205,8 @@ def _regressed(x: Numbers, codes: IntArray, groups: tuple[str, ...], z: Numbers)
         return None
     folds = group_folds(groups, FOLDS, 0)
     count = int(codes.max()) + 1
-    cost = library.LogisticSearch.over(x, codes, folds, count).cost
-    return np.asarray(library.Logistic.fit(x, codes, cost).probabilities(z, count).argmax(axis=1), np.int64)
+    cost = machines.LogisticSearch.over(x, codes, folds, count).cost
+    return np.asarray(machines.Logistic.fit(x, codes, cost).probabilities(z, count).argmax(axis=1), np.int64)
 
 
 def _resampled(found: Sequence[Graded], resamples: Resamples) -> dict[str, Numbers]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from omg_graph import pipeline
-from omg_graph.bench.baselines import library
+from omg_graph.bench.baselines import machines
 from omg_graph.bench.planning.accuracy import Answers, Graded, accuracies, graded, questions
 from omg_graph.bench.planning.report import (
     Bin,
@@ -205,7 +205,7 @@ def _notes(fitted: bool, resamples: Resamples) -> tuple[str, ...]:
     notes = [resamples.note]
     if not fitted:
         notes.append("no training rows were given: the floor is the commonest answer of these samples")
-    elif not library.available():
+    elif not machines.available():
         notes.append("no regressions beside: they need scikit-learn (pip install 'omg-graph[bench]')")
     return tuple(notes)
 
