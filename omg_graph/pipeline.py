@@ -19,7 +19,6 @@ from omg_graph.data.dataset import FloatArray, IntArray, Split
 from omg_graph.encoders.hidden_states import raw_states
 from omg_graph.executor.diffusion import DenoisingPath, chosen_paths, path_costs
 from omg_graph.executor.executor import ExecutorInput
-from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
 from omg_graph.model.model import PSI_VIEW, Model
 from omg_graph.planner.interface import PlannerInput, RescoringPlanner, required
 from omg_graph.planner.rerank import Reranking, semantic_cost
@@ -227,16 +226,14 @@ def embed_plans(model: Model, plans: Sequence[Plan], ids: Sequence[str]) -> Floa
     """c_S: (samples, constraints + 1, shared), the whole plan first, then each constraint (Eq. 4).
 
     Args:
-        model: The model, which may take something else for c_S.
+        model: Whose text encoder embeds them.
         plans: The chosen plans.
         ids: Their samples' ids.
     """
     schema = model.schema
     texts = [text for plan in plans for text in (schema.text(plan), *schema.constraint_texts(plan))]
     rows = model.text_encoder.embed(texts).reshape(len(plans), -1, model.config.shared_width)
-    condition: FloatArray = PLAN_CONDITIONS[model.config.planning.condition](
-        torch.from_numpy(rows), ids
-    ).numpy()
+    condition: FloatArray = model.components.condition(torch.from_numpy(rows), ids).numpy()
     return condition
 
 
@@ -265,9 +262,9 @@ def retrieve(
     if not targets:
         return {}
     settings = model.config.retrieval
-    turned = query_plan(settings.query_plan, model.schema, model.text_encoder)
-    asked = turned(torch.from_numpy(plan_embeddings[:, 0]), observation.ids).numpy()
-    query, has_view = build_query(model, observation, asked)
+    whole = torch.from_numpy(plan_embeddings[:, 0])
+    turning = model.components.query_plan(whole, observation.ids, model.schema, model.text_encoder)
+    query, has_view = build_query(model, observation, turning.numpy())
     count = settings.top_k if top_k is None else top_k
     with step("retriever.query", level=logging.DEBUG, queries=len(observation), top_k=count):
         return model.retriever.retrieve(

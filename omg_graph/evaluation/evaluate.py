@@ -28,6 +28,7 @@ from omg_graph.evaluation.report import HOW_TO_GET, draw_plots, markdown, plots_
 from omg_graph.evaluation.runner import ANCHOR, METHOD, ModelRun, ModelRunner, run_floor
 from omg_graph.evaluation.tables import LabelTarget, Results, choose_target
 from omg_graph.files import whole_folder
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.folder import load_model, machine, versions
 from omg_graph.model.model import Model, choose_device
 from omg_graph.model.planners import PlannerOptions, make_planner
@@ -112,6 +113,8 @@ class EvaluationRequest:
     planner_options: PlannerOptions = field(default_factory=PlannerOptions)
     """What that planner is told; a bound on calls is one for each model."""
     text_encoder: Path | None = None
+    components: Components = DEFAULT_COMPONENTS
+    """What the models were trained with, where an ablation replaced a part of the method."""
     beside: PublishedFigures | None = None
     """Somebody's figures to stand beside those measured."""
 
@@ -148,7 +151,8 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     session: _Session | None = None
     for folder in folders:
         on_progress(f"loading {folder.name}", 0, 1)
-        model = _planning(load_model(folder, request.text_encoder).to(choose_device(request.device)), request)
+        model = load_model(folder, request.text_encoder, request.components)
+        model = _planning(model.to(choose_device(request.device)), request)
         if data is None:
             data = _read(request, request.data, model)
         if session is None:

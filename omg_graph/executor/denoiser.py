@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -89,33 +90,6 @@ class EvidenceAdapter(nn.Module):
         return mixed
 
 
-class JointInjection(nn.Module):
-    """Plan and evidence side by side, through one bottleneck that starts at zero: *Concat-Injection*.
-
-    What Eqs. 12 and 13 keep apart meets here in the same layer and the same weights.
-    """
-
-    def __init__(self, width: int, shared_width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.hidden = nn.Linear(width, width)
-        self.conditions = nn.Linear(shared_width + width, width)
-        self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(
-        self,
-        hidden: Float[Tensor, "batch slot width"],
-        plan: Float[Tensor, "batch shared"],
-        evidence: Float[Tensor, "batch slot width"],
-    ) -> Float[Tensor, "batch slot width"]:
-        """To be added to h, like CA(h, c_S) and ZA(h, E); ``plan`` is g of the whole plan."""
-        beside = torch.cat([plan.unsqueeze(1).expand(-1, hidden.shape[1], -1), evidence], dim=-1)
-        mixed: Tensor = self.out(F.silu(self.hidden(self.norm(hidden)) + self.conditions(beside)))
-        return mixed
-
-
 class SlotBlock(nn.Module):
     """Self-attention over modality slots and a perceptron, both modulated by time and observation."""
 
@@ -173,7 +147,6 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         dropout: float = 0.1,
         observed_slots: bool = True,
         names: Sequence[str] | None = None,
-        joint_layers: Sequence[int] = (),
     ) -> None:
         super().__init__()
         # saved beside the widths, because diffusers sorts a dictionary's keys when it writes its JSON, and
@@ -183,7 +156,6 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_widths = {name: latent_widths[name] for name in self.names}
         self.shallow = tuple(shallow_layers)
         self.deep = tuple(deep_layers)
-        self.joint = tuple(joint_layers)
         self.observed_slots = observed_slots
         self.width = width
         self.state_in = PerModality({name: nn.Linear(size, width) for name, size in latent_widths.items()})
@@ -199,7 +171,6 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.cross = nn.ModuleDict(
             {str(layer): PlanCrossAttention(width, shared_width, heads) for layer in self.deep}
         )
-        self.joints = nn.ModuleDict({str(layer): JointInjection(width, shared_width) for layer in self.joint})
         self.final_norm = nn.LayerNorm(width)
         self.out = PerModality({name: nn.Linear(width, size) for name, size in latent_widths.items()})
         for _, head in self.out.items():
@@ -240,15 +211,30 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         missing = (~conditions.observed).unsqueeze(-1).to(hidden.dtype)
         for layer, block in enumerate(self.blocks):
-            hidden = block(hidden, condition)
-            if layer in self.shallow:
-                hidden = hidden + missing * self.adapters[str(layer)](hidden, evidence)
-            if layer in self.deep:
-                hidden = hidden + self.cross[str(layer)](hidden, conditions.plan)
-            if layer in self.joint:
-                hidden = hidden + self.joints[str(layer)](hidden, conditions.plan[:, 0], missing * evidence)
+            hidden = self.inject(layer, block(hidden, condition), conditions.plan, evidence, missing)
         hidden = self.final_norm(hidden)
         return {name: self.out[name](hidden[:, column]) for column, name in enumerate(self.names)}
+
+    def inject(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "batch slot width"],
+        plan: Float[Tensor, "batch constraint shared"],
+        evidence: Float[Tensor, "batch slot width"],
+        missing: Float[Tensor, "batch slot 1"],
+    ) -> Float[Tensor, "batch slot width"]:
+        """The features after a layer with what plan and evidence add to them, the latter in missing slots."""
+        if layer in self.shallow:
+            hidden = hidden + missing * self.adapters[str(layer)](hidden, evidence)
+        if layer in self.deep:
+            hidden = hidden + self.cross[str(layer)](hidden, plan)
+        return hidden
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **given: Any) -> Any:
+        """As Diffusers does it; ``joint_layers``, which version 0.1.0 wrote too, were empty."""
+        kept = {name: value for name, value in config_dict.items() if name != "joint_layers"}
+        return super().extract_init_dict(kept, **given)
 
     def _slot(
         self,

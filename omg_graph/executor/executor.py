@@ -47,13 +47,9 @@ class ExecutorConfig(BaseModel):
     layers: int = Field(default=4, ge=2)
     shallow_layers: tuple[int, ...] = (0, 1)
     deep_layers: tuple[int, ...] = (2, 3)
-    joint_layers: tuple[int, ...] = ()
-    """Layers that plan and evidence enter side by side, through the same weights."""
     heads: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     observed_slots: bool = True
-    observation: bool = True
-    """Whether the denoiser is given u_X."""
 
     @model_validator(mode="after")
     def _layers_fit(self) -> ExecutorConfig:
@@ -61,11 +57,11 @@ class ExecutorConfig(BaseModel):
             raise ValueError(
                 f"width must be even and a multiple of heads; {self.width} and {self.heads} came"
             )
-        injected = self.shallow_layers + self.deep_layers + self.joint_layers
+        injected = self.shallow_layers + self.deep_layers
         outside = [layer for layer in injected if not 0 <= layer < self.layers]
         if outside:
             raise ValueError(
-                f"shallow, deep and joint layers are numbered from 0 to {self.layers - 1}; {outside} came"
+                f"shallow and deep layers are numbered from 0 to {self.layers - 1}; {outside} came"
             )
         if self.sample_steps > self.train_steps:
             raise ValueError(
@@ -99,14 +95,19 @@ class Executor(nn.Module):
     """pi_E: the denoiser with all that is fitted around it."""
 
     def __init__(
-        self, config: ExecutorConfig, specs: Sequence[ModalitySpec], widths: dict[str, int], shared_width: int
+        self,
+        config: ExecutorConfig,
+        specs: Sequence[ModalitySpec],
+        widths: dict[str, int],
+        shared_width: int,
+        denoiser: type[Denoiser] = Denoiser,
     ) -> None:
         super().__init__()
         self.config = config
         self.specs = {spec.name: spec for spec in specs}
         self.widths = widths
         self.names = tuple(widths)
-        self.denoiser = Denoiser(
+        self.denoiser = denoiser(
             latent_widths=widths,
             shared_width=shared_width,
             width=config.width,
@@ -116,7 +117,6 @@ class Executor(nn.Module):
             heads=config.heads,
             dropout=config.dropout,
             observed_slots=config.observed_slots,
-            joint_layers=config.joint_layers,
         )
         self.gaussian = GaussianConditional(widths)
         self.planned = PlannedConditional(widths)
@@ -187,8 +187,7 @@ class Executor(nn.Module):
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
         """What steers the denoiser."""
-        observation = batch.observation if self.config.observation else torch.zeros_like(batch.observation)
-        return Conditions(observation, batch.plan, batch.evidence, dict(anchors), batch.observed)
+        return Conditions(batch.observation, batch.plan, batch.evidence, dict(anchors), batch.observed)
 
     def latent_estimate(
         self, name: str, residual: Tensor, anchor: Tensor, trust: Tensor | float = 1.0

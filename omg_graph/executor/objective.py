@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +17,6 @@ from omg_graph.executor.executor import Executor, ExecutorInput
 
 Decode = Callable[[str, Tensor], Tensor]
 """(modality, latents) to standardised features, differentiable: the autoencoder's decoder."""
-TaskState = Literal["estimate", "noisy"]
 EmbedReconstruction = Callable[[str, Tensor], Tensor]
 """(modality, latents) to the shared space: psi's branch for that modality."""
 
@@ -36,8 +34,6 @@ class ObjectiveWeights(BaseModel):
     """lambda_task of Eq. 18."""
     mean_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of the batch that trains the mean estimate instead of the denoising of a noisy state."""
-    task_state: TaskState = "estimate"
-    """What L_task classifies: the estimate of Eq. 16, or the ``noisy`` state itself."""
 
 
 @dataclass(frozen=True)
@@ -110,27 +106,19 @@ def objective(
     noising: Noising,
     decode: Decode,
     embed: EmbedReconstruction,
-    task_state: TaskState = "estimate",
 ) -> Losses:
     """Every term of the objective for one batch.
 
     The one-step estimates of noisy rows (Eq. 16) count in L_plan, L_evi and L_task by their signal level
-    abar: near T they say nothing of the clean latent yet. ``task_state`` names what L_task classifies.
+    abar: near T they say nothing of the clean latent yet.
     """
     prediction = executor.config.prediction
-    clean, noisy = {}, {}
-    for column, name in enumerate(executor.names):
-        residual = (targets.latents[name] - conditions.anchor[name]) / executor.residual_scale[column]
-        # a slot whose truth nobody knows is noised around its anchor, and not scored
-        clean[name] = residual * targets.known[:, column : column + 1]
-        noisy[name] = add_noise(clean[name], noising.noise[name], noising.signal)
+    clean, noisy = noised(executor, conditions, targets, noising)
     outputs = executor.denoiser(noisy, batch.latents, noising.time, conditions, noising.mean)
     mean_rows = noising.mean.unsqueeze(1)
-    certain = noising.mean | batch.observed.all(dim=1)
-    weight = torch.where(certain, torch.ones_like(noising.time), noising.signal.squeeze(1))
+    weight = signal_level(batch, noising)
     denoising, mean, plan, evidence = [], [], [], []
     estimates: dict[str, Tensor] = {}
-    states: dict[str, Tensor] = {}
     for column, name in enumerate(executor.names):
         known = targets.known[:, column]
         target = regression_target(clean[name], noising.noise[name], noising.signal, prediction)
@@ -139,7 +127,6 @@ def objective(
         one_step = clean_estimate(noisy[name], outputs[name], noising.signal, prediction)
         residual = torch.where(mean_rows, outputs[name], one_step)
         estimates[name] = executor.latent_estimate(name, residual, conditions.anchor[name])
-        states[name] = executor.latent_estimate(name, noisy[name], conditions.anchor[name])
         plan.append(
             _mean(weight * plan_consistency(embed(name, estimates[name]), conditions.plan[:, 0]), known)
         )
@@ -151,15 +138,31 @@ def objective(
         _average(mean),
         _average(plan),
         _average(evidence),
-        task_loss(executor, batch, TASK_STATES[task_state](estimates, states), targets, weight),
+        task_loss(executor, batch, estimates, targets, weight),
     )
 
 
-TASK_STATES: Mapping[TaskState, Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]] = {
-    "estimate": lambda estimates, _states: estimates,
-    "noisy": lambda _estimates, states: states,
-}
-"""What L_task classifies, of the estimates of Eq. 16 and the noisy states, both in latent units."""
+Objective = Callable[..., Losses]
+"""Takes what ``objective`` takes."""
+
+
+def noised(
+    executor: Executor, conditions: Conditions, targets: Targets, noising: Noising
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Residuals of the anchor on unit scale, and their noisy states z_t."""
+    clean, noisy = {}, {}
+    for column, name in enumerate(executor.names):
+        residual = (targets.latents[name] - conditions.anchor[name]) / executor.residual_scale[column]
+        # a slot whose truth nobody knows is noised around its anchor, and not scored
+        clean[name] = residual * targets.known[:, column : column + 1]
+        noisy[name] = add_noise(clean[name], noising.noise[name], noising.signal)
+    return clean, noisy
+
+
+def signal_level(batch: ExecutorInput, noising: Noising) -> Float[Tensor, " batch"]:
+    """Abar of each row; 1 where nothing is noised."""
+    certain = noising.mean | batch.observed.all(dim=1)
+    return torch.where(certain, torch.ones_like(noising.time), noising.signal.squeeze(1))
 
 
 def plan_consistency(

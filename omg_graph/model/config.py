@@ -6,23 +6,27 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from omg_graph.codecs.autoencoder import AutoencoderKind
 from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.hidden_states import ThinkerRecord
 from omg_graph.encoders.observation import ObservationEncoderConfig
+from omg_graph.errors import ModelError
 from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.metrics.labels import MetricFamily
-from omg_graph.model.conditions import PlanConditionName, QueryPlanName
 from omg_graph.planner.interface import Sampling
 from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.record.trajectory import UtilityWeights
-from omg_graph.retriever.evidence import AggregationName
 
 FORMAT_VERSION = 1
+OLD_SWITCHES: dict[str, dict[str, Any]] = {
+    "planning": {"condition": "plan"},
+    "retrieval": {"query_plan": "plan", "aggregation": "attention", "source": "entries"},
+    "executor": {"joint_layers": [], "observation": True},
+}
+"""What version 0.1.0 wrote of a model of the method itself."""
 QueryKind = Literal["corrected", "raw", "literal"]
-EvidenceSourceName = Literal["entries", "none"]
 
 
 class _Record(BaseModel):
@@ -42,8 +46,6 @@ class PlanningSettings(_Record):
     """lambda_s of Eq. 5."""
     schema_penalty: float = 0.1
     """gamma of Eq. 5."""
-    condition: PlanConditionName = "plan"
-    """What stands for c_S."""
 
     def sampling(self, candidates: int, heat: float = 0.0) -> Sampling:
         """How ``candidates`` plans are drawn; ``heat`` is added to the temperature, with no greedy plan."""
@@ -58,11 +60,6 @@ class RetrievalSettings(_Record):
     query: QueryKind = "corrected"
     query_kept: bool = False
     """Whether the learned correction helped on validation rows, and so is in use."""
-    query_plan: QueryPlanName = "plan"
-    """Whose plan turns the query."""
-    aggregation: AggregationName = "attention"
-    source: EvidenceSourceName = "entries"
-    """``none``: nothing is ever looked up."""
 
 
 class Target(_Record):
@@ -102,8 +99,33 @@ class ModelConfig(_Record):
     utility: UtilityWeights = UtilityWeights()
     planner: str = Field(default="distilled", exclude_if=lambda name: name == "distilled")
     """The name of the planner that is stored with the model."""
+    components: dict[str, str] = Field(default={}, exclude_if=lambda names: not names)
+    """The parts that stood in for the method's own when it was trained, by name."""
     median_lengths: dict[str, int] = {}
     """Frames of a padded sequence whose length nothing tells."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_old_switches(cls, content: Any) -> Any:
+        """Drop the switches that version 0.1.0 wrote for ablations.
+
+        Raises:
+            ModelError: if one of them is on.
+        """
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        for block, switches in OLD_SWITCHES.items():
+            if not isinstance(content.get(block), dict):
+                continue
+            for name in content[block].keys() & switches.keys():
+                if content[block][name] != switches[name]:
+                    raise ModelError(
+                        f"expected a model of the method, got one of an ablation by version 0.1.0 "
+                        f"({block}.{name}: {content[block][name]}): train it again with omg ablate"
+                    )
+            content[block] = {key: value for key, value in content[block].items() if key not in switches}
+        return content
 
 
 class Manifest(_Record):

@@ -28,9 +28,9 @@ from omg_graph.encoders.text import (
     locate_text_encoder,
 )
 from omg_graph.errors import KnowledgeBaseError, ModelError
-from omg_graph.executor.denoiser import Denoiser
 from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.config import FORMAT_VERSION, Manifest, ModelConfig
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.model.planners import load_planner
@@ -72,7 +72,9 @@ def save_model(model: Model, folder: Path) -> Manifest:
             "with its own planner"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config.model_copy(update={"planner": model.planner.name})
+    config = model.config.model_copy(
+        update={"planner": model.planner.name, "components": model.components.names}
+    )
     _write_json(folder / CONFIG, config.model_dump(mode="json"))
     _save_weights(model.latent_space.state(), folder / CODECS)
     _save_weights(model.encoder.state_dict(), folder / ENCODER)
@@ -165,16 +167,21 @@ def verify(folder: Path, manifest: Manifest) -> None:
         raise ModelError(f"{folder} is incomplete: its manifest doesn't name {', '.join(missing)}")
 
 
-def load_model(folder: str | Path | None = None, text_encoder: str | Path | None = None) -> Model:
+def load_model(
+    folder: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    components: Components = DEFAULT_COMPONENTS,
+) -> Model:
     """Read a model folder, checking every byte.
 
     Args:
         folder: What ``omg train`` wrote; the embedded default if None.
         text_encoder: Folder of the text encoder's weights, or of the thinker that a model was trained with,
             if they aren't where they are looked for.
+        components: What the model was trained with, where an ablation replaced a part of the method.
 
     Raises:
-        ModelError: if the folder isn't a whole model.
+        ModelError: if the folder isn't a whole model, or was trained with other components.
         EncoderError: if the text encoder isn't to be found.
     """
     folder = default_model_folder() if folder is None else Path(folder)
@@ -182,7 +189,7 @@ def load_model(folder: str | Path | None = None, text_encoder: str | Path | None
     try:
         with step("model", files=len(manifest.files)):
             verify(folder, manifest)
-            model = _load(folder, manifest, text_encoder)
+            model = _load(folder, manifest, text_encoder, components)
         _log.info("model %s, fingerprint %s, from %s", model.config.name, manifest.fingerprint[:12], folder)
         return model
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -190,13 +197,20 @@ def load_model(folder: str | Path | None = None, text_encoder: str | Path | None
         raise ModelError(f"{folder} can't be loaded ({reason}): train the model again") from error
 
 
-def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> Model:
+def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None, components: Components) -> Model:
     config = ModelConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.components != components.names:
+        raise ModelError(
+            f"{folder}: expected the components that it was trained with ({_listed(config.components)}), got "
+            f"{_listed(components.names)}: give them to load_model, or evaluate it with omg ablate"
+        )
     latent_space = LatentSpace.load(config.modalities, load_file(folder / CODECS))
     encoder = ObservationEncoder(config.encoder)
     encoder.load_state_dict(load_file(folder / ENCODER))
-    executor = Executor(config.executor, config.modalities, config.latent_widths, config.shared_width)
-    executor.denoiser = Denoiser.from_pretrained(folder / DENOISER, local_files_only=True)
+    executor = Executor(
+        config.executor, config.modalities, config.latent_widths, config.shared_width, components.denoiser
+    )
+    executor.denoiser = components.denoiser.from_pretrained(folder / DENOISER, local_files_only=True)
     if config.task is not None:
         executor.add_task(config.task)
     missing, unexpected = executor.load_state_dict(load_file(folder / EXECUTOR), strict=False)
@@ -242,7 +256,12 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None) -> 
         label_regression=label_regression,
         hidden_states=hidden_states,
         knowledge_base=kb,
+        components=components,
     )
+
+
+def _listed(components: dict[str, str]) -> str:
+    return ", ".join(f"{part} {name}" for part, name in components.items()) or "the method's own"
 
 
 def build_projection(config: ModelConfig) -> QueryProjection | LiteralQueryProjection:

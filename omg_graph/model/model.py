@@ -21,6 +21,7 @@ from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.errors import DeviceError
 from omg_graph.executor.executor import Executor
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.config import Manifest, ModelConfig
 from omg_graph.planner.interface import Planner
 from omg_graph.planner.schema import Schema
@@ -28,7 +29,7 @@ from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import View, side_by_side
-from omg_graph.retriever.retriever import ChromaRetriever, NoRetriever, Retriever
+from omg_graph.retriever.retriever import ChromaRetriever, Retriever
 
 PSI_VIEW = "psi"
 
@@ -55,6 +56,8 @@ class Model:
     hidden_states: HiddenStates | None = None
     """A large language model's, where psi reads them."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    components: Components = DEFAULT_COMPONENTS
+    """What it was trained with."""
     custom_retriever: Retriever | None = None
     trained: tuple[Executor, frozenset[str]] | None = None
     """The executor as trained and the ids of the entries it came with, once it has been given others."""
@@ -70,10 +73,8 @@ class Model:
     @cached_property
     def _own_retriever(self) -> Retriever:
         settings = self.config.retrieval
-        if settings.source == "none":
-            return NoRetriever(self.latent_space.widths)
         index = ChromaIndex.open(self.knowledge_base)
-        return ChromaRetriever(self.knowledge_base, index, settings.temperature, settings.aggregation)
+        return ChromaRetriever(self.knowledge_base, index, settings.temperature, self.components.attention)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,7 +99,7 @@ class Model:
         kb.require(self.manifest.components, self.views, self.latent_space.widths, self.config.shared_width)
         trained, own = self.trained or (self.executor, frozenset(self.knowledge_base.ids))
         executor, later = trained, np.array([entry_id not in own for entry_id in kb.ids], dtype=np.bool_)
-        if self.config.retrieval.source != "none" and later.any():
+        if later.any():
             entries = kb.take(np.flatnonzero(later))
             names, device = executor.names, self.device
             latents = {name: torch.from_numpy(entries.values[name]).to(device) for name in names}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,18 +78,8 @@ def attention_weights(similarities: Float[Tensor, "batch k"], temperature: float
     return torch.softmax(logits, dim=1) * found
 
 
-def mean_weights(similarities: Float[Tensor, "batch k"], temperature: float) -> Float[Tensor, "batch k"]:  # noqa: ARG001
-    """The same weight for every entry found, 1/K: mean pooling in place of Eq. 8's attention."""
-    found = (similarities > -torch.inf).to(similarities.dtype)
-    return found / found.sum(dim=1, keepdim=True).clamp(min=1.0)
-
-
-AggregationName = Literal["attention", "mean"]
-AGGREGATIONS: Mapping[AggregationName, Callable[[Tensor, float], Tensor]] = {
-    "attention": attention_weights,
-    "mean": mean_weights,
-}
-"""How the entries found are weighed: (similarities, temperature) to weights."""
+Attention = Callable[[Tensor, float], Tensor]
+"""(similarities of the entries found (batch, k), temperature) to their weights."""
 
 
 def sparse_attention(
@@ -210,7 +200,7 @@ def weigh(
     temperature: float = DEFAULT_TEMPERATURE,
     allow_own_group: bool = False,
     left_out: IntArray | None = None,
-    aggregation: AggregationName = "attention",
+    attention: Attention = attention_weights,
     note: str | None = None,
 ) -> Evidence:
     """Turn what a search found into evidence: the k most similar hits of each sample, by Eqs. 8 and 9.
@@ -229,7 +219,7 @@ def weigh(
         temperature: kappa of Eq. 8.
         allow_own_group: whether entries of the sample's own group (never itself) may serve.
         left_out: (samples,): how many own entries the search has left out already.
-        aggregation: how entries are weighed.
+        attention: how entries are weighed.
         note: what the user must be told of the search.
 
     Raises:
@@ -256,7 +246,7 @@ def weigh(
             similarities[row, : len(best)] = torch.tensor([hit.similarity for hit in best])
             values[row, : len(best)] = torch.from_numpy(np.stack([hit.value for hit in best]))
             embeddings[row, : len(best)] = torch.from_numpy(np.stack([hit.text_embedding for hit in best]))
-    weights = AGGREGATIONS[aggregation](similarities, temperature)
+    weights = attention(similarities, temperature)
     plans = torch.from_numpy(np.ascontiguousarray(plan_embeddings, dtype=np.float32))
     return Evidence(
         entries=tuple(

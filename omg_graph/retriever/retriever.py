@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from omg_graph.errors import KnowledgeBaseError
 from omg_graph.retriever.entries import IntArray, KnowledgeBase
-from omg_graph.retriever.evidence import DEFAULT_TEMPERATURE, AggregationName, Evidence, Hit, weigh
+from omg_graph.retriever.evidence import (
+    DEFAULT_TEMPERATURE,
+    Attention,
+    Evidence,
+    Hit,
+    attention_weights,
+    weigh,
+)
 from omg_graph.retriever.index import ChromaIndex, Partition
 from omg_graph.retriever.keys import BoolArray, FloatArray
 
@@ -210,7 +217,7 @@ class ChromaRetriever:
         kb: KnowledgeBase,
         index: ChromaIndex,
         temperature: float = DEFAULT_TEMPERATURE,
-        aggregation: AggregationName = "attention",
+        attention: Attention = attention_weights,
     ) -> None:
         if index.kb.fingerprint != kb.fingerprint:
             raise KnowledgeBaseError(
@@ -220,7 +227,7 @@ class ChromaRetriever:
         self.kb = kb
         self.index = index
         self.temperature = temperature
-        self.aggregation = aggregation
+        self.attention = attention
         self._own = OwnEntries(kb.ids, kb.groups)
         groups = int(self._own.entry_groups.max()) + 1
         self._group_sizes: dict[str, IntArray] = {
@@ -284,7 +291,7 @@ class ChromaRetriever:
                 temperature=self.temperature,
                 allow_own_group=allow_own_group,
                 left_out=self._left_out(name, queries),
-                aggregation=self.aggregation,
+                attention=self.attention,
                 note=self.index.degraded,
             )
             for name, asked in targets.items()
@@ -335,41 +342,3 @@ class ChromaRetriever:
                 f"knowledge base {kb.name}: expected queries and view flags of shapes {expected}, "
                 f"got {query.shape} and {query_has_view.shape}; make them with build_keys"
             )
-
-
-class NoRetriever:
-    """Nothing is looked up, ever: what a model is used with that was trained without evidence."""
-
-    name = "none"
-
-    def __init__(self, widths: Mapping[str, int]) -> None:
-        self.widths = widths
-        """Modality to the width of its values."""
-
-    def retrieve(
-        self,
-        query: FloatArray,  # noqa: ARG002
-        query_has_view: BoolArray,  # noqa: ARG002
-        plan_embeddings: FloatArray,
-        *,
-        ids: Sequence[str],
-        groups: Sequence[str],
-        targets: Mapping[str, BoolArray],
-        k: int,
-        allow_own_group: bool = False,
-        plan_texts: Sequence[str] = (),  # noqa: ARG002
-    ) -> dict[str, Evidence]:
-        """See ``Retriever.retrieve``; no sample gets an entry, and E is zero."""
-        return {
-            name: weigh(
-                [()] * len(ids),
-                plan_embeddings=plan_embeddings,
-                ids=ids,
-                groups=groups,
-                requested=asked,
-                value_width=self.widths[name],
-                k=k,
-                allow_own_group=allow_own_group,
-            )
-            for name, asked in targets.items()
-        }

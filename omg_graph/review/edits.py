@@ -184,7 +184,7 @@ def without_evidence(
             # who may serve was settled when they were looked up
             allow_own_group=True,
             left_out=np.array([trajectory.left_out[name]]),
-            aggregation=model.config.retrieval.aggregation,
+            attention=model.components.attention,
         )
     keep_nearest = any(key.startswith("nearest/") for key in trajectory.arrays)
     arrays = {key: ref for key, ref in trajectory.arrays.items() if not key.startswith("nearest/")}

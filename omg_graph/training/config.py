@@ -14,9 +14,6 @@ from omg_graph.encoders.text import MINILM
 from omg_graph.errors import ConfigError
 from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.executor.objective import ObjectiveWeights
-from omg_graph.model.conditions import PlanConditionName, QueryPlanName
-from omg_graph.model.config import EvidenceSourceName
-from omg_graph.retriever.evidence import AggregationName
 
 Part = TypeVar("Part", bound=BaseModel)
 
@@ -97,8 +94,6 @@ class PlannerSettings(PlanChoiceSettings, StudentSettings):
     """Cross-fitting: plans and u_X of a training row come from models that never saw its group."""
     patterns: int = Field(default=24, ge=1)
     """Missing patterns prepared for each training row, at most; all of them where there are fewer."""
-    condition: PlanConditionName = "plan"
-    """What stands for c_S: the plan, ``noise`` of its scale, or ``none``."""
 
 
 class RetrieverSettings(Settings):
@@ -108,10 +103,6 @@ class RetrieverSettings(Settings):
     temperature: float = Field(default=0.07, gt=0)
     query: Literal["corrected", "raw", "literal"] = "corrected"
     """``corrected``: Eq. 7 as a learned correction to the raw query; ``literal``: Eq. 7 as printed."""
-    keep: Literal["validated", "always"] = "validated"
-    """Whether a correction stays that doesn't help validation rows."""
-    query_plan: QueryPlanName = "plan"
-    """Whose plan turns the query: the sample's own, a ``random`` one, or ``none``."""
     epochs: int = Field(default=8, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
     batch_size: int = Field(default=128, ge=2)
@@ -121,10 +112,6 @@ class RetrieverSettings(Settings):
     """Entries among which training picks the top K anew as the query moves."""
     entries: int | None = Field(default=None, ge=1)
     """Training rows in the knowledge base at most, drawn by the seed; all of them by default."""
-    aggregation: AggregationName = "attention"
-    """How entries are weighed: Eq. 8's attention, or their ``mean``."""
-    source: EvidenceSourceName = "entries"
-    """Where evidence comes from; ``none`` looks nothing up."""
 
 
 class AnchorSettings(Settings):

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from omg_graph.model.conditions import QueryPlan, own_plan
+from omg_graph.model.components import KeepQuery, PlanCondition, own_plan, validated
 from omg_graph.priors.kernel_tuning import search_factors
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.evidence import (
-    AGGREGATIONS,
+    Attention,
     aggregate,
+    attention_weights,
     evidence_alignment_cost,
     exact_search,
 )
@@ -38,7 +39,9 @@ class EvidenceSource:
     kb: KnowledgeBase
     projection: nn.Module
     settings: RetrieverSettings
-    query_plan: QueryPlan = own_plan
+    query_plan: PlanCondition = own_plan
+    """Whose plan turns the query."""
+    attention: Attention = attention_weights
 
     def __post_init__(self) -> None:
         self.keys = torch.from_numpy(self.kb.keys)
@@ -134,24 +137,10 @@ class EvidenceSource:
         similarity = (query.unsqueeze(1) * self.keys[entries]).sum(dim=-1) / shared
         similarity = torch.where(shortlist >= 0, similarity, -torch.inf)
         best = similarity.topk(min(self.settings.top_k, similarity.shape[1]), dim=1)
-        weights = AGGREGATIONS[self.settings.aggregation](best.values, self.settings.temperature)
+        weights = self.attention(best.values, self.settings.temperature)
         chosen = entries.gather(1, best.indices)
         cost = evidence_alignment_cost(weights, plan, self.text_embeddings[chosen])
         return chosen, weights, cost
-
-
-class NoEvidence(EvidenceSource):
-    """Nothing is ever found: E is zero, C_evi too, and the query has nothing to learn from."""
-
-    def _search(
-        self,
-        data: PairData,  # noqa: ARG002
-        pairs: IntArray,
-        plan_table: Tensor,  # noqa: ARG002
-        has: Tensor,  # noqa: ARG002
-        fitted: bool,  # noqa: ARG002
-    ) -> Tensor:
-        return torch.full((len(pairs), self.settings.shortlist), -1)
 
 
 @dataclass(frozen=True)
@@ -193,6 +182,7 @@ def fit_projection(
     checked: IntArray,
     *,
     seed: int,
+    keep: KeepQuery = validated,
     on_epoch: EpochCallback | None = None,
 ) -> ProjectionFit:
     """Metric learning of Eq. 7 with Eq. 9: a scale for each view, then the correction.
@@ -201,7 +191,7 @@ def fit_projection(
     """
     settings = source.settings
     # equal weights carry no gradient: the query is learned under Eq. 8's, however evidence is pooled later
-    source = replace(source, settings=settings.model_copy(update={"aggregation": "attention"}))
+    source = replace(source, attention=attention_weights)
 
     def loss(batch: IntArray, _epoch: int) -> Tensor:
         error, cost = evidence_error(source, training, batch, plan_table)
@@ -212,7 +202,7 @@ def fit_projection(
 
     with torch.no_grad():
         before = validate()
-    if settings.epochs == 0 or settings.query == "raw" or settings.source == "none":
+    if settings.epochs == 0 or settings.query == "raw":
         return ProjectionFit(False, False, before, before)
     initial = _copied(source.projection)
     scaled = before
@@ -238,7 +228,7 @@ def fit_projection(
         on_epoch=on_epoch,
     )
     after = float(report.validation_loss if report.validation_loss is not None else scaled)
-    corrected = settings.query == "literal" or settings.keep == "always" or after < scaled
+    corrected = settings.query == "literal" or keep(scaled, after)
     if not corrected:
         source.projection.load_state_dict(initial)
         after = scaled

@@ -19,10 +19,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.errors import OmgError
-from omg_graph.executor.denoiser import Conditions
+from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import make_scheduler
 from omg_graph.executor.executor import Executor, ExecutorInput
-from omg_graph.executor.objective import Losses, Noising, ObjectiveWeights, draw_noising, objective
+from omg_graph.executor.objective import (
+    Losses,
+    Noising,
+    Objective,
+    ObjectiveWeights,
+    draw_noising,
+    objective,
+)
 from omg_graph.model.config import ModelConfig
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel import KernelConditional
@@ -60,6 +67,7 @@ class ExecutorTrainer:
     seed: int
     train_projection: bool
     device: torch.device
+    objective: Objective = objective
 
     def __post_init__(self) -> None:
         scheduler = make_scheduler(
@@ -100,7 +108,7 @@ class ExecutorTrainer:
     def losses(self, data: PairData, pairs: IntArray, noising: Noising) -> Losses:
         """Every term of the objective for some pairs."""
         batch, conditions = self.inputs(data, pairs)
-        return objective(
+        return self.objective(
             self.executor,
             batch,
             conditions,
@@ -108,7 +116,6 @@ class ExecutorTrainer:
             noising,
             self.decode,
             self.encoder.embed_one,
-            self.weights.task_state,
         )
 
     def _anchors(self, data: PairData, pairs: IntArray, evidence: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -293,10 +300,13 @@ def new_executor(
     planned: PlannedConditional,
     kernel: KernelConditional,
     seed: int,
+    denoiser: type[Denoiser] = Denoiser,
 ) -> Executor:
     """The executor with its first weights, and copies of its priors."""
     with seeded(seed, "executor weights"):
-        executor = Executor(config.executor, config.modalities, config.latent_widths, config.shared_width)
+        executor = Executor(
+            config.executor, config.modalities, config.latent_widths, config.shared_width, denoiser
+        )
         if config.task is not None:
             executor.add_task(config.task)
     executor.gaussian, executor.planned = deepcopy(gaussian), deepcopy(planned)

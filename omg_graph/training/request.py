@@ -20,6 +20,7 @@ from omg_graph.encoders.hidden_states import HiddenStates
 from omg_graph.encoders.raw_parts import raw_parts
 from omg_graph.encoders.text import SentenceEncoder, TextEncoder, locate_text_encoder
 from omg_graph.errors import ConfigError, DataError, ModelError, OmgError
+from omg_graph.model.components import Components
 from omg_graph.model.folder import MANIFEST
 from omg_graph.model.thinkers import new_states, thinker_named
 from omg_graph.planner.schema import Plan, Schema
@@ -154,10 +155,15 @@ def read_hidden_states(
 
 
 def identity_of(
-    request: TrainingRequest, config: TrainingConfig, data: DataFile, states: HiddenStates | None
+    request: TrainingRequest,
+    config: TrainingConfig,
+    data: DataFile,
+    states: HiddenStates | None,
+    components: Components,
 ) -> dict[str, Any]:
     """What makes two requests ask for the same model."""
     settings = {"config": config.model_dump(mode="json"), **_reading(request, states)}
+    settings["components"] = components.names
     if request.folds is not None:
         settings["fold"] = [request.folds, request.fold]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

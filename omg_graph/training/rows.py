@@ -16,7 +16,7 @@ from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.objective import Targets
-from omg_graph.model.conditions import PlanCondition, planned
+from omg_graph.model.components import PlanCondition, own_plan
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.training.patterns import PatternPool
 from omg_graph.training.raw_states import PairStates
@@ -144,7 +144,7 @@ class PairData:
     """(pairs, columns): what the label's regression says, where there is one."""
     words: Tensor | None = None
     """(rows, terms): what the transcripts say, where they are read; they are hidden with the text."""
-    condition: PlanCondition = planned
+    condition: PlanCondition = own_plan
     """What stands for c_S."""
 
     @property

@@ -20,7 +20,7 @@ from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
 from omg_graph.knowledge.entries import make_entries
 from omg_graph.metrics.labels import choose_family
-from omg_graph.model.conditions import PLAN_CONDITIONS, query_plan
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.config import Manifest, ModelConfig, PlanningSettings, RetrievalSettings
 from omg_graph.model.folder import build_projection, machine, versions
 from omg_graph.model.model import Model, components_fingerprint
@@ -41,7 +41,7 @@ from omg_graph.training.config import (
     StudentSettings,
     TrainingConfig,
 )
-from omg_graph.training.evidence import EvidenceSource, NoEvidence, ProjectionFit, fit_projection
+from omg_graph.training.evidence import EvidenceSource, ProjectionFit, fit_projection
 from omg_graph.training.executor_training import (
     ExecutorTrainer,
     fit_anchor,
@@ -94,20 +94,36 @@ class TrainingRun:
     cache: StageCache
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_progress: Progress = lambda *_: None
+    components: Components = DEFAULT_COMPONENTS
+    """The parts of the method, or others in their place."""
     teacher_plans: bool = False
     """Whether the executor trains on the teacher's plans in place of the student's out-of-fold ones."""
     after_epoch: Callable[[ExecutorTrainer, int], None] = lambda *_: None
     """Called after each epoch of the executor, with the epoch from 1."""
 
-    def variant(self, config: TrainingConfig, folder: Path, *, teacher_plans: bool = False) -> TrainingRun:
+    def variant(
+        self,
+        config: TrainingConfig,
+        folder: Path,
+        components: Components = DEFAULT_COMPONENTS,
+        *,
+        teacher_plans: bool = False,
+    ) -> TrainingRun:
         """The same data and seed under other settings; what both make alike is made once.
 
         Args:
             config: The other settings.
             folder: For stages that aren't shared.
+            components: See above.
             teacher_plans: See above.
         """
-        made = replace(self, config=config, cache=self.cache.variant(folder), teacher_plans=teacher_plans)
+        made = replace(
+            self,
+            config=config,
+            cache=self.cache.variant(folder),
+            components=components,
+            teacher_plans=teacher_plans,
+        )
         made.__dict__["text_encoder"] = self.text_encoder  # one table of embeddings
         return made
 
@@ -550,7 +566,7 @@ class TrainingRun:
             (self.train, self.latents, self.train_pool),
             (self.valid, self.valid_latents, self.valid_pool),
         )[place]
-        condition = self.config.planner.condition
+        condition = self.components.condition
 
         def make(
             split: Split,
@@ -584,7 +600,7 @@ class TrainingRun:
                 shortlist={},
                 label_estimates=estimates.label,
                 words=estimates.words,
-                condition=PLAN_CONDITIONS[condition],
+                condition=condition,
             )
 
         return self.cache.derived(
@@ -596,7 +612,7 @@ class TrainingRun:
             self.pair_plans,
             self.plan_table,
             self.estimates[place],
-            condition,
+            condition.__name__,
         )
 
     @cached_property
@@ -656,15 +672,18 @@ class TrainingRun:
     @cached_property
     def _source(self) -> Made[EvidenceSource]:
         """Evidence under the raw query, until ``source`` gives it the learned one."""
-        settings = self.config.retriever
-        kind = {"entries": EvidenceSource, "none": NoEvidence}[settings.source]
+        settings, parts = self.config.retriever, self.components
         _ = self.pair_plans  # its texts are kept, so they are embedded first
 
-        def make(entries: KnowledgeBase, _settings: Any) -> EvidenceSource:
-            plan = query_plan(settings.query_plan, self.data.schema, self.text_encoder)
-            return kind(entries, build_projection(self._model_config(None)), settings, plan)
+        def make(entries: KnowledgeBase, *_: Any) -> EvidenceSource:
+            def query_plan(plan: Tensor, ids: Sequence[str]) -> Tensor:
+                return parts.query_plan(plan, ids, self.data.schema, self.text_encoder)
 
-        return self.cache.derived("evidence", make, self.entries, settings, remember=False)
+            projection = build_projection(self._model_config(None))
+            return EvidenceSource(entries, projection, settings, query_plan, parts.attention)
+
+        names = [parts.query_plan.__name__, parts.attention.__name__]
+        return self.cache.derived("evidence", make, self.entries, settings, names, remember=False)
 
     @cached_property
     def query(self) -> Made[ProjectionFit]:
@@ -673,7 +692,12 @@ class TrainingRun:
         table = self.plan_table.value[2]
 
         def fitted(
-            source: EvidenceSource, training: PairData, validation: PairData, checked: IntArray, seed: int
+            source: EvidenceSource,
+            training: PairData,
+            validation: PairData,
+            checked: IntArray,
+            seed: int,
+            _keep: str,
         ) -> Content:
             report = fit_projection(
                 source,
@@ -682,6 +706,7 @@ class TrainingRun:
                 table,
                 checked,
                 seed=seed,
+                keep=self.components.keep_query,
                 on_epoch=self._on_epoch("query projection"),
             )
             return dict(source.projection.state_dict()), vars(report)
@@ -695,6 +720,7 @@ class TrainingRun:
             validation,
             self.checked,
             self.seed,
+            self.components.keep_query.__name__,
         )
         tensors, facts = made.value
         source = self._source.value
@@ -731,7 +757,7 @@ class TrainingRun:
             _settings: Any,
         ) -> ExecutorTrainer:
             config, table = self._model_config(query), self.plan_table.value[2]
-            executor = new_executor(config, gaussian, planned, kernel, self.seed)
+            executor = new_executor(config, gaussian, planned, kernel, self.seed, self.components.denoiser)
             # on the CPU, where the pairs are; the trainer then moves the executor to its device
             fit_anchor(executor, self.source, training, table)
             return ExecutorTrainer(
@@ -747,6 +773,7 @@ class TrainingRun:
                 seed=self.seed,
                 train_projection=query.corrected,
                 device=self.device,
+                objective=self.components.objective,
             )
 
         return self.cache.derived(
@@ -761,7 +788,7 @@ class TrainingRun:
             self.gaussian,
             self.planned_conditional,
             self.kernel,
-            [self.config.executor, self.task, self.config.objective, self.seed],
+            [self.config.executor, self.task, self.config.objective, self.seed, self.components.names],
             remember=False,
         )
 
@@ -869,17 +896,12 @@ class TrainingRun:
             task=self.task,
             target=describe_target(train),
             metrics=choose_family(usable_labels(train)),
-            planning=PlanningSettings(
-                **settings.planner.only(PlanChoiceSettings).model_dump(), condition=settings.planner.condition
-            ),
+            planning=PlanningSettings(**settings.planner.only(PlanChoiceSettings).model_dump()),
             retrieval=RetrievalSettings(
                 top_k=settings.retriever.top_k,
                 temperature=settings.retriever.temperature,
                 query=settings.retriever.query,
                 query_kept=query is not None and query.kept,
-                query_plan=settings.retriever.query_plan,
-                aggregation=settings.retriever.aggregation,
-                source=settings.retriever.source,
             ),
             median_lengths={
                 name: int(np.median(rows[train.observed[name]])) for name, rows in train.lengths.items()
@@ -895,6 +917,7 @@ class TrainingRun:
             PlannedConditional(self.codecs.value.widths),
             self.kernel.value,
             self.seed,
+            self.components.denoiser,
         )
         return self._assembled(executor, None, self.text_encoder, build_projection(self._model_config(None)))
 
@@ -929,6 +952,7 @@ class TrainingRun:
             hidden_states=self.data.hidden_states,
             device=self.device,
             knowledge_base=self.entries.value,
+            components=self.components,
         ).to(torch.device("cpu"))
 
     @property

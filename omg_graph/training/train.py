@@ -11,6 +11,7 @@ from typing import Any
 
 from omg_graph.errors import ConfigError
 from omg_graph.files import whole_folder, write_atomically
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.config import Manifest
 from omg_graph.model.folder import MANIFEST, read_manifest, save_model
 from omg_graph.model.model import choose_device
@@ -39,6 +40,8 @@ class Training:
 
     request: TrainingRequest
     on_progress: Progress = lambda *_: None
+    components: Components = DEFAULT_COMPONENTS
+    """The parts of the method, or others in their place."""
 
     def report_to(self, on_progress: Progress) -> None:
         """Send what is under way somewhere else from now on."""
@@ -77,7 +80,7 @@ class Training:
         config, device = load_config(request.config, request.overrides), choose_device(request.device)
         file = read_file(request)
         states = read_hidden_states(request, config, device)
-        self.identity = identity_of(request, config, file, states)
+        self.identity = identity_of(request, config, file, states, self.components)
         shared = None if request.shared_stages is None else Path(request.shared_stages)
         cache = StageCache.beside(self.output, shared)
         self._finished = self._found(cache)
@@ -86,7 +89,7 @@ class Training:
         data = training_data(request, config, file, states)
         if self._finished is None:
             self._open(cache)
-        return TrainingRun(data, config, request.seed, cache, device, self._report)
+        return TrainingRun(data, config, request.seed, cache, device, self._report, self.components)
 
     def _found(self, cache: StageCache) -> Manifest | None:
         """The model that the same training made before; what that training left behind goes."""

@@ -188,28 +188,3 @@ def test_equal_widths_are_not_mistaken_for_each_other(tmp_path: Path, sort: bool
     loaded = Denoiser.from_pretrained(tmp_path, local_files_only=True)
     for name in names:
         assert torch.equal(loaded.state_in[name].weight, denoiser.state_in[name].weight)
-
-
-def test_joint_layers_start_at_zero_and_then_read_plan_and_evidence(
-    make_denoiser: Build, states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
-) -> None:
-    """Concat-Injection: both through the same weights, in every layer that is named."""
-    settings = {"shallow_layers": (), "deep_layers": (), "joint_layers": (0, 1, 2, 3)}
-    fresh = make_denoiser(shaken=False, **settings)
-    for _, head in fresh.out.items():
-        nn.init.ones_(head.weight)
-    steered = (
-        replace(conditions, evidence=other(conditions.evidence)),
-        replace(conditions, plan=conditions.plan.flip(0)),
-    )
-    before = fresh(states, latents, TIME, conditions)
-    assert any(value.any() for value in before.values())
-    assert all(equal(before, fresh(states, latents, TIME, changed)) for changed in steered)
-    trained = make_denoiser(**settings)
-    after = trained(states, latents, TIME, conditions)
-    assert not any(equal(after, trained(states, latents, TIME, changed)) for changed in steered)
-    # the first layer's features already depend on both
-    first = block_inputs(trained, states, latents, TIME, conditions)[1]
-    assert not any(
-        torch.equal(first, block_inputs(trained, states, latents, TIME, changed)[1]) for changed in steered
-    )

@@ -260,20 +260,6 @@ def gradients(loss: Tensor, module: nn.Module) -> list[Tensor]:
     return [gradient for gradient in found if gradient is not None]
 
 
-def test_the_noisy_state_teaches_the_head_and_never_the_denoiser(
-    make_executor: Build, batch: ExecutorInput, conditions: Conditions, targets: Targets
-) -> None:
-    executor = make_executor()
-    assert executor.task is not None
-    random = noising(executor, len(batch.ids))
-    found = objective(executor, batch, conditions, targets, random, decode, embed, "noisy")
-    assert any(gradient.any() for gradient in gradients(found.task, executor.task))
-    assert not any(gradient.any() for gradient in gradients(found.task, executor.denoiser))
-    usual = objective(executor, batch, conditions, targets, random, decode, embed)
-    assert torch.equal(found.denoising, usual.denoising)
-    assert not torch.equal(found.task, usual.task)
-
-
 def test_a_task_weight_of_zero_leaves_the_head_alone(
     make_executor: Build, batch: ExecutorInput, conditions: Conditions, targets: Targets
 ) -> None:
@@ -284,12 +270,3 @@ def test_a_task_weight_of_zero_leaves_the_head_alone(
     assert not any(gradient.any() for gradient in gradients(off, executor.task))
     assert any(gradient.any() for gradient in gradients(on, executor.task))
     assert any(gradient.any() for gradient in gradients(off, executor.denoiser))
-
-
-def test_a_denoiser_that_is_not_told_u_x(
-    make_executor: Build, batch: ExecutorInput, conditions: Conditions
-) -> None:
-    silent = make_executor(observation=False)
-    anchors = conditions.anchor
-    assert not silent.conditions(batch, anchors).observation.any()
-    assert torch.equal(make_executor().conditions(batch, anchors).observation, batch.observation)

@@ -15,6 +15,7 @@ import pytest
 from omg_graph import pipeline
 from omg_graph.data.reader import read_data_file
 from omg_graph.errors import DeviceError, KnowledgeBaseError, ModelError
+from omg_graph.model.config import ModelConfig
 from omg_graph.model.folder import load_model, read_manifest, save_model
 from omg_graph.model.model import Model, choose_device, components_fingerprint
 
@@ -108,6 +109,20 @@ def test_files_that_fit_their_hashes_but_not_each_other(
     }
     with pytest.raises(ModelError, match="can't be loaded"):
         load_model(rewritten(files=files))
+
+
+def test_a_model_of_0_1_0_has_its_ablations_switched_off(model: Model) -> None:
+    today = model.config.model_dump(mode="json")
+    old = today | {
+        "planning": today["planning"] | {"condition": "plan"},
+        "retrieval": today["retrieval"]
+        | {"query_plan": "plan", "aggregation": "attention", "source": "entries"},
+        "executor": today["executor"] | {"joint_layers": [], "observation": True},
+    }
+    assert ModelConfig.model_validate(old) == model.config
+    old["retrieval"]["source"] = "none"
+    with pytest.raises(ModelError, match=r"retrieval.source: none\): train it again with omg ablate"):
+        ModelConfig.model_validate(old)
 
 
 def test_entries_of_another_model(model: Model, tiny_views_folder: Path) -> None:

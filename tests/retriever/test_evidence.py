@@ -132,12 +132,6 @@ def test_aggregation_is_the_weighted_sum() -> None:
     assert formulas.aggregate(torch.tensor([[0.75, 0.25]]), values).tolist() == [[0.75, 1.0]]
 
 
-def test_mean_pooling_by_hand() -> None:
-    found = torch.tensor([[0.9, 0.1, -math.inf], [0.5, 0.4, 0.3], [-math.inf] * 3])
-    weights = formulas.AGGREGATIONS["mean"](found, 0.07)
-    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0.0], [1 / 3] * 3, [0.0] * 3]))
-
-
 def hit(name: str, similarity: float, value: float = 1.0, group: str = "elsewhere", width: int = 2) -> Hit:
     return Hit(
         id=name,

@@ -13,7 +13,7 @@ from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.evidence import Evidence, attention_weights, evidence_alignment_cost, exact_search
 from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import build_keys, side_by_side
-from omg_graph.retriever.retriever import ChromaRetriever, NoRetriever, OwnEntries
+from omg_graph.retriever.retriever import ChromaRetriever, OwnEntries
 from omg_graph.seeding import derived_seed
 
 OWN = OwnEntries(["a1", "a2", "b1", "c1"], ["a", "a", "b", "c"])
@@ -275,21 +275,3 @@ def test_what_does_not_fit_is_refused(made: Made, queries: Queries) -> None:
         retrieve(retriever, query[:, :14], has_view, ids, ids, every(2, "text"))
     with pytest.raises(KnowledgeBaseError, match="index of the same entries"):
         ChromaRetriever(made(20, seed=4), retriever.index)
-
-
-def test_nothing_is_found_without_a_retriever() -> None:
-    found = NoRetriever({"text": 6, "audio": 3}).retrieve(
-        np.ones((2, 5), np.float32),
-        np.ones((2, 1), np.bool_),
-        plans(2),
-        ids=["a", "b"],
-        groups=["a", "b"],
-        targets=every(2, "audio"),
-        k=10,
-    )
-    assert set(found) == {"audio"}
-    assert found["audio"].entries == ((), ())
-    assert found["audio"].aggregated.shape == (2, 3)
-    assert not found["audio"].aggregated.any()
-    assert not found["audio"].alignment_cost.any()
-    assert found["audio"].requested.all()

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from omg_graph.bench.ablation.components import gaussian_noise, no_plan
 from omg_graph.data.dataset import Labels, ModalitySpec, Split
-from omg_graph.model.conditions import gaussian_noise, no_plan
 from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.predictor.task import TaskHeadConfig, label_width
 from omg_graph.priors.gaussian import GaussianConditional

@@ -19,6 +19,7 @@ from omg_graph.bench.paper.tables import DATASETS, Dataset
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.evaluation.evaluate import METRICS, EvaluationRequest, evaluate
 from omg_graph.evaluation.models import model_folders
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.request import TrainingRequest
@@ -94,7 +95,8 @@ class AblationRequest:
     def digest_of(self, variant: Variant) -> str:
         """Equal for variants that come to the same settings, as ``top-k-10`` and the method itself."""
         settings = load_config(self.config, self.overrides_of(variant)).model_dump(mode="json")
-        settings.pop("name")
+        settings["name"] = ""
+        settings["components"] = variant.components.names
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> dict[str, Any]:
@@ -166,10 +168,11 @@ def run_variant(
         return False
     folder = train_variant(request, variant, seed, on_progress)
     if not is_measured(output, variant.name, seed):
-        _measure(request, folder, variant.name, seed, on_progress, floors=variant.name == DEFAULT)
+        floors = variant.name == DEFAULT
+        _measure(request, folder, variant.name, seed, on_progress, variant.components, floors=floors)
     for swap in waiting:
         with _swapped(folder, swap, request.text_encoder) as changed:
-            _measure(request, changed, swap.name, seed, on_progress)
+            _measure(request, changed, swap.name, seed, on_progress, swap.components)
     if not request.keep_models:
         shutil.rmtree(folder)
     return True
@@ -189,7 +192,9 @@ def train_variant(request: AblationRequest, variant: Variant, seed: int, on_prog
         target = folder if fold is None else folder / f"fold-{fold}"
         what = f"{variant.name} {_run_name(seed, fold)}"
         training = Training(
-            _training_request(request, variant, seed, fold, target), partial(_without_loss, on_progress, what)
+            _training_request(request, variant, seed, fold, target),
+            partial(_without_loss, on_progress, what),
+            variant.components,
         )
         if training.finished is None and probe is not None:
             training.run.after_epoch = probe.after_epoch
@@ -223,6 +228,7 @@ def _measure(
     name: str,
     seed: int,
     on_progress: Progress,
+    components: Components = DEFAULT_COMPONENTS,
     *,
     floors: bool = False,
 ) -> None:
@@ -249,6 +255,7 @@ def _measure(
                 fill_nonfinite=request.fill_nonfinite,
                 device=request.device,
                 text_encoder=request.text_encoder,
+                components=components,
             ),
             partial(_with_name, on_progress, f"{name} seed-{seed}: {protocol}"),
         )
@@ -256,7 +263,7 @@ def _measure(
 
 @contextmanager
 def _swapped(folder: Path, swap: Swap, text_encoder: Path | None) -> Iterator[Path]:
-    """A model, or folds of one, with other components from now on, in a folder for the time being."""
+    """The trained method, or folds of it, with other components, in a folder for the time being."""
     with tempfile.TemporaryDirectory(prefix="omg-swap-") as temporary:
         changed = Path(temporary) / folder.name
         for part in model_folders(folder):
@@ -268,7 +275,9 @@ def _swapped(folder: Path, swap: Swap, text_encoder: Path | None) -> Iterator[Pa
                     "retrieval": model.config.retrieval.model_copy(update=dict(swap.retrieval)),
                 }
             )
-            save_model(replace(model, config=config), changed / part.relative_to(folder))
+            save_model(
+                replace(model, config=config, components=swap.components), changed / part.relative_to(folder)
+            )
         yield changed
 
 

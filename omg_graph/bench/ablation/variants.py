@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from omg_graph.bench.ablation.components import (
+    DenoiserWithoutObservation,
+    JointDenoiser,
+    always,
+    classify_noisy_state,
+    gaussian_noise,
+    mean_weights,
+    no_plan,
+    no_weights,
+    random_plan,
+)
 from omg_graph.bench.paper.tables import TableName
 from omg_graph.errors import ConfigError
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.training.config import TrainingConfig
 
 Changes = Callable[[TrainingConfig], dict[str, Any]]
@@ -41,6 +53,7 @@ class Variant:
     changes: Changes
     parts: tuple[Part, ...] = ()
     printed: Printed | None = None
+    components: Components = DEFAULT_COMPONENTS
     probed: bool = False
     """Whether the gradients of its losses are compared while it trains."""
 
@@ -51,30 +64,26 @@ class Swap:
 
     name: str
     shows: str
-    planning: Mapping[str, Any]
+    planning: Mapping[str, Any] = field(default_factory=dict)
     """Changed settings of ``ModelConfig.planning``."""
-    retrieval: Mapping[str, Any]
+    retrieval: Mapping[str, Any] = field(default_factory=dict)
     """Changed settings of ``ModelConfig.retrieval``."""
+    components: Components = DEFAULT_COMPONENTS
 
 
 def _always(**changes: Any) -> Changes:
     return lambda _config: changes
 
 
-NEITHER: dict[str, Any] = {
-    "planner": {"condition": "none"},
-    "retriever": {"source": "none"},
-    "objective": {"plan": 0.0, "evidence": 0.0},
-}
-"""Zeros for c_S and E, and no loss that asks for them."""
+NO_QUERY = {"epochs": 0}
+"""Without evidence there is nothing for the query to learn."""
+NEITHER: dict[str, Any] = {"retriever": NO_QUERY, "objective": {"plan": 0.0, "evidence": 0.0}}
+"""No loss that asks for plan or evidence."""
+ZEROS = Components(condition=no_plan, attention=no_weights)
+"""For c_S and E."""
 
 NO_NETWORKS = {"members": 0}
 """No direct head."""
-
-
-def _concat(config: TrainingConfig) -> dict[str, Any]:
-    layers = list(range(config.executor.layers))
-    return {"executor": {"shallow_layers": [], "deep_layers": [], "joint_layers": layers}}
 
 
 def _reversed(config: TrainingConfig) -> dict[str, Any]:
@@ -84,22 +93,6 @@ def _reversed(config: TrainingConfig) -> dict[str, Any]:
             "shallow_layers": list(executor.deep_layers),
             "deep_layers": list(executor.shallow_layers),
         }
-    }
-
-
-def _entangled(config: TrainingConfig) -> dict[str, Any]:  # noqa: ARG001
-    return {
-        "retriever": {"source": "none"},
-        "executor": {
-            "shallow_layers": [],
-            "deep_layers": [],
-            "joint_layers": [],
-            "anchor": "none",
-            "observed_slots": True,
-            "observation": False,
-        },
-        "objective": {"evidence": 0.0},
-        "task": {"refit": False},
     }
 
 
@@ -125,9 +118,10 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "no-planner",
         "c_S is Gaussian noise of its scale: what the plan brings",
-        _always(planner={"condition": "noise"}),
+        _always(),
         ("architecture",),
         _figure_4("w/o Planner"),
+        Components(condition=gaussian_noise),
     ),
     Variant(
         "no-rerank",
@@ -138,22 +132,25 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "no-retriever",
-        "nothing is looked up, for the anchor neither: what the knowledge base brings",
-        _always(retriever={"source": "none"}, objective={"evidence": 0.0}),
+        "no entry counts, for the anchor neither: what the knowledge base brings",
+        _always(retriever=NO_QUERY, objective={"evidence": 0.0}),
         ("architecture",),
         _figure_4("w/o Retriever"),
+        Components(attention=no_weights),
     ),
     Variant(
         "no-planner-no-retriever",
         "neither plan nor evidence, everything else as it is: what they bring together",
         _always(**NEITHER),
         ("architecture",),
+        components=ZEROS,
     ),
     Variant(
         "plain-diffusion",
         "plain conditional diffusion: the same network and budget with nothing fitted in closed form either",
         _always(**NEITHER, executor={"anchor": "none"}, task={"reading": "none", "direct": NO_NETWORKS}),
         ("architecture",),
+        components=ZEROS,
     ),
     Variant(
         "no-anchor",
@@ -194,9 +191,10 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "mean-pooling",
         "every entry found weighs 1/K: what the attention of Eq. 8 brings",
-        _always(retriever={"aggregation": "mean"}),
+        _always(),
         ("architecture",),
         _figure_4("w/o Sparse Attn"),
+        Components(attention=mean_weights),
     ),
     Variant(
         "no-plan-loss",
@@ -235,37 +233,42 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "noisy-state-classification",
         "L_task on the noisy state z_t instead of its one-step estimate (Eq. 16)",
-        _always(objective={"task_state": "noisy"}, task={"refit": False}),
+        _always(task={"refit": False}),
         ("task",),
         Printed("ablation", "Direct Classification"),
+        Components(objective=classify_noisy_state),
     ),
     Variant(
         "content-only",
         "the query is made of u_X alone, its correction kept whatever validation says",
-        _always(retriever={"query_plan": "none", "keep": "always"}),
+        _always(),
         ("retrieval",),
         Printed("retrieval", "Content-Only Retrieval"),
+        Components(query_plan=no_plan, keep_query=always),
     ),
     Variant(
         "random-plan",
         "the query is turned by a random plan",
-        _always(retriever={"query_plan": "random", "keep": "always"}),
+        _always(),
         ("retrieval",),
         Printed("retrieval", "Random-Plan Retrieval"),
+        Components(query_plan=random_plan, keep_query=always),
     ),
     Variant(
         "plan-driven",
         "the query is turned by the plan, its correction kept whatever validation says",
-        _always(retriever={"query_plan": "plan", "keep": "always"}),
+        _always(),
         ("retrieval",),
         Printed("retrieval", "Plan-Driven Retrieval"),
+        Components(keep_query=always),
     ),
     Variant(
         "concat-injection",
         "plan and evidence side by side into every layer, through the same weights",
-        _concat,
+        _always(executor={"shallow_layers": [], "deep_layers": []}),
         ("injection",),
         Printed("injection", "Concat-Injection"),
+        Components(denoiser=JointDenoiser),
         probed=True,
     ),
     Variant(
@@ -285,8 +288,19 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "entangled",
         "one network on X alone, no plan, evidence, anchor or u_X to go by, under all losses end to end",
-        _entangled,
+        _always(
+            retriever=NO_QUERY,
+            executor={
+                "shallow_layers": [],
+                "deep_layers": [],
+                "anchor": "none",
+                "observed_slots": True,
+            },
+            objective={"evidence": 0.0},
+            task={"refit": False},
+        ),
         ("injection",),
+        components=Components(attention=no_weights, denoiser=DenoiserWithoutObservation),
         probed=True,
     ),
     *(Variant(f"top-k-{k}", f"K = {k} entries of evidence", _top_k(k), ("entries",)) for k in ENTRIES),
@@ -303,18 +317,27 @@ VARIANTS: tuple[Variant, ...] = (
 """All of them, the method first."""
 
 SWAPS: tuple[Swap, ...] = (
-    Swap(f"no-planner{AT_INFERENCE}", "noise in place of c_S", {"condition": "noise"}, {}),
+    Swap(
+        f"no-planner{AT_INFERENCE}",
+        "noise in place of c_S",
+        components=Components(condition=gaussian_noise),
+    ),
     Swap(
         f"no-rerank{AT_INFERENCE}",
         "one drawn plan, unranked",
-        {"candidates": 1, "include_greedy": False},
-        {},
+        planning={"candidates": 1, "include_greedy": False},
     ),
     Swap(
-        f"no-retriever{AT_INFERENCE}", "no evidence; its share of the anchor is zero", {}, {"source": "none"}
+        f"no-retriever{AT_INFERENCE}",
+        "no evidence; its share of the anchor is zero",
+        components=Components(attention=no_weights),
     ),
-    Swap(f"mean-pooling{AT_INFERENCE}", "entries weigh the same", {}, {"aggregation": "mean"}),
-    *(Swap(f"top-k-{k}{AT_INFERENCE}", f"K = {k}", {}, {"top_k": k}) for k in ENTRIES),
+    Swap(
+        f"mean-pooling{AT_INFERENCE}",
+        "entries weigh the same",
+        components=Components(attention=mean_weights),
+    ),
+    *(Swap(f"top-k-{k}{AT_INFERENCE}", f"K = {k}", retrieval={"top_k": k}) for k in ENTRIES),
 )
 """What can be swapped in the trained method, to tell what it relies on from what it could do without."""
 

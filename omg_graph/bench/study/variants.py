@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from omg_graph.bench.ablation.components import no_plan, no_weights
+from omg_graph.bench.ablation.variants import NEITHER, NO_QUERY, ZEROS
 from omg_graph.bench.study.settings import StudySetting
 from omg_graph.bench.study.world import World
 from omg_graph.data.writing import save_corpus
 from omg_graph.knowledge.entries import EntrySource, build_knowledge_base
+from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model, components_fingerprint, default_model_folder
 from omg_graph.training.config import load_config
@@ -18,9 +21,9 @@ from omg_graph.training.request import Progress, TrainingRequest
 from omg_graph.training.stages import TrainingRun
 from omg_graph.training.train import Training
 
-NO_PLAN: dict[str, Any] = {"planner": {"condition": "none"}, "objective": {"plan": 0.0}}
+NO_PLAN_LOSS: dict[str, Any] = {"objective": {"plan": 0.0}}
 # without evidence L_evi would only draw every reconstruction to one and the same vector
-NO_EVIDENCE: dict[str, Any] = {"retriever": {"source": "none"}, "objective": {"evidence": 0.0}}
+NO_EVIDENCE_LOSS: dict[str, Any] = {"retriever": NO_QUERY, "objective": {"evidence": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -29,32 +32,34 @@ class Variant:
 
     name: str
     meaning: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    components: Components = DEFAULT_COMPONENTS
     taught: bool = False
     """Whether the executor trains on the teacher's plans instead of the student's out-of-fold ones."""
 
     @property
     def has_plan(self) -> bool:
         """Whether a plan can steer it."""
-        return "planner" not in self.settings
+        return self.components.condition is not no_plan
 
     @property
     def has_evidence(self) -> bool:
         """Whether evidence can."""
-        return "retriever" not in self.settings
+        return self.components.attention is not no_weights
 
 
-MODEL = Variant("model", "plan and evidence, as omg train makes it", {})
+MODEL = Variant("model", "plan and evidence, as omg train makes it")
 VARIANTS: tuple[Variant, ...] = (
     MODEL,
-    Variant("without plan", "nothing in the place of c_S", NO_PLAN),
-    Variant("without evidence", "nothing is looked up", NO_EVIDENCE),
+    Variant("without plan", "nothing in the place of c_S", NO_PLAN_LOSS, Components(condition=no_plan)),
+    Variant("without evidence", "no entry counts", NO_EVIDENCE_LOSS, Components(attention=no_weights)),
     Variant(
         "plain conditional diffusion",
         "neither plan nor evidence; the same network, anchor and budget",
-        NO_PLAN | NO_EVIDENCE | {"objective": {"plan": 0.0, "evidence": 0.0}},
+        NEITHER,
+        ZEROS,
     ),
-    Variant("taught by true plans", "trained on the plans of the truth, tested on its own", {}, taught=True),
+    Variant("taught by true plans", "trained on the plans of the truth, tested on its own", taught=True),
 )
 
 
@@ -112,11 +117,13 @@ def _finish(
 ) -> Model:
     """The model under the variant's settings."""
     config = load_config(None, _merged(training, variant.settings))
-    other = run.variant(config, folder / variant.name.replace(" ", "-"), teacher_plans=variant.taught)
+    other = run.variant(
+        config, folder / variant.name.replace(" ", "-"), variant.components, teacher_plans=variant.taught
+    )
     model = other.model
     components = components_fingerprint(other.codecs.value, other.encoder.value, config.encoder.text_encoder)
     model = replace(model, manifest=model.manifest.model_copy(update={"components": components}))
-    if world.later is None:
+    if world.later is None or not variant.has_evidence:
         return model
     later = build_knowledge_base(model, [EntrySource(world.later, "added after training")], name="later")
     return model.with_knowledge_base(model.knowledge_base.extended(later))

@@ -52,6 +52,8 @@ def trained(tiny_request: AblationRequest) -> Callable[[str], Model]:
 
     @cache
     def model(name: str) -> Model:
-        return load_model(train_variant(tiny_request, by_name[name], 0, silent))
+        variant = by_name[name]
+        folder = train_variant(tiny_request, variant, 0, silent)
+        return load_model(folder, components=variant.components)
 
     return model

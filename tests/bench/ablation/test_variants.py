@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,16 @@ import pytest
 import torch
 
 from omg_graph import pipeline
+from omg_graph.bench.ablation.components import JointDenoiser, mean_weights, no_weights
 from omg_graph.bench.ablation.runs import AblationRequest
 from omg_graph.bench.ablation.variants import DEFAULT, SWAPS, VARIANTS, choose
 from omg_graph.bench.paper.tables import paper_tables
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import read_data_file
-from omg_graph.errors import ConfigError
+from omg_graph.errors import ConfigError, ModelError
+from omg_graph.evaluation.evaluate import EvaluationRequest, evaluate
+from omg_graph.model.components import Components
+from omg_graph.model.folder import load_model, save_model
 from omg_graph.model.model import Model
 from omg_graph.training.config import load_config
 
@@ -79,11 +85,12 @@ def test_without_re_ranking_there_is_one_drawn_plan(workflow: Callable[[str], Wo
     assert not any(plans[0].greedy for plans in workflow("no-rerank").candidates)
 
 
-def test_without_the_retriever_nothing_is_found_and_the_anchor_has_no_evidence(
+def test_without_the_retriever_no_entry_counts_and_the_anchor_has_no_evidence(
     workflow: Callable[[str], Workflow], trained: Trained
 ) -> None:
     found = workflow("no-retriever")
-    assert all(row == () for rows in found.evidence.values() for row in rows.entries)
+    assert not any(weight for row in found.weights() for weight in row)
+    assert all(not rows.alignment_cost.any() for rows in found.evidence.values())
     assert all(not rows.aggregated.any() for rows in found.evidence.values())
     executor = trained("no-retriever").executor
     assert not executor.anchor.weights[..., 0].any()
@@ -153,7 +160,8 @@ def test_whose_plan_turns_the_query(trained: Trained, clips: Split) -> None:
 
 def injected(model: Model) -> tuple[set[str], set[str], set[str]]:
     denoiser = model.executor.denoiser
-    return set(denoiser.adapters), set(denoiser.cross), set(denoiser.joints)
+    joints = denoiser.joints if isinstance(denoiser, JointDenoiser) else ()
+    return set(denoiser.adapters), set(denoiser.cross), set(map(str, range(len(joints))))
 
 
 def test_where_plan_and_evidence_enter(trained: Trained) -> None:
@@ -222,8 +230,25 @@ def test_settings_of_the_losses(tiny_request: AblationRequest) -> None:
     assert weights("no-evidence-loss") == default | {"evidence": 0.0}
     assert weights("no-plan-no-evidence-loss") == default | {"plan": 0.0, "evidence": 0.0}
     assert weights("no-task-loss") == default | {"task": 0.0}
-    assert weights("noisy-state-classification") == default | {"task_state": "noisy", "refit": False}
+    assert weights("noisy-state-classification") == default | {"refit": False}
     assert weights("task-weight-1") == default | {"task": 1.0}
+
+
+def test_a_model_trained_with_other_components_is_never_used_without_them(
+    tiny_request: AblationRequest, trained: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    model = trained("mean-pooling")
+    save_model(model, folder)
+    assert json.loads((folder / "model.json").read_text())["components"] == {"attention": "mean_weights"}
+    with pytest.raises(ModelError, match=r"attention mean_weights\), got the method's own: give them"):
+        load_model(folder)
+    with pytest.raises(ModelError, match="got attention no_weights"):
+        load_model(folder, components=Components(attention=no_weights))
+    assert load_model(folder, components=model.components).components.attention is mean_weights
+    request = EvaluationRequest(folder, tiny_request.data, tmp_path / "results", split="valid", draws=0)
+    with pytest.raises(ModelError, match="evaluate it with omg ablate"):
+        evaluate(request, lambda *_: None)
 
 
 def test_what_the_paper_prints_is_there_for_every_variant_that_names_it() -> None:
