@@ -63,7 +63,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def told_apart(tiny_model_folder: Path) -> Callable[[dict[str, Any], int], str]:
+def by_transcript(tiny_model_folder: Path) -> Callable[[dict[str, Any], int], str]:
     """A provider's answer that depends on the transcript alone, so that a mixed-up order would show."""
     schema = load_model(tiny_model_folder).schema
 
@@ -82,10 +82,13 @@ def told_apart(tiny_model_folder: Path) -> Callable[[dict[str, Any], int], str]:
 
 @pytest.mark.usefixtures("quickly_measured")
 def test_a_chat_model_teaches(
-    distil: Distil, chat_server: Any, told_apart: Callable[[dict[str, Any], int], str], tiny_data_file: Path,
+    distil: Distil,
+    chat_server: Any,
+    by_transcript: Callable[[dict[str, Any], int], str],
+    tiny_data_file: Path,
     tmp_path: Path,
-) -> None:  # fmt: skip
-    chat_server.reply = told_apart
+) -> None:
+    chat_server.reply = by_transcript
     code, out, err = distil(*CHAT)
     assert code == 0, err
     assert "plans by chat openai:tiny" in out
@@ -114,21 +117,27 @@ def test_a_chat_model_teaches(
 
 @pytest.mark.usefixtures("unmeasured")
 def test_nothing_is_paid_for_twice(
-    distil: Distil, chat_server: Any, told_apart: Callable[[dict[str, Any], int], str], tmp_path: Path
+    distil: Distil, chat_server: Any, by_transcript: Callable[[dict[str, Any], int], str], tmp_path: Path
 ) -> None:
-    chat_server.reply = told_apart
+    chat_server.reply = by_transcript
     code, _, err = distil(*CHAT, "--max-planner-calls", "20")
     assert code == 2
     assert "the bound of 20 calls is used up" in err
     assert len(chat_server.requests) == 20
     kept = (tmp_path / "taught.distilling" / PLANS).read_text("utf-8").splitlines()
     assert len(kept) >= 16
+    for other in (("--planner-language", "zh"), ("--planner-model", "openai:other")):
+        code, _, err = distil(*CHAT, *other)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "begun with another" in err
+        assert "--restart" in err
     code, out, err = distil(*CHAT, "--json")
     assert code == 0, err
-    told = json.loads(out)["distillation"]
-    assert told["written_now"] == 64 - len(kept)
+    facts = json.loads(out)["distillation"]
+    assert facts["written_now"] == 64 - len(kept)
     asked = [body["messages"][-1]["content"] for body in chat_server.requests]
-    assert told["calls"] == len(asked) - 20
+    assert facts["calls"] == len(asked) - 20
     # samples that look alike to the model are one request, and so is what was asked before the cut
     assert len(asked) == len(set(asked))
     code, _, err = distil(*CHAT, "--overwrite")
@@ -143,24 +152,8 @@ def test_nothing_is_paid_for_twice(
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_another_prompt_is_not_mixed_in(
-    distil: Distil, chat_server: Any, told_apart: Callable[[dict[str, Any], int], str]
-) -> None:
-    chat_server.reply = told_apart
-    distil(*CHAT, "--max-planner-calls", "20")
-    for other in (("--planner-language", "zh"), ("--planner-model", "openai:other")):
-        code, _, err = distil(*CHAT, *other)
-        assert code == 2
-        assert err.count("\n") == 1
-        assert "begun with another" in err
-        assert "--restart" in err
-    code, _, err = distil(*CHAT, "--planner-language", "zh", "--restart")
-    assert code == 0, err
-
-
-@pytest.mark.usefixtures("unmeasured")
 def test_a_sample_that_is_declined(
-    distil: Distil, chat_server: Any, told_apart: Callable[[dict[str, Any], int], str], tmp_path: Path
+    distil: Distil, chat_server: Any, by_transcript: Callable[[dict[str, Any], int], str], tmp_path: Path
 ) -> None:
     first: list[str] = []
 
@@ -169,7 +162,7 @@ def test_a_sample_that_is_declined(
         first.append(content)
         if content == first[0]:
             return {"content": "", "refusal": "no"}
-        return told_apart(body, number)
+        return by_transcript(body, number)
 
     chat_server.reply = reply
     code, _, err = distil(*CHAT)

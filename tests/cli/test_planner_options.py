@@ -112,7 +112,7 @@ def test_hidden_text_is_not_sent(run: Run, chat_server: Any, answers: list[str])
     assert made[0]["plan"]["prompt_sha256"] == load_prompt("zh").sha256
 
 
-@pytest.mark.parametrize(("media", "sent"), [("on", True), ("off", False), ("auto", False)])
+@pytest.mark.parametrize(("media", "sent"), [("on", True), ("auto", False)])
 def test_recordings_are_sent_as_asked(
     run: Run,
     chat_server: Any,

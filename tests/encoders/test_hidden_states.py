@@ -66,10 +66,10 @@ def test_one_content_reads_as_it_does_in_a_batch(
 
 def test_what_was_read_is_never_read_again(opened: Callable[..., HiddenStates]) -> None:
     first = opened()
-    told: list[tuple[int, int]] = []
-    made = first.read([*CONTENTS, CONTENTS[0]], lambda done, of: told.append((done, of)))
+    progress: list[tuple[int, int]] = []
+    made = first.read([*CONTENTS, CONTENTS[0]], lambda done, of: progress.append((done, of)))
     assert first.passes == len(CONTENTS)
-    assert told == [(4, 5), (5, 5)]
+    assert progress == [(4, 5), (5, 5)]
     again = opened()
     # other objects of the same content are the same to the cache
     same: list[Content] = [(WORDS,), (sound(0), WORDS)]
@@ -132,7 +132,7 @@ def test_parts_count_alike_however_long_they_are(
     np.testing.assert_allclose(opened(depth=1.0).read([content])[0], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_texts_are_told_apart_from_their_centre(opened: Callable[..., HiddenStates]) -> None:
+def test_texts_are_measured_from_their_centre(opened: Callable[..., HiddenStates]) -> None:
     states = opened()
     texts = ["story praises", "music criticises", "story hesitates"]
     g = ThinkerTextEncoder.centred_on(states, texts)
@@ -191,26 +191,20 @@ def test_a_hidden_recording_is_never_opened(
 
 
 def test_a_thinker_that_is_gone_or_another_is_refused_in_one_line(
-    record: ThinkerRecord, tiny_thinker_folder: Path, tmp_path: Path
+    record: ThinkerRecord, tiny_thinker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = record.model_copy(update={"name": str(tmp_path / "gone")})
     with pytest.raises(
         EncoderError, match=r"gone.* no such folder; say where it is now with --encoder-model"
-    ) as told:
+    ) as refused:
         recorded_states(moved, None)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
     assert recorded_states(moved, tiny_thinker_folder).folder == tiny_thinker_folder
+    monkeypatch.setenv("OMG_ENCODER_MODEL", str(tiny_thinker_folder))
+    assert recorded_states(moved, None).folder == tiny_thinker_folder
     other = record.model_copy(update={"fingerprint": "0" * 64})
     with pytest.raises(EncoderError, match=r"fingerprint 000000000000\), another one is there"):
         recorded_states(other, tiny_thinker_folder)
-
-
-def test_the_thinker_may_be_named_by_the_environment(
-    record: ThinkerRecord, tiny_thinker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    moved = record.model_copy(update={"name": str(tmp_path / "gone")})
-    monkeypatch.setenv("OMG_ENCODER_MODEL", str(tiny_thinker_folder))
-    assert recorded_states(moved, None).folder == tiny_thinker_folder
 
 
 def test_a_cache_that_cannot_be_written_is_said(

@@ -19,7 +19,6 @@ from omg_graph.encoders.text import (
     CachedTextEncoder,
     FloatArray,
     SentenceEncoder,
-    file_sha256,
     locate_text_encoder,
 )
 from omg_graph.errors import EncoderError
@@ -65,7 +64,10 @@ def test_each_text_is_embedded_once() -> None:
     assert np.array_equal(first[0], first[2])
     assert np.array_equal(second[[0, 2]], first[[1, 0]])
     assert cached.embed([]).shape == (0, 5)
-    assert (cached.name, cached.width) == ("hashes", 5)
+    rows = np.eye(5, dtype=np.float32)[:2]
+    cached.remember(["x", "y"], rows)
+    assert np.array_equal(cached.embed(["y", "x"]), rows[::-1])
+    assert inner.asked == ["a", "b", "c"]
 
 
 class NotForTwo(CountingEncoder):
@@ -93,15 +95,6 @@ def test_threads_never_meet_in_the_encoder() -> None:
     assert sorted(inner.asked) == [f"text {number}" for number in range(5)]
     for texts, rows in zip(asked, found, strict=True):
         assert np.array_equal(rows, CountingEncoder().embed(texts))
-
-
-def test_remembered_texts_are_never_embedded() -> None:
-    inner = CountingEncoder()
-    cached = CachedTextEncoder(inner)
-    rows = np.eye(5, dtype=np.float32)[:2]
-    cached.remember(["x", "y"], rows)
-    assert np.array_equal(cached.embed(["y", "x"]), rows[::-1])
-    assert inner.asked == []
 
 
 def test_the_folder_given_comes_before_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,12 +134,6 @@ def test_weights_that_aren_t_the_original_s_are_refused(tmp_path: Path) -> None:
     encoder = SentenceEncoder(folder_with(tmp_path / "forged", *WHOLE))
     with pytest.raises(EncoderError, match="isn't the original"):
         encoder.embed(["hello"])
-
-
-def test_a_file_s_hash(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
-    assert file_sha256(tmp_path / "abc") == digest
 
 
 def test_an_encoder_in_half_precision_is_loaded_beside_other_threads(

@@ -13,7 +13,7 @@ import pytest
 from omg_graph.errors import DataError, SchemaError
 from omg_graph.planner.annotator import LexicalAnnotator, PhraseTable, UnreadableTextError, english, words_of
 from omg_graph.planner.schema import Field, Schema
-from omg_graph.planner.schemas import class_schema, degree_schema, load_schema, reading_schema
+from omg_graph.planner.schemas import class_schema, load_schema, reading_schema
 
 AFFECT = load_schema("affect")
 ANNOTATOR = LexicalAnnotator(AFFECT)
@@ -78,10 +78,8 @@ def test_sentiment_follows_the_label_and_the_words_only_without_one() -> None:
     assert plans[1] == ("acting", "criticises", "strongly negative")
     assert plans[2] == ("something", "describes", "neutral")
     assert plans[3] is None
-
-
-def test_degrees_in_other_units_follow_the_words_as_well() -> None:
-    (plan,) = LexicalAnnotator(AFFECT.scaled(1 / 3)).annotate(["The acting was terrible"])
+    # degrees in other units follow the words as well
+    (plan,) = LexicalAnnotator(AFFECT.scaled(1 / 3)).annotate([text])
     assert plan == ("acting", "criticises", "strongly negative")
 
 
@@ -89,14 +87,6 @@ def test_classes_come_from_the_labels_alone() -> None:
     schema = class_schema(["Very Happy!", "3"], reading_schema().fields)
     plans = LexicalAnnotator(schema).annotate(["I love the music"] * 3, ["Very Happy!", "3", None])
     assert plans == [("music", "praises", "very happy!"), ("music", "praises", "3"), None]
-
-
-def test_every_plan_obeys_its_schema() -> None:
-    texts = ["I love it", "the worst film ever", None, "maybe, I guess", "这部电影真好看", "better than that"]
-    for schema in (AFFECT, reading_schema(), degree_schema(1 / 3)):
-        for plan in LexicalAnnotator(schema).annotate(texts, [0.3] * len(texts)):
-            assert plan is not None
-            assert schema.violations(plan) == ()
 
 
 @pytest.mark.parametrize(
@@ -161,14 +151,14 @@ def test_real_transcripts_are_read_sensibly() -> None:
     ANNOTATOR.check_language(split.raw_text)
     assert ANNOTATOR.unread(split.raw_text).mean() < 0.02
     truth = split.labels.values
-    told = [plan for plan in ANNOTATOR.annotate(split.raw_text, truth.tolist()) if plan is not None]
-    assert len(told) == len(split)
-    entities = Counter(plan[0] for plan in told)
-    actions = Counter(plan[1] for plan in told)
+    plans = [plan for plan in ANNOTATOR.annotate(split.raw_text, truth.tolist()) if plan is not None]
+    assert len(plans) == len(split)
+    entities = Counter(plan[0] for plan in plans)
+    actions = Counter(plan[1] for plan in plans)
     assert entities["something"] < 0.6 * len(split)
     assert all(entities[value] > 10 for value in ("story", "acting", "characters", "visuals", "whole"))
     assert set(actions) == set(AFFECT.fields[1].values or ())
-    by_action = {value: truth[[plan[1] == value for plan in told]] for value in actions}
+    by_action = {value: truth[[plan[1] == value for plan in plans]] for value in actions}
     assert by_action["praises"].mean() > 1 > -1 > by_action["criticises"].mean()
     assert by_action["recommends"].mean() > 0 > by_action["warns"].mean()
     valence = np.array([english().valence(words_of(text or "")) for text in split.raw_text])

@@ -91,8 +91,7 @@ def make(chat_server: Any) -> Make:
 
 def no_secret(error: BaseException) -> str:
     """What a user reads of an error, with --debug too."""
-    told = "".join(traceback.format_exception(error))
-    assert SECRET not in told
+    assert SECRET not in "".join(traceback.format_exception(error))
     assert error.__cause__ is None
     assert error.__context__ is None
     return str(error)
@@ -148,7 +147,13 @@ def test_a_provider_that_takes_nothing_but_messages(make: Make, chat_server: Any
 
 
 def test_malformed_answers_are_asked_for_again(make: Make, chat_server: Any) -> None:
-    chat_server.reply = lambda _, n: "{not json" if n < 4 else GOOD
+    malformed = (
+        "{not json",
+        {"content": GOOD[:10], "finish_reason": "length"},
+        (200, {}, b"<html>busy</html>"),
+        (200, {}, {"choices": None}),
+    )
+    chat_server.reply = lambda _, n: malformed[n] if n < 4 else GOOD
     (plans,) = make().propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("story", "good")
     assert len({request["seed"] for request in chat_server.requests}) == 5
@@ -164,24 +169,10 @@ def test_five_malformed_answers_are_an_error(make: Make, chat_server: Any, concu
 
 
 @pytest.mark.parametrize(
-    "told",
-    [
-        {"content": GOOD[:10], "finish_reason": "length"},
-        (200, {}, b"<html>busy</html>"),
-        (200, {}, {"choices": None}),
-    ],
+    "reply", [{"content": None, "refusal": "I won't"}, {"content": "", "finish_reason": "content_filter"}]
 )
-def test_what_is_cut_off_or_no_completion_is_malformed(make: Make, chat_server: Any, told: Any) -> None:
-    chat_server.reply = lambda _, n: told if n == 0 else GOOD
-    (plans,) = make().propose(batch("x"), Sampling(1), seed=0)
-    assert plans[0].values == ("story", "good")
-
-
-@pytest.mark.parametrize(
-    "told", [{"content": None, "refusal": "I won't"}, {"content": "", "finish_reason": "content_filter"}]
-)
-def test_a_refusal_is_an_error_at_once(make: Make, chat_server: Any, told: dict[str, Any]) -> None:
-    chat_server.reply = lambda _, __: told
+def test_a_refusal_is_an_error_at_once(make: Make, chat_server: Any, reply: dict[str, Any]) -> None:
+    chat_server.reply = lambda _, __: reply
     with pytest.raises(NoValidPlanError, match="declined"):
         required(make().propose(batch("x"), Sampling(3), seed=0))
     assert len(chat_server.requests) == 1
@@ -231,17 +222,17 @@ def test_retry_after_is_honoured(make: Make, chat_server: Any, form: str) -> Non
     assert times[1] - times[0] >= 0.55
 
 
-@pytest.mark.parametrize("told", [(500, {}, {"error": {"message": SECRET}}), (503, {}, b"busy"), None, 30.0])
-def test_what_passes_is_waited_out(make: Make, chat_server: Any, told: Any) -> None:
-    chat_server.reply = lambda _, n: told if n < 2 else GOOD
-    planner = make(timeout=0.4 if told == 30.0 else 20.0)
+@pytest.mark.parametrize("reply", [(500, {}, {"error": {"message": SECRET}}), (503, {}, b"busy"), None, 30.0])
+def test_what_passes_is_waited_out(make: Make, chat_server: Any, reply: Any) -> None:
+    chat_server.reply = lambda _, n: reply if n < 2 else GOOD
+    planner = make(timeout=0.4 if reply == 30.0 else 20.0)
     (plans,) = planner.propose(batch("x"), Sampling(1), seed=0)
     assert plans[0].values == ("story", "good")
     assert planner.calls == 3
 
 
 @pytest.mark.parametrize(
-    ("told", "calls", "words"),
+    ("reply", "calls", "words"),
     [
         ((500, {}, {"error": {"message": SECRET}}), 3, "HTTP 500, 3 times"),
         ((429, {"Retry-After": "9999"}, {"error": {"message": SECRET}}), 1, "wait 9999 seconds"),
@@ -254,10 +245,10 @@ def test_what_passes_is_waited_out(make: Make, chat_server: Any, told: Any) -> N
     ],
 )
 def test_what_does_not_pass_is_one_line(
-    make: Make, chat_server: Any, told: Any, calls: int, words: str
+    make: Make, chat_server: Any, reply: Any, calls: int, words: str
 ) -> None:
-    chat_server.reply = lambda _, __: told
-    planner = make(retries=2, timeout=0.3 if told == 30.0 else 20.0)
+    chat_server.reply = lambda _, __: reply
+    planner = make(retries=2, timeout=0.3 if reply == 30.0 else 20.0)
     with pytest.raises(PlannerError, match=words) as raised:
         planner.propose(batch("x", "y"), Sampling(2), seed=0)
     assert "\n" not in no_secret(raised.value)
@@ -377,10 +368,7 @@ def test_the_fall_back_is_marked(make: Make, chat_server: Any) -> None:
     assert plans[1][0].values == ("story", "good")
     # a provider gives no log-probabilities of somebody else's plan
     assert planner.rescore(batch("fine"), [("story", "good")]) == [None]
-
-
-def test_an_unreachable_provider_is_no_invalid_plan(make: Make, chat_server: Any) -> None:
+    # an unreachable provider is no invalid plan
     chat_server.reply = lambda _, __: (401, {}, {"error": {"message": SECRET}})
-    planner = FallbackPlanner(make(), None)  # type: ignore[arg-type]  # asking it would be an error
     with pytest.raises(PlannerError, match="credentials"):
         planner.propose(batch("x"), Sampling(1), seed=0)

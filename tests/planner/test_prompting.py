@@ -1,4 +1,4 @@
-"""What a language model is told."""
+"""What a language model is shown: prompts, one JSON document a sample, recordings within bounds."""
 
 from __future__ import annotations
 
@@ -56,23 +56,17 @@ def test_the_prompt_names_every_field_and_value(language: str) -> None:
     prompt = load_prompt(language)  # type: ignore[arg-type]
     assert prompt.sha256 == hashlib.sha256((PROMPTS / f"planner_{language}.md").read_bytes()).hexdigest()
     assert prompt.version.isdigit()
-    told = prompt.system_message(AFFECT)
-    assert "{{" not in told
-    assert not told.startswith("version")
+    text = prompt.system_message(AFFECT)
+    assert "{{" not in text
+    assert not text.startswith("version")
     for field in AFFECT.fields:
-        assert f" {field.name}" in told
-        assert all(json.dumps(value) in told for value in field.values or ())
-        assert all(meaning in told for meaning in field.meanings.values())
-    assert "transcript" in told
-
-
-def test_what_may_follow_what_and_how_many_words_are_told() -> None:
-    told = load_prompt().system_message(CHAINED)
-    assert 'after "low": "one"' in told
-    assert "at most 6 words" in told
-
-
-def test_another_language_is_refused() -> None:
+        assert f" {field.name}" in text
+        assert all(json.dumps(value) in text for value in field.values or ())
+        assert all(meaning in text for meaning in field.meanings.values())
+    assert "transcript" in text
+    chained = load_prompt().system_message(CHAINED)
+    assert 'after "low": "one"' in chained
+    assert "at most 6 words" in chained
     with pytest.raises(ConfigError, match="en or zh"):
         load_prompt("fr")  # type: ignore[arg-type]
 
@@ -86,11 +80,8 @@ def test_a_transcript_stays_a_string_in_one_json_document(transcript: str | None
         "transcript": transcript,
     }
     assert "\n" not in message
-
-
-def test_half_a_letter_can_be_sent() -> None:
-    message = sample_text(batch({}, texts=("a\ud800b",)), 0)
-    assert json.loads(message.encode())["transcript"] == "a?b"
+    half_a_letter = sample_text(batch({}, texts=("a\ud800b",)), 0)
+    assert json.loads(half_a_letter.encode())["transcript"] == "a?b"
 
 
 def test_the_json_schema_lists_fields_in_order() -> None:
@@ -163,14 +154,14 @@ def test_sound_and_images_arrive_after_their_modalitys_name(make: Make, chat_ser
     (plans,) = make().propose(batch({"audio": tone(0.5), "vision": video}), Sampling(1), seed=0)
     (request,) = chat_server.requests
     assert kinds(request) == ["text", "text", "input_audio", "text", *["image_url"] * 8]
-    told = parts(request)
-    assert json.loads(told[0]["text"])["transcript"] == "Well."
-    assert (told[1]["text"], told[3]["text"]) == ("audio:", "vision:")
-    assert told[2]["input_audio"]["format"] == "wav"
-    with wave.open(io.BytesIO(base64.b64decode(told[2]["input_audio"]["data"]))) as sound:
+    blocks = parts(request)
+    assert json.loads(blocks[0]["text"])["transcript"] == "Well."
+    assert (blocks[1]["text"], blocks[3]["text"]) == ("audio:", "vision:")
+    assert blocks[2]["input_audio"]["format"] == "wav"
+    with wave.open(io.BytesIO(base64.b64decode(blocks[2]["input_audio"]["data"]))) as sound:
         assert (sound.getframerate(), sound.getnchannels(), sound.getnframes()) == (16_000, 1, 8_000)
     shades = []
-    for part in told[4:]:
+    for part in blocks[4:]:
         head, _, content = part["image_url"]["url"].partition(",")
         assert head == "data:image/jpeg;base64"
         with Image.open(io.BytesIO(base64.b64decode(content))) as image:
@@ -191,10 +182,10 @@ def test_what_is_sent_is_bounded(make: Make, chat_server: Any) -> None:
     assert len(small_image(noise)) <= MOST_IMAGE_BYTES
     sample = {"audio": tone(61.0, 8_000), "vision": Recording("image", noise)}
     (plans,) = make().propose(batch(sample), Sampling(1), seed=0)
-    told = parts(chat_server.requests[0])
-    with wave.open(io.BytesIO(base64.b64decode(told[2]["input_audio"]["data"]))) as sound:
+    blocks = parts(chat_server.requests[0])
+    with wave.open(io.BytesIO(base64.b64decode(blocks[2]["input_audio"]["data"]))) as sound:
         assert sound.getnframes() == 60 * 16_000
-    content = base64.b64decode(told[4]["image_url"]["url"].partition(",")[2])
+    content = base64.b64decode(blocks[4]["image_url"]["url"].partition(",")[2])
     with Image.open(io.BytesIO(content)) as image:
         assert max(image.size) <= 1_024
         assert image.width == 2 * image.height

@@ -77,12 +77,6 @@ def test_labels_of_one_third_of_the_scale_get_degrees_in_their_units() -> None:
     assert choice.plans[-1] == ("strongly positive",)
 
 
-def test_text_is_left_alone_on_request() -> None:
-    choice = choose_schema(split(CLASSES, ENGLISH), annotator="labels")
-    assert choice.schema.field_names == ("Class",)
-    assert "as asked" in choice.note
-
-
 def test_samples_without_a_label_are_left_out_unless_the_words_tell() -> None:
     labels = numbers("regression_labels", -3, 3)
     labels.values[:4] = np.nan
@@ -135,6 +129,14 @@ def test_a_schema_that_this_data_cannot_fill_is_refused() -> None:
     untold = Schema(name="untold", fields=(Field(name="Mood", values=("a", "b")),), text_form="{Mood}")
     with pytest.raises(SchemaError, match="'Mood'"):
         choose_schema(split(CLASSES), untold)
+
+
+def test_text_and_labels_are_left_alone_on_request() -> None:
+    choice = choose_schema(split(CLASSES, ENGLISH), annotator="labels")
+    assert choice.schema.field_names == ("Class",)
+    assert "as asked" in choice.note
+    choice = choose_schema(split(CLASSES, ENGLISH), annotator="clusters")
+    assert choice.schema.field_names == ("Group", "Variant")
 
 
 @pytest.mark.parametrize(("texts", "why"), [(CHINESE, "could not read"), (None, "there is no text")])

@@ -15,6 +15,8 @@ def test_names_are_tidied_for_the_plan_and_kept_for_the_output() -> None:
     assert schema.class_names == {"3": "3", "very happy!": "Very  Happy!", "joy": "joy"}
     assert schema.target == "Class"
     assert schema.text(("very happy!",)) == "class: very happy!"
+    longer = class_schema(["joy", "anger"], reading_schema().fields)
+    assert longer.text(("music", "praises", "joy")) == "music: praises, joy"
 
 
 def test_names_that_differ_in_case_only_keep_it() -> None:
@@ -33,11 +35,6 @@ def test_any_names_make_a_schema_that_gives_each_of_them_back(names: list[str]) 
     assert schema.class_names is not None
     assert list(schema.class_names.values()) == names
     assert all(schema.violations((value,)) == () for value in schema.class_names)
-
-
-def test_entity_and_action_may_come_first() -> None:
-    schema = class_schema(["joy", "anger"], reading_schema().fields)
-    assert schema.text(("music", "praises", "joy")) == "music: praises, joy"
 
 
 def test_no_classes_or_doubled_ones_are_refused() -> None:

@@ -74,9 +74,8 @@ def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models
         assert all(TOY.violations(plan.values) == () for plan in plans)
         for plan in plans:
             assert plan.token_counts == (2, 2, len(plan.values[2].split()) + 1)
-            assert plan.log_probabilities == pytest.approx(
-                by_hand(planner, batch, row, plan.values), abs=1e-4
-            )
+            expected = [sum(own) for own in by_hand(planner, batch, row, plan.values)]
+            assert plan.log_probabilities == pytest.approx(expected, abs=1e-4)
     (last,) = planner.rescore(batch.take([6]), [proposed[6][5].values])
     assert last is not None
     assert (last.values, last.token_counts) == (proposed[6][5].values, proposed[6][5].token_counts)
@@ -85,26 +84,28 @@ def test_no_candidate_breaks_the_schema_and_its_log_probabilities_are_the_models
 
 def by_hand(
     planner: StudentPlanner, batch: PlannerInput, row: int, plan: tuple[str, ...]
-) -> tuple[float, ...]:
-    """log pi of each value and its terminator, one forward pass for each token."""
-    vocabulary, sums = planner.vocabulary, []
+) -> list[list[float]]:
+    """log pi of each token of each value and of its terminator, one forward pass for each token."""
+    vocabulary, found = planner.vocabulary, []
     before: list[int] = []
     with torch.no_grad():
-        prefix = planner.projection(torch.from_numpy(batch.embeddings[row])).view(1, 2, -1)
+        prefix = planner.prefix_norm(
+            planner.projection(torch.from_numpy(batch.embeddings[row])).view(1, 2, -1)
+        )
         bias = None
         if planner.label_bias is not None and batch.label_estimates is not None:
             bias = planner.label_bias(torch.from_numpy(batch.label_estimates[row : row + 1]))[0]
         for level, value in enumerate(plan):
             before.append(vocabulary.scaffold(level))
-            sums.append(0.0)
+            own = []
             for token in (*vocabulary.tokens_of(level, value), vocabulary.end):
                 words = planner.language_model.get_input_embeddings()(torch.tensor([before]))
-                inputs = torch.cat([planner.prefix_norm(prefix), words], dim=1)
-                logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
+                logits = planner.language_model(inputs_embeds=torch.cat([prefix, words], dim=1)).logits[0, -1]
                 logits = logits if bias is None else logits + bias[level]
-                sums[-1] += float(logits.log_softmax(dim=-1)[token])
+                own.append(float(logits.log_softmax(dim=-1)[token]))
                 before.append(token)
-    return tuple(sums)
+            found.append(own)
+    return found
 
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
@@ -167,12 +168,8 @@ def test_draws_follow_the_models_distribution_under_the_grammar() -> None:
         tuple(str(i) for i in range(count)), np.repeat(one.embeddings, count, axis=0), (None,) * count
     )
     drawn = [p[0].values[0] for p in planner.propose(batch, Sampling(1, greedy=False), seed=2)]
-    with torch.no_grad():
-        scaffold = torch.tensor([[planner.vocabulary.scaffold(0)]])
-        prefix = planner.prefix_norm(planner.projection(torch.from_numpy(one.embeddings)).view(1, 2, -1))
-        inputs = torch.cat([prefix, planner.language_model.get_input_embeddings()(scaffold)], dim=1)
-        logits = planner.language_model(inputs_embeds=inputs).logits[0, -1]
-    expected = logits[[planner.vocabulary.tokens_of(0, value)[0] for value in "abc"]].softmax(dim=0)
+    logs = torch.tensor([by_hand(planner, one, 0, (value,))[0][0] for value in "abc"])
+    expected = logs.softmax(dim=0)
     shares = np.array([drawn.count(value) / count for value in "abc"])
     np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / count))
 
@@ -218,27 +215,12 @@ def test_soft_targets_are_shares_of_neighbouring_degrees_and_count_by_them() -> 
     embeddings = torch.from_numpy(batch.embeddings)
     # the terminators' part is the same for all degrees, so their difference is that of the degrees' tokens
     costs = np.array(
-        [by_token(planner, batch, (*plan[:2], planner.vocabulary.tokens[token])) for token in tokens]
+        [by_hand(planner, batch, 0, (*plan[:2], planner.vocabulary.tokens[token]))[2][0] for token in tokens]
     )
     with torch.no_grad():
         soft = planner.loss(embeddings, [plan], soft_targets=targets) - planner.loss(embeddings, [plan])
     six = 6  # three values and their terminators
     assert six * float(soft) == pytest.approx(costs[3] - float(np.dot(middle, costs)), abs=1e-5)
-
-
-def by_token(planner: StudentPlanner, batch: PlannerInput, plan: tuple[str, ...]) -> float:
-    """log pi of the last value's own token, the plan before it given."""
-    tokens = torch.tensor([planner.vocabulary.encode(plan).tokens])
-    with torch.no_grad():
-        prefix = planner.prefix_norm(planner.projection(torch.from_numpy(batch.embeddings)).view(1, 2, -1))
-        words = planner.language_model.get_input_embeddings()(tokens[:, :-2])
-        logits = planner.language_model(inputs_embeds=torch.cat([prefix, words], dim=1)).logits[0, -1]
-    return float(logits.log_softmax(dim=-1)[tokens[0, -2]])
-
-
-def test_temperature_near_zero_draws_the_greedy_plan() -> None:
-    (plans,) = student().propose(observations(1), Sampling(4, temperature=1e-6), seed=0)
-    assert len({plan.values for plan in plans}) == 1
 
 
 def test_it_learns_which_plan_belongs_to_which_embedding() -> None:
@@ -364,3 +346,5 @@ def test_top_p_leaves_the_unlikely_out_and_the_greedy_plan_in() -> None:
     assert chosen(temperature=100.0, top_p=0.6) == 2
     for plans in label_student().propose(observations(4), Sampling(3, top_p=1e-6), seed=0):
         assert len({(plan.values, plan.log_probabilities) for plan in plans}) == 1
+    (plans,) = student().propose(observations(1), Sampling(4, temperature=1e-6), seed=0)
+    assert len({plan.values for plan in plans}) == 1
