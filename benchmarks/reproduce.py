@@ -67,7 +67,7 @@ class Part:
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; the exit status."""
     options = _options(arguments)
-    from omg_graph.cli.runtime import Settings
+    from omg_graph.cli.app import Settings
     from omg_graph.errors import OmgError
 
     Settings().apply()  # threads and silence, as for every command of omg
@@ -228,7 +228,7 @@ def _simulate(corpus: Path, speakers: int) -> None:
     """Clips of the simulator, written once."""
     if corpus.is_file():
         return
-    from omg_graph.cli.simulate import speakers_of_splits
+    from omg_graph.cli.data import speakers_of_splits
     from omg_graph.data.writing import save_corpus
     from omg_graph.encoders.text import MINILM, SentenceEncoder, locate_text_encoder
     from omg_graph.simulator import AffectSimulator, SimulatorConfig

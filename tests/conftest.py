@@ -459,7 +459,7 @@ def tiny_plain_folder(tiny_plain_file: Path, train_tiny: Callable[..., Path]) ->
 
 def _run(folder: Path, *arguments: str) -> SavedRun:
     from omg_graph.cli import main
-    from omg_graph.cli.runtime import Settings
+    from omg_graph.cli.app import Settings
     from omg_graph.record.results import open_run
 
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from omg_graph import load_model, reconstruct
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.data.reader import read_data_file
 from omg_graph.model.model import Model
 from omg_graph.model.planners import PlannerOptions, make_planner

@@ -19,8 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import typer
 
-    from omg_graph.cli.app import build_command
-    from omg_graph.cli.runtime import Settings, flush, prompt_interrupt, say, tolerate_encoding
+    from omg_graph.cli.app import Settings, build_command, flush, prompt_interrupt, say, tolerate_encoding
     from omg_graph.errors import OmgError
 
     settings = Settings()
@@ -70,7 +69,7 @@ def _shortage(error: Exception) -> str | None:
 
 
 def _usage(error: Exception) -> int:
-    from omg_graph.cli.runtime import say
+    from omg_graph.cli.app import say
 
     context = getattr(error, "ctx", None)
     path = "omg" if context is None else context.command_path

@@ -1,4 +1,4 @@
-"""``omg data``: look at a data file before anything is done with it."""
+"""Data files: ``omg data check`` looks at one, ``omg simulate`` writes one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omg_graph.cli.options import AsJson, FillNonfinite, Label, Modalities, examples, names_in
+from omg_graph.cli.options import AsJson, FillNonfinite, Label, Modalities, TextEncoder, examples, names_in
+from omg_graph.cli.output import cell, line, note, spinner, stdout_console, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,9 +38,7 @@ def check(
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     elif report.splits:
-        from rich.console import Console
-
-        _print(report, Console())
+        _print(report)
     if not report.usable:
         errors = [finding for finding in report.findings if finding.level == "error"]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -49,36 +48,29 @@ def check(
         raise typer.Exit(2)
 
 
-def _print(report: DataReport, console: Console) -> None:
-    console.print(report.path, style="bold", markup=False, highlight=False, soft_wrap=True)
+def _print(report: DataReport) -> None:
+    console = stdout_console()
+    line(console, report.path, "bold")
     if report.sha256:
-        console.print(f"sha256 {report.sha256}", style="dim", highlight=False)
+        line(console, f"sha256 {report.sha256}", "dim")
     for split in report.splits:
         _print_split(split, console)
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
     for finding in report.findings:
         place = f"{finding.split}: " if finding.split else ""
-        line = f"{finding.level}: {place}{finding.message}"
-        console.print(line, style=styles[finding.level], markup=False, highlight=False, soft_wrap=True)
+        line(console, f"{finding.level}: {place}{finding.message}", styles[finding.level])
     if report.usable:
-        console.print("The file can be used.", style="bold green")
+        line(console, "The file can be used.", "bold green")
 
 
 def _print_split(split: SplitReport, console: Console) -> None:
     """A row for each modality; the last columns count rows, broken ones hold NaN or infinity."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text(f"{split.name}: {split.samples} samples")
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("modality", no_wrap=True)
-    for heading in ("shape", "lowest", "highest", "mean", "sd", "missing", "zero", "broken"):
-        table.add_column(heading, justify="right")
+    figures = ("shape", "lowest", "highest", "mean", "sd", "missing", "zero", "broken")
+    shown = table(f"{split.name}: {split.samples} samples", "modality", figures=figures, lines=False)
     for modality in split.modalities:
-        table.add_row(*map(Text, _cells(modality)))
+        shown.add_row(*map(cell, _cells(modality)))
     console.print()
-    console.print(table)
+    console.print(shown)
     facts = [
         f"ids: {split.ids}",
         f"groups: {split.groups} by {split.group_source}, the largest of {split.largest_group}",
@@ -109,7 +101,7 @@ def _print_split(split: SplitReport, console: Console) -> None:
             + (f"; {counts}" if counts else "")
         )
     for fact in facts:
-        console.print(f"  {fact}", markup=False, highlight=False, soft_wrap=True)
+        line(console, f"  {fact}")
     console.print()
 
 
@@ -127,3 +119,46 @@ def _cells(modality: ModalityReport) -> list[str]:
         str(modality.zero_rows),
         str(modality.nonfinite_rows),
     ]
+
+
+HELD_OUT_SHARE = 0.15
+"""Of the speakers, for ``valid`` and again for ``test``."""
+
+
+def simulate(
+    output: Annotated[Path, typer.Option("--output", help="The file to write: .npz or .pkl.")],
+    speakers: Annotated[int, typer.Option(min=1, help="Speakers in all; each is in one split only.")] = 100,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of each speaker.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the clips; the same seed gives the same file.")] = 0,
+    text_encoder: TextEncoder = None,
+) -> None:
+    """Write synthetic clips (text, audio, vision, sentiment); three speakers or more give three splits."""
+    from omg_graph.data.writing import check_path, save_corpus
+
+    check_path(output)
+    with spinner("simulating"):
+        from omg_graph.encoders.text import MINILM, SentenceEncoder, locate_text_encoder
+        from omg_graph.simulator import AffectSimulator, SimulatorConfig
+
+        encoder = SentenceEncoder(locate_text_encoder(MINILM, text_encoder))
+        corpus = AffectSimulator(SimulatorConfig(), encoder.embed).corpus(
+            speakers_of_splits(speakers), clips, seed, prefix=speaker_prefix(seed)
+        )
+    splits = {name: simulated.split for name, simulated in corpus.items()}
+    save_corpus(output, splits)
+    note("synthetic clips: for trying the tool, no evidence about people")
+    counts = ", ".join(f"{name}: {len(split)}" for name, split in splits.items())
+    typer.echo(f"{sum(map(len, splits.values()))} synthetic clips written to {output} ({counts})")
+
+
+def speaker_prefix(seed: int) -> str:
+    """What speakers are called: strangers to those that the embedded model has in its knowledge base."""
+    return f"synthetic-s{seed}"
+
+
+def speakers_of_splits(speakers: int) -> dict[str, int]:
+    """How many speakers each split gets; fewer than three make one split, ``train``."""
+    if speakers < 3:
+        return {"train": speakers}
+    held = max(1, round(HELD_OUT_SHARE * speakers))
+    return {"train": speakers - 2 * held, "valid": held, "test": held}

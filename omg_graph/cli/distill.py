@@ -11,20 +11,13 @@ from omg_graph.cli.options import (
     AsJson,
     FillNonfinite,
     Label,
-    MaxPlannerCalls,
-    PlannerCache,
-    PlannerDevice,
-    PlannerDtype,
-    PlannerFourBit,
-    PlannerLanguage,
-    PlannerMedia,
-    PlannerModel,
+    PlannerFlags,
     TextEncoder,
-    planner_options,
     require_data,
+    with_planner_flags,
 )
-from omg_graph.cli.output import TrainingBars, cell, note, number, print_json, stdout_console
-from omg_graph.cli.planner_reports import report_planner, show_report
+from omg_graph.cli.output import TrainingBars, cell, line, note, number, print_json, stdout_console, table
+from omg_graph.cli.train import report_planner, show_report
 from omg_graph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +27,7 @@ SHOWN = ("acc2", "acc7", "acc3", "acc5", "accuracy", "mae", "corr")
 """Metrics of the teacher's own targets that the terminal has room for."""
 
 
+@with_planner_flags
 def distill(
     teacher: Annotated[
         str,
@@ -96,14 +90,8 @@ def distill(
             show_default=False,
         ),
     ] = None,
-    planner_model: PlannerModel = None,
-    planner_language: PlannerLanguage = "en",
-    max_planner_calls: MaxPlannerCalls = None,
-    planner_cache: PlannerCache = True,
-    planner_media: PlannerMedia = "auto",
-    planner_device: PlannerDevice = "auto",
-    planner_dtype: PlannerDtype = "auto",
-    planner_4bit: PlannerFourBit = False,
+    *,
+    flags: PlannerFlags,
     seed: Annotated[int | None, typer.Option(help="Random seed; the model's own if left out.")] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete the plans of an earlier, unfinished run.")
@@ -141,16 +129,7 @@ def distill(
         candidates=candidates,
         temperature=temperature,
         top_p=top_p,
-        options=planner_options(
-            model=planner_model,
-            language=planner_language,
-            max_calls=max_planner_calls,
-            cache=planner_cache,
-            media=planner_media,
-            device=planner_device,
-            dtype=planner_dtype,
-            four_bit=planner_4bit,
-        ),
+        options=flags.options(),
         seed=seed,
         restart=restart,
         overwrite=overwrite,
@@ -201,18 +180,15 @@ def _of_teacher(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(made: Distillation) -> None:
-    from rich.table import Table
-
     console = stdout_console()
     facts = made.facts
     rows = [(name, facts[name], facts["agreement"][name]) for name in ("train", "valid")]
     metrics = [name for name in SHOWN if any(name in report for _, _, report in rows)]
     teachers = ", ".join(facts["teachers"] or [facts["teacher"]])
-    table = Table(title=cell(f"plans by {teachers}, and how its own targets agree with labels"))
-    for head in ("rows", "n", "plans", "target by label", "compared", *metrics):
-        table.add_column(head)
+    title = f"plans by {teachers}, and how its own targets agree with labels"
+    shown = table(title, "rows", "n", "plans", "target by label", "compared", *metrics)
     for name, counts, report in rows:
-        table.add_row(
+        shown.add_row(
             name,
             str(counts["rows"]),
             str(counts["plans"]),
@@ -220,7 +196,7 @@ def _show(made: Distillation) -> None:
             str(report.get("n", 0)),
             *(number(report.get(metric)) for metric in metrics),
         )
-    console.print(table)
+    console.print(shown)
     if facts["failed"]:
         dealt = {"skip": "nothing is learnt from them", "lexical": "the lexical annotator wrote theirs"}
         console.print(
@@ -236,4 +212,4 @@ def _show(made: Distillation) -> None:
         report.append(f"{facts['calls']} calls")
     console.print(cell(", ".join(report), "dim"))
     what = "plans" if made.fingerprint is None else "model"
-    console.print(cell(f"{what}: {made.place} ({sum(made.seconds.values()):.0f} s)", "bold"), soft_wrap=True)
+    line(console, f"{what}: {made.place} ({sum(made.seconds.values()):.0f} s)", "bold")

@@ -68,28 +68,24 @@ def doctor(
 
 
 def _print(checks: list[Check], usable: bool) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from omg_graph.cli.output import cell, stdout_console
+    from omg_graph.cli.output import cell, line, stdout_console, table
 
     console = stdout_console()
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    table.add_column("what", overflow="fold")
-    table.add_column("found", overflow="fold")
-    table.add_column("what to do", overflow="fold")
+    shown = table("", lines=False)
+    shown.add_column("", no_wrap=True)
+    for head in ("what", "found", "what to do"):
+        shown.add_column(head, overflow="fold")
     area = ""
     for check in checks:
         if check.area != area:
-            table.add_section()
-            table.add_row("", cell(check.area, style="bold"))
+            shown.add_section()
+            shown.add_row("", cell(check.area, style="bold"))
             area = check.area
         sign, style = SIGNS[check.status]
-        table.add_row(cell(sign, style=style), cell(check.name), cell(check.found), cell(check.remedy))
-    console.print(table)
+        shown.add_row(cell(sign, style=style), cell(check.name), cell(check.found), cell(check.remedy))
+    console.print(shown)
     verdict = ("All that is needed is there.", "bold green") if usable else ("Not usable yet.", "bold red")
-    console.print(cell(verdict[0], style=verdict[1]))
+    line(console, *verdict)
 
 
 @dataclass(frozen=True)

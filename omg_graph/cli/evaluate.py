@@ -1,39 +1,34 @@
-"""``omg evaluate``: what a model is worth under a protocol of missing modalities, beside its floors."""
+"""``omg evaluate`` and ``omg compare``: what a model is worth, beside its floors and beside others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from omg_graph.cli.options import (
     AsJson,
     Device,
-    MaxPlannerCalls,
+    FillNonfinite,
     OnInvalidPlan,
-    PlannerCache,
-    PlannerDevice,
-    PlannerDtype,
-    PlannerFourBit,
-    PlannerLanguage,
-    PlannerMedia,
-    PlannerModel,
+    PlannerFlags,
     PlannerName,
     TextEncoder,
-    planner_options,
+    names_in,
     require_data,
+    with_planner_flags,
 )
-from omg_graph.cli.output import bars, cell, note, print_json, stdout_console
+from omg_graph.cli.output import bars, cell, line, note, print_json, progress_bar, stdout_console, table
 
 if TYPE_CHECKING:
     from omg_graph.evaluation.evaluate import Evaluation, Progress
+    from omg_graph.evaluation.intervals import Difference, Resamples, Results
 
-FAMILIES = ("auto", "mosi", "sims", "classes", "number", "none")
 
-
+@with_planner_flags
 def evaluate(
     data: Annotated[
         Path, typer.Option(help="A pickle or .npz of samples, complete or not.", show_default=False)
@@ -67,7 +62,8 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Mask seeds, from 0, where masks are drawn.")] = 5,
     metrics: Annotated[
-        str, typer.Option(help="Family of metrics: auto, mosi, sims, classes or number.")
+        Literal["auto", "mosi", "sims", "classes", "number", "none"],
+        typer.Option(help="Family of metrics: auto, mosi, sims, classes or number."),
     ] = "auto",
     draws: Annotated[
         int, typer.Option(min=0, help="Samples of what is missing; 19 for 90 % intervals, 0 for none.")
@@ -92,21 +88,13 @@ def evaluate(
     label: Annotated[
         str | None, typer.Option(help="Which label is the truth; the model's own.", show_default=False)
     ] = None,
-    fill_nonfinite: Annotated[
-        str | None, typer.Option(help="Fill partly non-finite rows: zero or mean.", show_default=False)
-    ] = None,
+    fill_nonfinite: FillNonfinite = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples.")] = None,
     device: Device = "auto",
     planner: PlannerName = "distilled",
-    planner_model: PlannerModel = None,
-    planner_language: PlannerLanguage = "en",
-    planner_media: PlannerMedia = "auto",
-    max_planner_calls: MaxPlannerCalls = None,
+    *,
+    flags: PlannerFlags,
     on_invalid_plan: OnInvalidPlan = "error",
-    planner_cache: PlannerCache = True,
-    planner_device: PlannerDevice = "auto",
-    planner_dtype: PlannerDtype = "auto",
-    planner_4bit: PlannerFourBit = False,
     text_encoder: TextEncoder = None,
     beside_paper: Annotated[
         str | None, typer.Option(help="The paper's figures beside: mosi or mosei.", show_default=False)
@@ -117,12 +105,6 @@ def evaluate(
 
     Writes metrics.json, predictions.jsonl, table.md, the masks and, with matplotlib, plots to --output.
     """
-    from omg_graph.errors import ConfigError
-
-    if metrics not in FAMILIES:
-        raise ConfigError(f"--metrics is one of {', '.join(FAMILIES)}, {metrics!r} came")
-    if fill_nonfinite not in (None, "zero", "mean"):
-        raise ConfigError(f"--fill-nonfinite is zero or mean, {fill_nonfinite!r} came")
     for option, path in (("--data", data), ("--train-data", train_data)):
         if path is not None:
             require_data(option, path)
@@ -151,21 +133,11 @@ def evaluate(
         floor_seeds=floor_seeds,
         floor_models=_floor_models(floor_model or []),
         label=label,
-        fill_nonfinite="zero" if fill_nonfinite == "zero" else "mean" if fill_nonfinite else None,
+        fill_nonfinite=fill_nonfinite,
         limit=limit,
         device=device,
         planner=planner,
-        planner_options=planner_options(
-            model=planner_model,
-            language=planner_language,
-            media=planner_media,
-            max_calls=max_planner_calls,
-            on_invalid=on_invalid_plan,
-            cache=planner_cache,
-            device=planner_device,
-            dtype=planner_dtype,
-            four_bit=planner_4bit,
-        ),
+        planner_options=flags.options(on_invalid_plan),
         text_encoder=text_encoder,
         beside=None if beside_paper is None else component(REPORTS, "paper")(beside_paper),
     )
@@ -217,8 +189,6 @@ def _progress() -> Iterator[Progress]:
 
 
 def _show(result: Evaluation, output: Path) -> None:
-    from rich.table import Table
-
     from omg_graph.evaluation.report import figure_text, title
 
     console, summary, document = stdout_console(), result.summary, result.document
@@ -228,10 +198,9 @@ def _show(result: Evaluation, output: Path) -> None:
         for name in summary.metrics
         if name not in ("f1_has0", "ece", "nll") and summary.averaged(summary.methods[0], name) is not None
     ]
-    methods = Table(title=f"averaged over {len(summary.conditions)} conditions and all seeds")
-    methods.add_column("method")
-    for metric in metrics:
-        methods.add_column(title(metric, summary), justify="right")
+    titles = [title(metric, summary) for metric in metrics]
+    averaged = f"averaged over {len(summary.conditions)} conditions and all seeds"
+    methods = table(averaged, "method", figures=titles)
     for number, method in enumerate(summary.methods):
         figures = [summary.averaged(method, metric) for metric in metrics]
         methods.add_row(
@@ -239,11 +208,8 @@ def _show(result: Evaluation, output: Path) -> None:
             *(cell(figure_text(figure)) for figure in figures),
             end_section=number == 0,
         )
-    conditions = Table(title=f"{summary.methods[0]}, condition by condition")
-    for head in ("condition", "n", "missing"):
-        conditions.add_column(head, overflow="fold")
-    for metric in metrics:
-        conditions.add_column(title(metric, summary), justify="right")
+    by_condition = f"{summary.methods[0]}, condition by condition"
+    conditions = table(by_condition, "condition", "n", "missing", figures=titles)
     for name in summary.conditions:
         of_name = [row for row in rows if row["condition"] == name]
         realised = sum(row["realised_rate"] for row in of_name) / len(of_name)
@@ -256,13 +222,12 @@ def _show(result: Evaluation, output: Path) -> None:
         )
     console.print(conditions)
     console.print(methods)
-    gains = _gains(result)
-    for line in gains:
-        console.print(cell(line), soft_wrap=True)
+    for gain in _gains(result):
+        line(console, gain)
     if result.beside is not None:
         result.beside.show()
-    console.print(cell(f"metrics: {document['family']}; {summary.note}"), soft_wrap=True)
-    console.print(cell(f"results: {output}", "bold"), soft_wrap=True)
+    line(console, f"metrics: {document['family']}; {summary.note}")
+    line(console, f"results: {output}", "bold")
 
 
 def _gains(result: Evaluation) -> list[str]:
@@ -285,3 +250,116 @@ def _gains(result: Evaluation) -> list[str]:
                 f"{title(metric, summary)} less that of the best floor ({best}): {text}: {gain.verdict}"
             )
     return lines
+
+
+def compare(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of omg evaluate; of one, its model against its floors. FOLDER:FLOOR is a floor."
+        ),
+    ],
+    method: Annotated[str, typer.Option(help="Whose predictions are compared.")] = "omg",
+    metrics: Annotated[
+        str | None, typer.Option(help="Only these, e.g. acc2,nmse.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare results on the same samples and masks: paired differences with 95 % intervals.
+
+    The first is compared with each of the others. Whole groups are resampled, the same ones for both.
+    """
+    from omg_graph.evaluation.intervals import check_pairing, resamples_of
+    from omg_graph.evaluation.intervals import compare as differences_of
+
+    first, others = _read(results, method)
+    for other in others:
+        check_pairing(first, other)
+    resamples = resamples_of([first, *others])
+    wanted = names_in(metrics)
+    found: list[tuple[Results, list[Difference]]] = []
+    with progress_bar("comparing", "pairs") as on_progress:
+        for number, other in enumerate(others, start=1):
+            rows = differences_of(first, other, resamples)
+            found.append((other, [row for row in rows if wanted is None or row.metric in wanted]))
+            on_progress(number, len(others))
+    _check_metrics(wanted, found)
+    if as_json:
+        comparisons = [
+            {"against": other.name, "differences": [row.as_json() for row in rows]} for other, rows in found
+        ]
+        print_json({"first": first.name, "comparisons": comparisons, "note": resamples.note})
+        return
+    for other, rows in found:
+        _show_difference(first, other, rows, resamples)
+
+
+def _read(folders: list[Path], method: str) -> tuple[Results, list[Results]]:
+    from omg_graph.errors import DataError
+    from omg_graph.evaluation.intervals import Results, methods_of
+    from omg_graph.evaluation.predictions import read_predictions
+
+    found = []
+    for text in folders:
+        folder, named = _folder_and_method(text)
+        wanted = method if named is None else named
+        by_method = methods_of(read_predictions(folder))
+        if wanted not in by_method:
+            raise DataError(
+                f"{folder}: expected predictions of {wanted!r}, there are those of "
+                f"{', '.join(by_method)}: name one with --method or by {folder}:METHOD"
+            )
+        if len(folders) == 1:
+            floors = [Results(name, tables) for name, tables in by_method.items() if name != wanted]
+            if not floors:
+                raise DataError(
+                    f"{folder}: expected two results, got one without floors: name another folder"
+                )
+            return Results(wanted, by_method[wanted]), floors
+        found.append(Results(str(text), by_method[wanted]))
+    return found[0], found[1:]
+
+
+def _folder_and_method(text: Path) -> tuple[Path, str | None]:
+    """A folder and a method of it; no method where the text names a folder alone."""
+    parts = str(text).split(":")
+    for count in range(len(parts), 0, -1):
+        folder = Path(":".join(parts[:count]))
+        if folder.exists():
+            return folder, ":".join(parts[count:]) or None
+    return text, None
+
+
+def _check_metrics(wanted: list[str] | None, found: list[tuple[Results, list[Difference]]]) -> None:
+    from omg_graph.errors import ConfigError
+
+    there = {row.metric for _, rows in found for row in rows}
+    strange = [name for name in wanted or () if name not in there]
+    if strange:
+        raise ConfigError(
+            f"--metrics: expected metrics that both results have, got {strange[0]!r}: leave it out"
+        )
+
+
+def _show_difference(first: Results, other: Results, rows: list[Difference], resamples: Resamples) -> None:
+    from omg_graph.evaluation.intervals import AVERAGE
+    from omg_graph.evaluation.report import TITLES, figure_text
+
+    console = stdout_console()
+    shown = table(
+        f"{first.name} less {other.name}", "metric", "condition", figures=("first", "second", "difference")
+    )
+    shown.add_column("verdict")
+    for number, row in enumerate(rows):
+        ends = number + 1 == len(rows) or rows[number + 1].condition == AVERAGE
+        shown.add_row(
+            TITLES.get(row.metric, row.metric),
+            cell(row.condition, "bold" if row.condition == AVERAGE else ""),
+            f"{row.first:.3f}",
+            f"{row.second:.3f}",
+            cell(figure_text(row.difference, interval=True, signed=True)),
+            row.verdict,
+            end_section=ends,
+        )
+    console.print(shown)
+    line(console, resamples.note)

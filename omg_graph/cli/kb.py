@@ -21,7 +21,7 @@ from omg_graph.cli.options import (
     names_in,
     open_model,
 )
-from omg_graph.cli.output import cell, note, print_json, progress_bar, spinner, stdout_console
+from omg_graph.cli.output import cell, line, note, print_json, progress_bar, spinner, stdout_console, table
 
 if TYPE_CHECKING:
     from omg_graph.model.model import Model
@@ -100,14 +100,11 @@ def query(
 ) -> None:
     """List the entries whose text means most nearly what is asked for."""
     from omg_graph.errors import ConfigError
-    from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.retriever.lookup import lookup
 
     if not text.strip():
         raise ConfigError("--text: expected some words, got none: say what to look for")
-    loaded = open_model(model, text_encoder)
-    if kb is not None:
-        loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
+    loaded = open_model(model, text_encoder, kb)
     base = loaded.knowledge_base
     found = lookup(base, loaded.text_encoder.embed([text])[0], top_k)
     if as_json:
@@ -160,8 +157,8 @@ def _entries(
         label=label,
         fill_nonfinite=fill_nonfinite,
     )
-    for line in notes:
-        note(line)
+    for remark in notes:
+        note(remark)
     with progress_bar("planning", "samples") as progress:
         return build_knowledge_base(model, sources, name=name, seed=seed, on_progress=progress)
 
@@ -202,55 +199,40 @@ def _require_model(base: KnowledgeBase, folder: Path) -> None:
 
 
 def _print_entries(found: list[ScoredEntry]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     labelled = any(entry.label is not None for entry in found)
-    table.add_column("score", justify="right")
-    table.add_column("id", overflow="fold")
-    if labelled:
-        table.add_column("label", overflow="fold")
-    table.add_column("text", overflow="fold")
-    table.add_column("source", overflow="fold", style="dim")
+    heads = ("score", "id", "label", "text", "source") if labelled else ("score", "id", "text", "source")
+    shown = table("", *heads, lines=False)
     for entry in found:
         label = [cell(entry.label or "-")] if labelled else []
-        table.add_row(
-            cell(f"{entry.score:.3f}"), cell(entry.id), *label, cell(entry.text), cell(entry.source)
+        shown.add_row(
+            f"{entry.score:.3f}", cell(entry.id), *label, cell(entry.text), cell(entry.source, "dim")
         )
-    stdout_console().print(table)
+    stdout_console().print(shown)
 
 
 def _print_stats(counted: Statistics) -> None:
-    from rich import box
-    from rich.table import Table
-
     console = stdout_console()
-    console.print(cell(f"knowledge base {counted.name}", style="bold"))
-    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-    facts.add_row("entries", cell(counted.entries))
-    facts.add_row("groups", cell(f"{counted.groups}, the largest of {counted.largest_group}"))
-    facts.add_row("different texts", cell(counted.texts))
-    facts.add_row("of model", cell(counted.model_fingerprint[:12]))
-    facts.add_row("fingerprint", cell(counted.fingerprint[:12]))
-    console.print(facts)
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("part")
-    table.add_column("name")
-    table.add_column("width", justify="right")
-    table.add_column("entries", justify="right")
+    line(console, f"knowledge base {counted.name}", "bold")
+    facts = {
+        "entries": f"{counted.entries}",
+        "groups": f"{counted.groups}, the largest of {counted.largest_group}",
+        "different texts": f"{counted.texts}",
+        "of model": counted.model_fingerprint[:12],
+        "fingerprint": counted.fingerprint[:12],
+    }
+    for what, text in facts.items():
+        line(console, f"  {what:<16} {text}")
+    parts = table("", "part", "name", figures=("width", "entries"), lines=False)
     for part, rows in (("view of the key", counted.views), ("value", dict(sorted(counted.values.items())))):
         for name, (width, entries) in rows.items():
-            table.add_row(part, cell(name), cell(width), cell(entries))
-    console.print(table)
+            parts.add_row(part, cell(name), cell(width), cell(entries))
+    console.print(parts)
     for heading, counts in (("source", counted.sources), ("label", counted.labels)):
         if counts:
-            table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-            table.add_column(heading, overflow="fold")
-            table.add_column("entries", justify="right")
+            listed = table("", heading, figures=("entries",), lines=False)
             for name, number in counts.items():
-                table.add_row(cell(name), cell(number))
-            console.print(table)
+                listed.add_row(cell(name), cell(number))
+            console.print(listed)
 
 
 def _document(counted: Statistics) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,33 +52,6 @@ PlannerName = Annotated[
 OnInvalidPlan = Annotated[
     Literal["error", "distilled"],
     typer.Option(help="If the language model gives no valid plan: stop, or use the distilled planner."),
-]
-PlannerModel = Annotated[
-    str | None,
-    typer.Option(
-        help="The chat model, e.g. openai:gpt-4.1-mini, or qwen-omni's folder or hub name.",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
-PlannerLanguage = Annotated[Literal["en", "zh"], typer.Option(help="Language of the prompt.")]
-PlannerMedia = Annotated[
-    Literal["auto", "on", "off"],
-    typer.Option(help="Give recordings to the language model; auto: only kinds that it is known to accept."),
-]
-MaxPlannerCalls = Annotated[
-    int | None, typer.Option(min=1, help="The most calls to the chat model.", show_default=False)
-]
-PlannerCache = Annotated[
-    bool, typer.Option(help="Keep the chat model's answers on disk, so that you pay for none twice.")
-]
-PlannerDevice = Annotated[str, typer.Option(help="Where qwen-omni runs: auto, cpu, cuda or cuda:NUMBER.")]
-PlannerDtype = Annotated[
-    Literal["auto", "bfloat16", "float16", "float32"],
-    typer.Option(help="Of qwen-omni's weights: auto is bfloat16 on a GPU, float32 on the CPU."),
-]
-PlannerFourBit = Annotated[
-    bool, typer.Option("--planner-4bit", help="Load qwen-omni's weights in four bits, by bitsandbytes.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -142,46 +119,95 @@ def model_folder(given: Path | None) -> Path:
     return folder
 
 
-def open_model(given: Path | None, text_encoder: Path | None) -> Model:
-    """Load a model, checking every byte of it.
+def open_model(given: Path | None, text_encoder: Path | None, knowledge_base: Path | None = None) -> Model:
+    """Load a model, checking every byte of it, with another knowledge base if one is given.
 
     Raises:
         ModelError: if it isn't a whole model.
         EncoderError: if its text encoder isn't to be found.
+        KnowledgeBaseError: if the knowledge base is another model's, or none.
     """
     with spinner("loading the model"):
         from omg_graph.model.folder import load_model
+        from omg_graph.retriever.entries import KnowledgeBase
 
-        return load_model(model_folder(given), text_encoder)
+        model = load_model(model_folder(given), text_encoder)
+        return (
+            model if knowledge_base is None else model.with_knowledge_base(KnowledgeBase.load(knowledge_base))
+        )
 
 
-def planner_options(
-    *,
-    model: str | None,
-    language: Literal["en", "zh"],
-    media: Literal["auto", "on", "off"],
-    max_calls: int | None,
-    cache: bool,
-    device: str,
-    dtype: Literal["auto", "bfloat16", "float16", "float32"],
-    four_bit: bool,
-    on_invalid: Literal["error", "distilled"] = "error",
-) -> PlannerOptions:
-    """The options for a planner's factory; answers are kept in the cache folder."""
-    from omg_graph.model.planners import PlannerOptions
-    from omg_graph.retriever.index import cache_folder
+@dataclass(frozen=True)
+class PlannerFlags:
+    """The options of a planner, the same for each command under ``with_planner_flags``."""
 
-    return PlannerOptions(
-        model=model,
-        language=language,
-        media=media,
-        max_calls=max_calls,
-        on_invalid=on_invalid,
-        cache=cache_folder() / "plans" if cache else None,
-        device=device,
-        dtype=dtype,
-        four_bit=four_bit,
+    planner_model: Annotated[
+        str | None,
+        typer.Option(
+            help="The chat model, e.g. openai:gpt-4.1-mini, or qwen-omni's folder or hub name.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None
+    planner_language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the prompt.")] = "en"
+    planner_media: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            help="Give recordings to the language model; auto: only kinds that it is known to accept."
+        ),
+    ] = "auto"
+    max_planner_calls: Annotated[
+        int | None, typer.Option(min=1, help="The most calls to the chat model.", show_default=False)
+    ] = None
+    planner_cache: Annotated[
+        bool, typer.Option(help="Keep the chat model's answers on disk, so that you pay for none twice.")
+    ] = True
+    planner_device: Annotated[
+        str, typer.Option(help="Where qwen-omni runs: auto, cpu, cuda or cuda:NUMBER.")
+    ] = "auto"
+    planner_dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        typer.Option(help="Of qwen-omni's weights: auto is bfloat16 on a GPU, float32 on the CPU."),
+    ] = "auto"
+    planner_4bit: Annotated[
+        bool, typer.Option("--planner-4bit", help="Load qwen-omni's weights in four bits, by bitsandbytes.")
+    ] = False
+
+    def options(self, on_invalid: Literal["error", "distilled"] = "error") -> PlannerOptions:
+        """The options for a planner's factory; answers are kept in the cache folder."""
+        from omg_graph.model.planners import PlannerOptions
+        from omg_graph.retriever.index import cache_folder
+
+        return PlannerOptions(
+            model=self.planner_model,
+            language=self.planner_language,
+            media=self.planner_media,
+            max_calls=self.max_planner_calls,
+            on_invalid=on_invalid,
+            cache=cache_folder() / "plans" if self.planner_cache else None,
+            device=self.planner_device,
+            dtype=self.planner_dtype,
+            four_bit=self.planner_4bit,
+        )
+
+
+def with_planner_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that gets ``PlannerFlags`` as its argument ``flags``, and has one option for each of them."""
+    names = [field.name for field in fields(PlannerFlags)]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        command(flags=PlannerFlags(**{name: values.pop(name) for name in names}), **values)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        own = inspect.signature(PlannerFlags, eval_str=True).parameters.values()
+        parameters += own if parameter.name == "flags" else [parameter]
+    # typer asks for the signature; by keyword alone, so that options without a default may come later
+    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     )
+    return call
 
 
 def names_in(text: str | None) -> list[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn
+    from rich.table import Table
     from rich.text import Text
 
 PIPED_WIDTH = 120
@@ -48,6 +49,47 @@ def cell(content: object, style: str = "") -> Text:
     from omg_graph.data.arrays import printable
 
     return Text(printable(content), style=style)
+
+
+def line(console: Console, text: str, style: str = "") -> None:
+    """A line of text, however long."""
+    console.print(cell(text, style), soft_wrap=True)
+
+
+def heading(console: Console, text: str) -> None:
+    """An empty line, and a rule with a title."""
+    console.print()
+    console.rule(cell(text, "bold"), align="left", style="dim")
+
+
+def table(
+    title: str, *heads: str, figures: Iterable[str] = (), expand: bool = False, lines: bool = True
+) -> Table:
+    """A table with columns of text, which fold, and after them columns of figures, which don't.
+
+    Args:
+        title: Above it; none where it is empty.
+        heads: Of columns of text.
+        figures: Heads of columns of figures.
+        expand: Whether it takes all of the line.
+        lines: Whether there are lines between the columns.
+    """
+    from rich import box
+    from rich.table import Table
+
+    made = Table(
+        title=cell(title),
+        title_justify="left",
+        title_style="",
+        expand=expand,
+        box=box.HEAVY_HEAD if lines else box.SIMPLE,
+        padding=(0, 1) if lines else (0, 1, 0, 0),
+    )
+    for head in heads:
+        made.add_column(head, overflow="fold")
+    for head in figures:
+        made.add_column(head, justify="right", no_wrap=True)
+    return made
 
 
 def number(value: float | None) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from omg_graph.cli.output import cell, stderr_console
-from omg_graph.cli.terminal import candidate_rows, heading, line
+from omg_graph.cli.output import cell, heading, line, stderr_console
+from omg_graph.cli.terminal import candidate_table
 from omg_graph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -152,16 +152,11 @@ class Prompt:
 
 
 def _table(request: ReviewRequest) -> Table:
-    from rich.table import Table
-
     from omg_graph.record.view import candidate_view
 
     weight = request.semantic_weight
-    title = f"plans by score = log p - {weight:g} C_sem"
-    table = Table(title=cell(title), title_justify="left", title_style="")
     rows = [candidate_view(each, each.number, each.number == 1, weight) for each in request.candidates]
-    candidate_rows(table, rows, numbered=True)
-    return table
+    return candidate_table(f"plans by score = log p - {weight:g} C_sem", rows, numbered=True)
 
 
 def _allowed(field: ReviewField, before: str | None) -> tuple[str, ...] | None:

@@ -14,22 +14,15 @@ from omg_graph.cli.options import (
     Device,
     FillNonfinite,
     KbFolder,
-    MaxPlannerCalls,
     ModelFolder,
     OnInvalidPlan,
-    PlannerCache,
-    PlannerDevice,
-    PlannerDtype,
-    PlannerFourBit,
-    PlannerLanguage,
-    PlannerMedia,
-    PlannerModel,
+    PlannerFlags,
     PlannerName,
     Report,
     TextEncoder,
     open_model,
-    planner_options,
     require_data,
+    with_planner_flags,
 )
 from omg_graph.cli.output import bars, note, spinner
 from omg_graph.cli.review import Prompt, require_terminal
@@ -44,6 +37,7 @@ ASKING, ANSWERED = "asking", "answered"
 """Events beside the graph's: a person is asked something."""
 
 
+@with_planner_flags
 def run(
     input_file: Annotated[
         Path, typer.Option("--input", help="A pickle or .npz of one sample or many.", show_default=False)
@@ -104,15 +98,9 @@ def run(
     ] = False,
     fill_nonfinite: FillNonfinite = None,
     planner: PlannerName = "distilled",
-    planner_model: PlannerModel = None,
-    planner_language: PlannerLanguage = "en",
-    planner_media: PlannerMedia = "auto",
-    max_planner_calls: MaxPlannerCalls = None,
+    *,
+    flags: PlannerFlags,
     on_invalid_plan: OnInvalidPlan = "error",
-    planner_cache: PlannerCache = True,
-    planner_device: PlannerDevice = "auto",
-    planner_dtype: PlannerDtype = "auto",
-    planner_4bit: PlannerFourBit = False,
     text_encoder: TextEncoder = None,
     review: Annotated[
         bool, typer.Option("--review", help="Stop at each sample's plan: pick it or edit it by keyboard.")
@@ -130,33 +118,20 @@ def run(
     check_output(output)
     if review:
         require_terminal()
-    loaded = open_model(model, text_encoder)
+    loaded = open_model(model, text_encoder, kb)
 
     from omg_graph.api import FULL_PATHS, prepare, stream
     from omg_graph.model.model import choose_device
     from omg_graph.planner.interface import sampling_note
     from omg_graph.record.artifacts import MemoryArtifactStore
-    from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.state import Settings
 
     loaded = loaded.to(choose_device(device))
     logging.getLogger(__name__).info("device: %s", loaded.device)
-    if kb is not None:
-        loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
-    if (planner, planner_model) != ("distilled", None):
+    if (planner, flags.planner_model) != ("distilled", None):
         from omg_graph.model.planners import make_planner
 
-        options = planner_options(
-            model=planner_model,
-            language=planner_language,
-            media=planner_media,
-            max_calls=max_planner_calls,
-            on_invalid=on_invalid_plan,
-            cache=planner_cache,
-            device=planner_device,
-            dtype=planner_dtype,
-            four_bit=planner_4bit,
-        )
+        options = flags.options(on_invalid_plan)
         asked = {"include_greedy": greedy, "temperature": temperature, "top_p": top_p}
         drawing = {name: value for name, value in asked.items() if value is not None}
         with spinner("loading the planner"):

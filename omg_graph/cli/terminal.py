@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omg_graph.cli.output import cell, print_json, spinner, stdout_console
+from omg_graph.cli.output import cell, heading, line, print_json, spinner, stdout_console, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         CandidateView,
         EvidenceView,
         FeatureView,
-        PlanView,
         ReconstructionView,
         TrajectoryView,
     )
@@ -114,15 +113,11 @@ def show_run(console: Console, run: SavedRun) -> None:
 
 def show_overview(console: Console, trajectories: Sequence[Trajectory]) -> None:
     """A row for each of the first samples."""
-    from rich.table import Table
-
     from omg_graph.record.view import prediction_text
 
-    table = Table(title=f"{len(trajectories)} samples", title_justify="left")
-    for head in ("sample", "missing", "plan", "prediction", "error"):
-        table.add_column(head)
+    listed = table(f"{len(trajectories)} samples", "sample", "missing", "plan", "prediction", "error")
     for trajectory in trajectories[:SAMPLES_LISTED]:
-        table.add_row(
+        listed.add_row(
             cell(trajectory.id),
             cell(", ".join(trajectory.missing) or "-"),
             cell("-" if trajectory.plan is None else trajectory.plan.text),
@@ -130,7 +125,7 @@ def show_overview(console: Console, trajectories: Sequence[Trajectory]) -> None:
             cell(", ".join(f"{n} {e.nmse:.2f}" for n, e in trajectory.errors.items()) or "-"),
         )
     console.print()
-    console.print(table)
+    console.print(listed)
     if len(trajectories) > SAMPLES_LISTED:
         line(console, f"… and {len(trajectories) - SAMPLES_LISTED} more", "dim")
 
@@ -166,7 +161,9 @@ def show_trajectory(
     if sample.plan is not None:
         line(console, f"plan       {sample.plan.plan.text}", "bold green")
         console.print()
-        console.print(_plan_table(sample.plan))
+        drawn = sample.plan.plan.drawn
+        title = f"chosen (✓) and rejected of {drawn} candidates: score = {sample.plan.score}"
+        console.print(candidate_table(title, sample.plan.candidates, numbered=False))
         for what, text in sample.plan.origin.items():
             line(console, f"{what} {text}")
     for part in sample.evidence:
@@ -216,25 +213,21 @@ def labels_text(sample: TrajectoryView) -> str:
     return f"{labels[0].label} {bars} {labels[-1].label}, most probable: {best.label} ({best.share:.0%})"
 
 
-def candidate_rows(table: Table, candidates: Iterable[CandidateView], *, numbered: bool) -> None:
+def candidate_table(title: str, candidates: Iterable[CandidateView], *, numbered: bool) -> Table:
     """A row for each candidate plan, with its scores; those of the winner in green.
 
     Args:
-        table: Which has no columns yet.
+        title: Above the table.
         candidates: The winner first.
         numbered: Whether their numbers are shown.
     """
-    table.add_column("", no_wrap=True)
-    if numbered:
-        table.add_column("", justify="right", no_wrap=True)
-    table.add_column("plan")
-    for head in ("log p", "C_sem", "score"):
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = ("", "", "plan") if numbered else ("", "plan")
+    shown = table(title, *heads, figures=("log p", "C_sem", "score"))
     for row in candidates:
         drawn = row.drawn
         remarks = f" ({row.remarks})" if row.remarks else ""
         broken = f" ✗ {drawn.violations[0]}" if drawn.violations else ""
-        table.add_row(
+        shown.add_row(
             cell("✓" if row.chosen else ""),
             *([cell(row.number)] if numbered else []),
             cell(f"{drawn.text}{remarks}{broken}"),
@@ -243,6 +236,7 @@ def candidate_rows(table: Table, candidates: Iterable[CandidateView], *, numbere
             cell("-" if drawn.score is None else f"{drawn.score:.2f}"),
             style="bold green" if row.chosen else "",
         )
+    return shown
 
 
 def show_comparison(console: Console, comparison: TrajectoryComparison) -> None:
@@ -281,29 +275,6 @@ def show_comparison(console: Console, comparison: TrajectoryComparison) -> None:
             line(console, f"note       {where}: {remark}", "dim")
 
 
-def heading(console: Console, text: str) -> None:
-    """An empty line, and a rule with a title."""
-    console.print()
-    console.rule(cell(text, "bold"), align="left", style="dim")
-
-
-def line(console: Console, text: str, style: str = "") -> None:
-    """A line of text, however long."""
-    console.print(cell(text, style), soft_wrap=True)
-
-
-def _table(title: str, *, expand: bool = False) -> Table:
-    from rich.table import Table
-
-    return Table(title=cell(title), title_justify="left", title_style="", expand=expand)
-
-
-def _plan_table(plan: PlanView) -> Table:
-    table = _table(f"chosen (✓) and rejected of {plan.plan.drawn} candidates: score = {plan.score}")
-    candidate_rows(table, plan.candidates, numbered=False)
-    return table
-
-
 def _evidence_table(part: EvidenceView) -> Table:
     sources = part.sources
     title = f"evidence for {', '.join(part.names)}"
@@ -312,20 +283,18 @@ def _evidence_table(part: EvidenceView) -> Table:
     if part.left_out:
         title += f" ({part.left_out} of the sample's own group left out)"
     # the text takes what the other columns leave of the line
-    table = _table(title, expand=True)
-    for head in ("weight", "similarity"):
-        table.add_column(head, justify="right", no_wrap=True)
+    shown = table(title, figures=("weight", "similarity"), expand=True)
     for head in ("entry", "source") if len(sources) > 1 else ("entry",):
-        table.add_column(head, no_wrap=True, overflow="ellipsis", max_width=ID_WIDTH)
-    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+        shown.add_column(head, no_wrap=True, overflow="ellipsis", max_width=ID_WIDTH)
+    shown.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     entries, more, rest = part.top(ENTRIES_SHOWN)
     for entry in entries:
         source = [cell(entry.source)] if len(sources) > 1 else []
         figures = cell(f"{entry.weight:.3f}"), cell(f"{entry.similarity:.3f}")
-        table.add_row(*figures, cell(entry.id), *source, cell(entry.text))
+        shown.add_row(*figures, cell(entry.id), *source, cell(entry.text))
     if more:
-        table.add_row(cell(f"{rest:.3f}"), "", cell(f"{more} more"))
-    return table
+        shown.add_row(cell(f"{rest:.3f}"), "", cell(f"{more} more"))
+    return shown
 
 
 def _show_reconstruction(console: Console, one: ReconstructionView) -> None:
@@ -347,17 +316,15 @@ def _show_reconstruction(console: Console, one: ReconstructionView) -> None:
 
 def features_table(name: str, features: Sequence[FeatureView]) -> Table:
     """The named features that lie furthest from their training mean."""
-    table = _table(f"furthest from the training mean (in deviations, sd) of {len(features)} {name} features")
-    table.add_column("feature")
-    for head in ("estimate", "mean"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("unit", no_wrap=True)
-    table.add_column("sd", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    title = f"furthest from the training mean (in deviations, sd) of {len(features)} {name} features"
+    shown = table(title, "feature", figures=("estimate", "mean"))
+    shown.add_column("unit", no_wrap=True)
+    shown.add_column("sd", justify="right", no_wrap=True)
+    shown.add_column("", no_wrap=True)
     longest = max(abs(features[0].distance), 1e-12)
     for feature in features[:FEATURES_SHOWN]:
         bar = "█" * max(1, round(BAR * abs(feature.distance) / longest))
-        table.add_row(
+        shown.add_row(
             cell(feature.name),
             cell(f"{feature.value:.3g}"),
             cell(f"{feature.mean:.3g}"),
@@ -365,35 +332,31 @@ def features_table(name: str, features: Sequence[FeatureView]) -> Table:
             cell(f"{feature.distance:+.2f}"),
             cell(bar, "green" if feature.distance > 0 else "red"),
         )
-    return table
+    return shown
 
 
 def _show_changed_plan(console: Console, plan: PlanComparison) -> None:
     if plan.before == plan.after:
         line(console, f"plan       {plan.before}: the same", "green")
         return
-    table = _table("plan")
-    for head in ("", "before", "after"):
-        table.add_column(head)
-    table.add_row("plan", cell(plan.before), cell(plan.after, "bold"))
+    shown = table("plan", "", "before", "after")
+    shown.add_row("plan", cell(plan.before), cell(plan.after, "bold"))
     for change in plan.changed:
-        table.add_row(cell(change.field), cell(change.before or "-"), cell(change.after or "-", "bold"))
-    table.add_row("chosen by", *map(cell, plan.chosen_by))
+        shown.add_row(cell(change.field), cell(change.before or "-"), cell(change.after or "-", "bold"))
+    shown.add_row("chosen by", *map(cell, plan.chosen_by))
     for name, pair in plan.figures.items():
-        table.add_row(name, *(cell("unknown" if value is None else f"{value:.3f}") for value in pair))
-    console.print(table)
+        shown.add_row(name, *(cell("unknown" if value is None else f"{value:.3f}") for value in pair))
+    console.print(shown)
 
 
 def _changed_evidence(name: str, evidence: EvidenceComparison) -> Table:
     title = f"evidence for {name}: {evidence.moved:.0%} of the weight moved, C_evi {_arrow(evidence.cost)}"
-    table = _table(title, expand=True)
-    for head in ("before", "after"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("entry", no_wrap=True, max_width=ID_WIDTH)
-    table.add_column("text", no_wrap=True, ratio=1)
+    shown = table(title, figures=("before", "after"), expand=True)
+    shown.add_column("", no_wrap=True)
+    shown.add_column("entry", no_wrap=True, max_width=ID_WIDTH)
+    shown.add_column("text", no_wrap=True, ratio=1)
     for entry in evidence.entries[:CHANGES_SHOWN]:
-        table.add_row(
+        shown.add_row(
             *(cell("" if weight is None else f"{weight:.3f}") for weight in (entry.before, entry.after)),
             entry.change,
             cell(entry.id),
@@ -402,8 +365,8 @@ def _changed_evidence(name: str, evidence: EvidenceComparison) -> Table:
         )
     more = len(evidence.entries) - CHANGES_SHOWN
     if more > 0:
-        table.add_row("", "", "", f"{more} more", "")
-    return table
+        shown.add_row("", "", "", f"{more} more", "")
+    return shown
 
 
 def _arrow(pair: Sequence[float | None]) -> str:

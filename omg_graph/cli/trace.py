@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omg_graph.cli.options import AsJson, KbFolder, ModelFolder, Report, TextEncoder, examples, open_model
-from omg_graph.cli.output import note, print_json, spinner, stdout_console
+from omg_graph.cli.output import line, note, print_json, spinner, stdout_console
 
 if TYPE_CHECKING:
     from omg_graph.record.artifacts import MemoryArtifactStore
@@ -153,14 +153,11 @@ def fork(
     run = open_run(file)
     trajectory = _one(run, sample_id)
     check_output(output)
-    loaded = open_model(model, text_encoder)
+    loaded = open_model(model, text_encoder, kb)
 
     from omg_graph.forks import fork_run
-    from omg_graph.retriever.entries import KnowledgeBase
     from omg_graph.state import DEFAULT_SETTINGS, Settings
 
-    if kb is not None:
-        loaded = loaded.with_knowledge_base(KnowledgeBase.load(kb))
     settings = DEFAULT_SETTINGS if run.facts is None else Settings.model_validate(run.facts.settings)
     settings = settings.model_copy(update={"pictures": report})
     if run.facts is None:
@@ -220,7 +217,7 @@ def compare(
             }
         )
         return
-    from omg_graph.cli.terminal import line, show_comparison
+    from omg_graph.cli.terminal import show_comparison
 
     console = stdout_console()
     for comparison in comparisons:

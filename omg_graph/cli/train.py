@@ -1,9 +1,10 @@
-"""``omg train``: from a data file to a model folder, with its knowledge base."""
+"""``omg train``: from a data file to a model folder, with its knowledge base and its planner's figures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -18,16 +19,26 @@ from omg_graph.cli.options import (
     names_in,
     require_data,
 )
-from omg_graph.cli.output import TrainingBars, cell, note, number, print_json, stdout_console
-from omg_graph.cli.planner_reports import report_planner, show_report
+from omg_graph.cli.output import (
+    TrainingBars,
+    cell,
+    line,
+    note,
+    number,
+    print_json,
+    progress_bar,
+    stdout_console,
+    table,
+)
 from omg_graph.errors import OmgError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from omg_graph.cli.planner_reports import PlannerReport
+    from omg_graph.model.model import Model
+    from omg_graph.planner.schema import Plan
+    from omg_graph.training.model_rows import ModelRows
     from omg_graph.training.seeds_and_folds import TrainedModel
-
 
 SHOWN = ("acc2", "f1", "acc3", "acc5", "acc7", "accuracy", "macro_f1", "mae", "corr", "ece")
 """Metrics that the terminal has room for; the manifest holds them all."""
@@ -219,17 +230,14 @@ def _train_several(request: dict[str, Any], seeds: int | None, folds: int | None
 
 
 def _show(result: dict[str, Any]) -> None:
-    from rich.table import Table
-
     console = stdout_console()
     rows = result["metrics"]["rows"]
     names = [key for key in SHOWN if rows and key in rows[0]]
-    table = Table(title="validation: normalised squared error (1 = training mean) and task metrics")
-    for head in ("observed", "n", "missing", "error by missing modality", *names):
-        table.add_column(head)
+    title = "validation: normalised squared error (1 = training mean) and task metrics"
+    shown = table(title, "observed", "n", "missing", "error by missing modality", *names)
     for row in rows:
         errors = ", ".join(f"{name} {value:.3f}" for name, value in row["nmse"].items())
-        table.add_row(
+        shown.add_row(
             cell(" + ".join(row["observed"])),
             str(row["n"]),
             f"{row['missing_by_nature']:.0%} + {row['hidden']:.0%}",
@@ -238,34 +246,100 @@ def _show(result: dict[str, Any]) -> None:
         )
     floor = result["metrics"].get("floor") or {}
     if floor:
-        table.add_row("best constant", "", "", "1", *(number(floor.get(name)) for name in names))
-    console.print(table)
-    console.print(cell("missing: slots missing by nature + hidden for the measurement", "dim"))
+        shown.add_row("best constant", "", "", "1", *(number(floor.get(name)) for name in names))
+    console.print(shown)
+    line(console, "missing: slots missing by nature + hidden for the measurement", "dim")
     seconds = sum(result["seconds"].values())
-    console.print(cell(f"model: {result['model']} ({seconds:.0f} s)", "bold"), soft_wrap=True)
+    line(console, f"model: {result['model']} ({seconds:.0f} s)", "bold")
 
 
 def _show_several(models: Sequence[TrainedModel], output: str) -> None:
-    from rich.table import Table
-
     console = stdout_console()
     names = [key for key in SHOWN if all(key in row for model in models for row in model.metrics["rows"])]
-    table = Table(title="validation, averaged over patterns: normalised squared error and task metrics")
-    for head in ("model", "seed", "error", *names):
-        table.add_column(head)
+    title = "validation, averaged over patterns: normalised squared error and task metrics"
+    shown = table(title, "model", "seed", "error", *names)
     for model in models:
         rows = model.metrics["rows"]
         errors = [sum(row["nmse"].values()) / len(row["nmse"]) for row in rows if row["nmse"]]
-        table.add_row(
+        shown.add_row(
             cell(model.named.folder),
             str(model.named.seed),
             number(_mean(errors)),
             *(number(_mean([row[name] for row in rows if row[name] is not None])) for name in names),
         )
-    console.print(table)
+    console.print(shown)
     seconds = sum(sum(model.seconds.values()) for model in models)
-    console.print(cell(f"models: {output} ({len(models)}, {seconds:.0f} s)", "bold"), soft_wrap=True)
+    line(console, f"models: {output} ({len(models)}, {seconds:.0f} s)", "bold")
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+REPORT = "planner_report.json"
+PAGE = "planner_report.md"
+
+
+class PlannerReport(Protocol):
+    """What the entry point ``planner`` of ``omg_graph.reports`` makes of a planner."""
+
+    def to_json(self) -> str:
+        """The document as text."""
+        ...
+
+    def markdown(self) -> str:
+        """The page."""
+        ...
+
+    def lines(self) -> list[str]:
+        """The report in a few lines."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The document."""
+        ...
+
+
+def report_planner(
+    model: Model,
+    rows: ModelRows,
+    folder: Path,
+    *,
+    plans: Sequence[Plan | None] | None = None,
+    teacher: Mapping[str, Any] | None = None,
+) -> PlannerReport:
+    """Measure a model's planner on validation rows, and write what comes out into its folder.
+
+    The two files hold times, so they are beside the model rather than part of it.
+
+    Args:
+        model: Whose planner is measured.
+        rows: Its training rows, for the floors, and its validation rows.
+        folder: Where the files go.
+        plans: A teacher's plans of the validation rows; the lexical annotator's by default.
+        teacher: What is known of the teacher.
+    """
+    from omg_graph.files import write_atomically
+    from omg_graph.plugins import REPORTS, component
+
+    with progress_bar("measuring the planner", "patterns") as on_progress:
+        report: PlannerReport = component(REPORTS, "planner")(
+            model,
+            rows.valid,
+            train=rows.train,
+            plans=plans,
+            seed=model.manifest.seed,
+            teacher=teacher,
+            progress=on_progress,
+        )
+    write_atomically(folder / REPORT, report.to_json().encode())
+    write_atomically(folder / PAGE, report.markdown().encode())
+    return report
+
+
+def show_report(report: PlannerReport, folder: Path) -> None:
+    """The report in a few lines, and where the whole of it is."""
+    console = stdout_console()
+    for text in report.lines():
+        line(console, text)
+    line(console, f"the planner's figures: {folder / PAGE}", "dim")

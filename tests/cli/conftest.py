@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.data.reader import read_data_file
 
 Refused = Callable[..., str]

@@ -12,8 +12,8 @@ import pytest
 
 from omg_graph.bench.planning import planning
 from omg_graph.cli import main
-from omg_graph.cli.planner_reports import PAGE, REPORT
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
+from omg_graph.cli.train import PAGE, REPORT
 from omg_graph.model.folder import load_model
 from omg_graph.planner import calling
 from omg_graph.planner.prompting import load_prompt

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 
 Document = dict[str, Any]
 Run = Callable[..., list[Document]]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
 from omg_graph.data.writing import save_sample

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from omg_graph.cli.runtime import ALWAYS, CHATTY, QUIET, THREAD_VARIABLES, Settings
+from omg_graph.cli.app import ALWAYS, CHATTY, QUIET, THREAD_VARIABLES, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_threads_asked_for_win(monkeypatch: pytest.MonkeyPatch) -> None:
 BUSY = """
 import os, signal, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from omg_graph.cli.runtime import prompt_interrupt
+from omg_graph.cli.app import prompt_interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with prompt_interrupt(patience=0.2):
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

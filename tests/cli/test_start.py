@@ -10,9 +10,8 @@ from importlib.metadata import version
 
 import pytest
 
-from omg_graph.cli.app import build_command
+from omg_graph.cli.app import Settings, build_command
 from omg_graph.cli.options import EXAMPLES
-from omg_graph.cli.runtime import Settings
 
 COMMANDS = ("run", "train", "evaluate", "compare", "data", "kb", "trace", "simulate", "doctor")
 HEAVY = (

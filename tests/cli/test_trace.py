@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.record.trajectory import Plan
 
 Capture = pytest.CaptureFixture[str]

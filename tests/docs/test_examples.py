@@ -22,8 +22,7 @@ import pytest
 import yaml
 
 from omg_graph.cli import main
-from omg_graph.cli.app import build_command
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings, build_command
 from omg_graph.training.config import load_config
 
 ROOT = Path(__file__).parents[2]

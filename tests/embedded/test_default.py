@@ -11,7 +11,7 @@ import pytest
 
 from omg_graph import reconstruct
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import read_data_file
 from omg_graph.embedded.build import SAMPLE, build_simulator, measure, sample_clip

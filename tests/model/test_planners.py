@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.errors import ConfigError, ModelError, SchemaError
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.model.planners import GROUP, OWN, OWN_STORED, STORED_GROUP, make_planner, registered_planners

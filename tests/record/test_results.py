@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.errors import DataError, OmgError
 from omg_graph.record.artifacts import content_hash
 from omg_graph.record.results import open_run

@@ -16,7 +16,7 @@ import torch
 from omg_graph import pipeline
 from omg_graph.api import reconstruct
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording

@@ -11,17 +11,10 @@ from omg_graph.cli.options import (
     AsJson,
     FillNonfinite,
     Label,
-    MaxPlannerCalls,
-    PlannerCache,
-    PlannerDevice,
-    PlannerDtype,
-    PlannerFourBit,
-    PlannerLanguage,
-    PlannerMedia,
-    PlannerModel,
+    PlannerFlags,
     TextEncoder,
-    planner_options,
     require_data,
+    with_planner_flags,
 )
 from omg_graph.cli.output import cell, note, print_json, progress_bar, spinner, stdout_console
 from omg_graph.errors import ConfigError
@@ -30,6 +23,7 @@ if TYPE_CHECKING:
     from omg_graph.bench.planning.report import PlannerReport
 
 
+@with_planner_flags
 def planner_report(
     data: Annotated[
         Path, typer.Option(help="A pickle or .npz with the model's training rows.", show_default=False)
@@ -47,14 +41,8 @@ def planner_report(
             show_default=False,
         ),
     ] = None,
-    planner_model: PlannerModel = None,
-    planner_language: PlannerLanguage = "en",
-    planner_media: PlannerMedia = "auto",
-    max_planner_calls: MaxPlannerCalls = None,
-    planner_cache: PlannerCache = True,
-    planner_device: PlannerDevice = "auto",
-    planner_dtype: PlannerDtype = "auto",
-    planner_4bit: PlannerFourBit = False,
+    *,
+    flags: PlannerFlags,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many samples.", show_default=False)
     ] = None,
@@ -75,26 +63,18 @@ def planner_report(
     require_data("--data", data)
     from omg_graph.bench.planning.planning import measure_planner
     from omg_graph.cli.options import open_model
-    from omg_graph.cli.planner_reports import PAGE, REPORT
+    from omg_graph.cli.train import PAGE, REPORT
     from omg_graph.files import write_atomically
     from omg_graph.model.planners import PlannerOptions, make_planner
     from omg_graph.training.model_rows import read_model_rows
 
     loaded = open_model(model, text_encoder)
-    options = planner_options(
-        model=planner_model,
-        language=planner_language,
-        media=planner_media,
-        max_calls=max_planner_calls,
-        cache=planner_cache,
-        device=planner_device,
-        dtype=planner_dtype,
-        four_bit=planner_4bit,
-    )
+    options = flags.options()
     names = planner or [loaded.planner.name]
-    if planner_model is not None and set(names) == {loaded.planner.name}:
+    if flags.planner_model is not None and set(names) == {loaded.planner.name}:
         raise ConfigError(
-            f"{loaded.planner.name} takes no --planner-model, {planner_model!r} came: name --planner chat too"
+            f"{loaded.planner.name} takes no --planner-model, {flags.planner_model!r} came: "
+            "name --planner chat too"
         )
     with spinner("loading the planner"):
         own = PlannerOptions()
@@ -163,7 +143,7 @@ def halves(table: list[list[str]]) -> dict[str, list[list[str]]]:
 def _show(reports: list[PlannerReport], output: Path | None) -> None:
     from rich.table import Table
 
-    from omg_graph.cli.planner_reports import PAGE
+    from omg_graph.cli.train import PAGE
 
     console = stdout_console()
     wide = console.width >= NARROW

@@ -14,7 +14,7 @@ from omg_graph.bench.baselines import choice
 from omg_graph.bench.baselines.fitted import Fitting
 from omg_graph.bench.baselines.networks import NetworkSettings
 from omg_graph.cli import main
-from omg_graph.cli.runtime import Settings
+from omg_graph.cli.app import Settings
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.evaluate import EvaluationRequest, choose_floors, evaluate
 from omg_graph.evaluation.predictions import read_predictions
