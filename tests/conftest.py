@@ -352,6 +352,15 @@ def hashed_sentences(hashed: Callable[[int], Embed], monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
+def quickly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regressions and times are most of what it costs to measure a planner: one of each does for a test."""
+    from omg_graph.bench.planning import planning
+
+    monkeypatch.setattr("omg_graph.bench.baselines.machines.LOGISTIC_COSTS", (0.03,))
+    monkeypatch.setattr(planning, "speeds", partial(planning.speeds, repeats=1))
+
+
+@pytest.fixture
 def stages_in_common(tiny_stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training of the test takes what another one has made, and leaves what it makes for others."""
     from omg_graph.training.cache import StageCache

@@ -199,7 +199,7 @@ def test_traces_arrive_at_langsmith_and_spans_at_a_collector(
     command = [sys.executable, "-m", "omg_graph.cli", "run", "-v", "--input", str(tiny_data_file)]
     given = ["--split", "test", "--limit", "1", "--missing", "audio", "--model", str(tiny_model_folder)]
     done = subprocess.run(
-        [*command, *given, "--output", str(tmp_path / "out")],
+        [*command, *given, "--output", str(tmp_path / "out"), "--no-report"],
         env=environment,
         capture_output=True,
         text=True,

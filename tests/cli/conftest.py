@@ -20,7 +20,10 @@ Refused = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def _own_environment(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, stages_in_common: None
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    stages_in_common: None,
+    quickly_measured: None,
 ) -> None:
     """Nothing that a command sets in this process outlives a test, but where that is what is tested."""
     if request.path.stem != "test_runtime":

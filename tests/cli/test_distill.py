@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omg_graph.bench.planning import planning
 from omg_graph.cli import main
 from omg_graph.cli.app import Settings
 from omg_graph.cli.train import PAGE, REPORT
@@ -50,13 +48,6 @@ def distil(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys
 
 
 @pytest.fixture
-def quickly_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The regressions beside a planner are most of what measuring it costs: one C does for a test."""
-    monkeypatch.setattr("omg_graph.bench.baselines.machines.LOGISTIC_COSTS", (0.03,))
-    monkeypatch.setattr(planning, "speeds", partial(planning.speeds, repeats=1))
-
-
-@pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of something else: measuring a planner takes a few seconds."""
     monkeypatch.setattr("omg_graph.cli.distill.report_planner", lambda *_, **__: None)
@@ -80,7 +71,6 @@ def by_transcript(tiny_model_folder: Path) -> Callable[[dict[str, Any], int], st
     return reply
 
 
-@pytest.mark.usefixtures("quickly_measured")
 def test_a_chat_model_teaches(
     distil: Distil,
     chat_server: Any,
@@ -176,7 +166,7 @@ def test_a_sample_that_is_declined(
     assert one == "chat openai:tiny gave no valid plan: it declined to answer"
 
 
-@pytest.mark.usefixtures("unmeasured", "quickly_measured")
+@pytest.mark.usefixtures("unmeasured")
 def test_train_on_the_plans_that_distill_wrote(
     distil: Distil, tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path, capsys: Capture
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_run_that_is_killed_again_and_again(
     moments[3:3] = ["0.3"]
     moments += [".model.new-*/codecs.safetensors", "60"]
     command = ["train", "--data", str(tiny_data_file), "--output", str(output), "--config", str(config)]
+    command.append("--no-planner-report")
     result = subprocess.run(
         [sys.executable, "-c", RUNNER, str(workspace), ",".join(moments), *command],
         capture_output=True,

@@ -2,7 +2,8 @@
 
 The blocks of one document share a folder and, if they are Python, their names. Commands run as they stand,
 but for substitutions that save minutes: ``omg train`` gets the tests' tiny configuration on top of what it
-asks for and takes stages that another training has made, and simulated sentences are embedded by hashing.
+asks for and takes stages that another training has made, planners are measured with one regression and time
+each, and simulated sentences are embedded by hashing.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def reader(
     tiny_thinker_folder: Path,
     hashed: Callable[[int], Any],
     stages_in_common: None,
+    quickly_measured: None,
     monkeypatch: pytest.MonkeyPatch,
     chat_server: Any,
 ) -> Callable[[Block, dict[str, Any]], None]:
