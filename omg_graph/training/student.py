@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import BoolArray, Split
+from omg_graph.data.patterns import PatternPool
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.planner.interface import PlannerInput, Sampling
@@ -21,7 +22,6 @@ from omg_graph.training.cache import Content
 from omg_graph.training.config import PlanChoiceSettings, StudentSettings
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.observation_encoder import embed_pairs
-from omg_graph.training.patterns import PatternPool
 from omg_graph.training.rows import IntArray, PlannedRows
 
 

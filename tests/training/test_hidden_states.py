@@ -18,6 +18,7 @@ from omg_graph.api import reconstruct
 from omg_graph.cli import main
 from omg_graph.cli.app import Settings
 from omg_graph.data.dataset import Split
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, ThinkerTextEncoder
@@ -29,7 +30,6 @@ from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.seeding import derived_seed, generator
 from omg_graph.training.config import EncoderSettings, load_config
 from omg_graph.training.observation_encoder import embed_pairs, fit_observation_encoder
-from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.raw_states import PairStates, pair_states, states_notes
 from omg_graph.training.rows import PlannedRows
 
