@@ -11,14 +11,8 @@ import torch
 from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError, KnowledgeBaseError
 from omg_graph.knowledge.entries import EntrySource, build_knowledge_base, choose_plans, read_sources
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.priors.prior import Shown
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.errors import ConfigError, ModelError, SchemaError
 from omg_graph.model.folder import load_model, save_model
 from omg_graph.model.planners import PLANNERS, STORED, make_planner
@@ -67,7 +66,7 @@ def test_the_distilled_one_is_the_models_own(tiny_model_folder: Path) -> None:
 
 
 def test_the_documented_planner_runs(
-    install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    install: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (source,) = (
         block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "def make(" in block
@@ -75,7 +74,6 @@ def test_the_documented_planner_runs(
     (declared,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.M | re.S)
     entries = tomllib.loads(declared)["project"]["entry-points"][PLANNERS]
     put(install, "keyword_planner", source, entries)
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     output = tmp_path / "out"
     sample = ROOT / "examples" / "sample.pkl"
     try:
