@@ -236,7 +236,7 @@ def test_without_its_thinker_a_model_does_not_load(
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(EncoderError, match=r"model_type 'bert' came"):
+    with pytest.raises(EncoderError, match="got 'bert'"):
         load_model(reading_model, other)
     monkeypatch.setenv("OMG_ENCODER_MODEL", str(tmp_path / "gone"))
     assert main(["run", "--input", str(recorded_file), "--model", str(reading_model)]) == 2
