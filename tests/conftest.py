@@ -29,7 +29,6 @@ import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
 if TYPE_CHECKING:
-    from omg_graph.model.model import Model
     from omg_graph.record.results import SavedRun
 
 # The modules whose annotations give shapes. Others use typing.Self and plain protocols, which beartype
@@ -83,17 +82,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed doesn't depend on the terminal, nor on pytest's workers, which set a width."""
     monkeypatch.delenv("COLUMNS", raising=False)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def settings_apply() -> Iterator[Callable[[Any], None]]:
-    """Commands set no threads, variables and log levels of this process; what they would set them by."""
-    from omg_graph.cli.app import Settings
-
-    with pytest.MonkeyPatch.context() as patch:
-        apply = Settings.apply
-        patch.setattr(Settings, "apply", lambda self: None)
-        yield apply
 
 
 @pytest.fixture(scope="session")
@@ -283,7 +271,7 @@ def tiny_thinker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TINY_NETWORKS = {"members": 2, "hidden": 8, "components": 4, "epochs": 2}
+TINY_NETWORKS = {"members": 2, "hidden": 8, "epochs": 2}
 
 
 @pytest.fixture(scope="session")
@@ -293,8 +281,8 @@ def tiny_settings(tiny_text_encoder: str) -> dict[str, Any]:
         "name": "tiny",
         "autoencoder": {"max_width": 8},
         "encoder": {"text_encoder": tiny_text_encoder, "hidden": 16, "epochs": 2},
-        "planner": {"width": 16, "layers": 1, "epochs": 2, "folds": 2, "patterns": 4},
-        "retriever": {"epochs": 1, "top_k": 4, "shortlist": 6},
+        "planner": {"width": 16, "epochs": 2, "folds": 2, "patterns": 4},
+        "retriever": {"epochs": 1, "top_k": 4},
         "executor": {"width": 16, "heads": 2, "train_steps": 50, "sample_steps": 5},
         "task": {"direct": TINY_NETWORKS},
         "optimiser": {"epochs": 2, "batch_size": 32},
@@ -407,30 +395,6 @@ def tiny_model_folder(tiny_data_file: Path, train_tiny: Callable[..., Path]) -> 
     return train_tiny(tiny_data_file, "clips-model")
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    """The same, loaded."""
-    from omg_graph.model.folder import load_model
-
-    return load_model(tiny_model_folder)
-
-
-@pytest.fixture
-def sample(tiny_data_file: Path) -> dict[str, Any]:
-    """A clip without its audio, as another program would send it: lists of numbers, and null."""
-    from omg_graph.data.reader import read_data_file
-
-    split = read_data_file(tiny_data_file).splits["test"]
-    assert split.raw_text is not None
-    return {
-        "id": split.ids[0],
-        "raw_text": split.raw_text[0],
-        "text": split.arrays["text"][0].tolist(),
-        "audio": None,
-        "vision": split.arrays["vision"][0].tolist(),
-    }
-
-
 @pytest.fixture(scope="session")
 def tiny_folds_folder(tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_folder: Path) -> Path:
     """Two folds of the clips with two seeds each, in one folder. Read it, never write."""
@@ -504,10 +468,15 @@ def tiny_plain_folder(tiny_plain_file: Path, train_tiny: Callable[..., Path]) ->
 
 def _run(folder: Path, *arguments: str) -> SavedRun:
     from omg_graph.cli import main
+    from omg_graph.cli.app import Settings
     from omg_graph.record.results import open_run
 
-    common = ["--no-report", "--keep-path", "all", "--json"]
-    assert main(["run", "--output", str(folder), *common, *arguments]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settings, "apply", lambda self: None)
+        assert (
+            main(["run", "--output", str(folder), "--no-report", "--keep-path", "all", "--json", *arguments])
+            == 0
+        )
     return open_run(folder)
 
 

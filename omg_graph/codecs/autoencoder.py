@@ -14,6 +14,8 @@ from omg_graph.seeding import generator, seeded
 
 AutoencoderKind = Literal["pca", "vae"]
 BATCH = 64
+DIVERGENCE_WEIGHT = 0.01
+"""VAE: of the divergence from the standard normal."""
 
 
 class AutoencoderSettings(BaseModel):
@@ -27,7 +29,6 @@ class AutoencoderSettings(BaseModel):
     max_width: int = Field(default=256, ge=1)
     """PCA: components at most; VAE: the latent width, unless the modality is smaller."""
     epochs: int = Field(default=60, ge=1)
-    divergence_weight: float = Field(default=0.01, ge=0)
 
 
 class PrincipalComponents(nn.Module):
@@ -107,7 +108,7 @@ class VariationalAutoencoder(nn.Module):
                 draw = generator(seed, "vae", name, epoch, int(batch[0]))
                 noise = torch.randn(len(batch), width, generator=draw)
                 optimiser.zero_grad(set_to_none=True)
-                loss = model.loss(features[batch], noise, settings.divergence_weight)
+                loss = model.loss(features[batch], noise, DIVERGENCE_WEIGHT)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()

@@ -18,8 +18,10 @@ from omg_graph.encoders.per_modality import PerModality
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import DenoisingPath, Prediction, SamplerName, StepCallback, denoise
 from omg_graph.predictor.task import TaskHead, TaskHeadConfig
-from omg_graph.priors.mixture import Mixture
-from omg_graph.priors.prior import Shown, SimilarRows
+from omg_graph.priors.gaussian import GaussianConditional
+from omg_graph.priors.kernel import KernelConditional, SimilarRows
+from omg_graph.priors.mixture import PARTS, Mixture, PriorKind
+from omg_graph.priors.planned import PlannedConditional
 from omg_graph.seeding import generator
 
 SIMILAR = 32
@@ -38,8 +40,7 @@ class ExecutorConfig(BaseModel):
     train_steps: int = Field(default=1000, ge=2)
     """T."""
     sample_steps: int = Field(default=20, ge=1)
-    priors: tuple[str, ...] = ("evidence", "planned", "kernel")
-    """What is subtracted before diffusion is a weighted sum of these (entry points ``omg_graph.priors``)."""
+    anchor: PriorKind = "mixture"
     point_estimate: PointEstimate = "mean"
     """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper."""
     width: int = Field(default=128, ge=8)
@@ -69,16 +70,21 @@ class ExecutorConfig(BaseModel):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExecutorInput(Shown):
+@dataclass(frozen=True)
+class ExecutorInput:
     """A batch as the executor sees it; everything missing is zero."""
 
+    ids: tuple[str, ...]
+    latents: dict[str, Float[Tensor, "batch _"]]
+    observed: Bool[Tensor, "batch modality"]
+    observation: Float[Tensor, "batch shared"]
+    """u_X."""
     plan: Float[Tensor, "batch constraint shared"]
     """g of the whole plan first, then of each constraint."""
     evidence: dict[str, Float[Tensor, "batch _"]]
     """E (Eq. 8); zeros where a modality is observed or nothing was found."""
-    observation: Float[Tensor, "batch shared"]
-    """u_X."""
+    groups: tuple[str, ...]
+    """Like ids: the kernel conditional leaves out kept rows of the same group."""
     label_estimates: Float[Tensor, "batch column"] | None = None
     """The label regression's estimates, where there is one."""
     words: Float[Tensor, "batch term"] | None = None
@@ -112,7 +118,10 @@ class Executor(nn.Module):
             dropout=config.dropout,
             observed_slots=config.observed_slots,
         )
-        self.anchor = Mixture(widths, config.priors)
+        self.gaussian = GaussianConditional(widths)
+        self.planned = PlannedConditional(widths)
+        self.kernel = KernelConditional(widths)
+        self.anchor = Mixture(self.names, config.anchor)
         self.alignment = PerModality(
             {
                 name: nn.Linear(width, self.low_level(name, torch.zeros(1, self.specs[name].size)).shape[1])
@@ -143,7 +152,7 @@ class Executor(nn.Module):
         ids: Sequence[str],
         groups: Sequence[str],
     ) -> Executor:
-        """The same executor, whose priors that keep rows have more of them; all else is shared.
+        """The same executor, whose kernel regression goes on more rows; all else is shared.
 
         Args:
             latents: Every modality's latents, anything where not known.
@@ -151,19 +160,30 @@ class Executor(nn.Module):
             ids: The rows' ids; rows that are kept already add nothing.
             groups: The rows' groups.
         """
-        anchor = self.anchor.with_rows(latents, known, ids, groups)
-        if anchor is self.anchor:
+        if not self.anchor.uses("kernel"):
+            return self
+        kernel = self.kernel.extended(self.gaussian.filled(latents, known), known, ids, groups)
+        if kernel is self.kernel:
             return self
         extended = copy(self)
-        extended._modules = {**self._modules, "anchor": anchor}
+        extended._modules = {**self._modules, "kernel": kernel}
         return extended
 
     def anchors(self, batch: ExecutorInput) -> dict[str, Float[Tensor, "batch _"]]:
         """The anchor of every modality, in latent units; zero where it is observed."""
-        return {
-            name: self.anchor.predict(name, batch) * ~batch.observed[:, column : column + 1]
-            for column, name in enumerate(self.names)
-        }
+        out = {}
+        for column, name in enumerate(self.names):
+            missing = ~batch.observed[:, column : column + 1]
+            parts = torch.stack([self._anchor_part(part, name, batch) for part in PARTS], dim=-1)
+            out[name] = self.anchor(name, parts, batch.observed) * missing
+        return out
+
+    def _anchor_part(self, part: str, name: str, batch: ExecutorInput) -> Float[Tensor, "batch latent"]:
+        if part == "evidence" or not self.anchor.uses(part):
+            return batch.evidence[name]
+        if part == "gaussian":
+            return self.planned.predict(self.gaussian, name, batch.latents, batch.observed, batch.plan)
+        return self.kernel.predict(name, batch.latents, batch.observed, batch.ids, batch.groups)
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
         """What steers the denoiser."""
@@ -241,8 +261,10 @@ class Executor(nn.Module):
         """The kept rows that each sample is like, for each modality; none where draws start from noise."""
         if float(self.start) == 1:
             return {}
-        rows = {name: self.anchor.similar_rows(name, batch) for name in self.names}
-        return {name: found for name, found in rows.items() if found is not None}
+        return {
+            name: self.kernel.similar_rows(name, batch.latents, batch.observed, batch.ids, batch.groups)
+            for name in self.names
+        }
 
     def _similar_residuals(
         self, similar: Mapping[str, SimilarRows], batch: ExecutorInput, seed: int, draw: int

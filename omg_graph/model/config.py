@@ -21,11 +21,11 @@ from omg_graph.record.trajectory import UtilityWeights
 
 FORMAT_VERSION = 1
 OLD_SWITCHES: dict[str, dict[str, Any]] = {
-    "planning": {"condition": "plan"},
+    "planning": {"condition": "plan", "schema_penalty": None},
     "retrieval": {"query_plan": "plan", "aggregation": "attention", "source": "entries"},
     "executor": {"joint_layers": [], "observation": True},
 }
-"""What version 0.1.0 wrote of a model of the method itself."""
+"""What version 0.1.0 wrote of a model of the method itself; None for a number that changed nothing."""
 QueryKind = Literal["corrected", "raw", "literal"]
 
 
@@ -44,8 +44,6 @@ class PlanningSettings(_Record):
     """Draws are from the likeliest values that together have this share."""
     semantic_weight: float = 0.3
     """lambda_s of Eq. 5."""
-    schema_penalty: float = 0.1
-    """gamma of Eq. 5."""
 
     def sampling(self, candidates: int, heat: float = 0.0) -> Sampling:
         """How ``candidates`` plans are drawn; ``heat`` is added to the temperature, with no greedy plan."""
@@ -106,11 +104,11 @@ class ModelConfig(_Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_version_0_1(cls, content: Any) -> Any:
-        """Drop what version 0.1.0 wrote: switches for ablations, and the kind of the anchor.
+    def _without_old_switches(cls, content: Any) -> Any:
+        """Drop the switches that version 0.1.0 wrote for ablations.
 
         Raises:
-            ModelError: if a switch is on.
+            ModelError: if one of them is on.
         """
         if not isinstance(content, dict):
             return content
@@ -119,14 +117,12 @@ class ModelConfig(_Record):
             if not isinstance(content.get(block), dict):
                 continue
             for name in content[block].keys() & switches.keys():
-                if content[block][name] != switches[name]:
+                if switches[name] not in (None, content[block][name]):
                     raise ModelError(
                         f"expected a model of the method, got one of an ablation by version 0.1.0 "
                         f"({block}.{name}: {content[block][name]}): train it again with omg ablate"
                     )
             content[block] = {key: value for key, value in content[block].items() if key not in switches}
-        if isinstance(content.get("executor"), dict):  # whatever its kind, the weights say which priors count
-            content["executor"] = {key: part for key, part in content["executor"].items() if key != "anchor"}
         return content
 
 

@@ -128,7 +128,6 @@ def rerank(
     observations: npt.NDArray[np.float32],
     *,
     semantic_weight: float = SEMANTIC_WEIGHT,
-    schema_weight: float = SCHEMA_WEIGHT,
 ) -> list[Reranking]:
     """S* for every sample (Eqs. 5 and 6); the texts of all valid candidates are embedded together.
 
@@ -138,7 +137,6 @@ def rerank(
         candidates: Omega(X) of each sample.
         observations: u_X, (samples, shared).
         semantic_weight: lambda_s.
-        schema_weight: gamma.
 
     Raises:
         PlanError: if a sample has no valid candidate.
@@ -156,7 +154,6 @@ def rerank(
             embeddings[end - len(plans) : end],
             observation,
             semantic_weight=semantic_weight,
-            schema_weight=schema_weight,
         )
         for plans, observation, end in zip(candidates, observations, ends, strict=True)
     ]

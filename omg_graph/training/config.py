@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings
 from omg_graph.encoders.text import MINILM
@@ -16,6 +17,8 @@ from omg_graph.executor.executor import ExecutorConfig
 from omg_graph.executor.objective import ObjectiveWeights
 
 Part = TypeVar("Part", bound=BaseModel)
+UNKNOWN = "extra_forbidden"
+"""Pydantic's word for a setting that there isn't."""
 
 
 class Settings(BaseModel):
@@ -40,15 +43,9 @@ class EncoderSettings(Settings):
     """qwen-omni: how deep the layer lies that is read, as a share of all."""
     four_bit: bool = False
     """qwen-omni: load the thinker's weights in four bits."""
-    raw_dropout: float = Field(default=0.3, ge=0, lt=1)
-    """qwen-omni: share of training rows whose hidden states psi goes without."""
     hidden: int = Field(default=256, ge=8)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=12, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=64, ge=2)
     unimodal_weight: float = Field(default=0.0, ge=0)
     """Weight of telling each modality's own label, where the data have such labels (CH-SIMS)."""
 
@@ -57,13 +54,7 @@ class StudentSettings(Settings):
     """The distilled student."""
 
     width: int = Field(default=32, ge=8)
-    layers: int = Field(default=1, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
     epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=8, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=64, ge=2)
     degree_spread: float = Field(default=1.0, ge=0)
     """How far a target's degree spreads over its neighbours in what the student is taught, in steps."""
 
@@ -80,8 +71,6 @@ class PlanChoiceSettings(Settings):
     """Draws come from the likeliest values that together have this share."""
     semantic_weight: float = Field(default=0.3, ge=0)
     """lambda_s of Eq. 5."""
-    schema_penalty: float = Field(default=0.1, ge=0)
-    """gamma of Eq. 5; the indicator it multiplies is infinite, so it changes nothing."""
 
 
 class PlannerSettings(PlanChoiceSettings, StudentSettings):
@@ -104,14 +93,18 @@ class RetrieverSettings(Settings):
     query: Literal["corrected", "raw", "literal"] = "corrected"
     """``corrected``: Eq. 7 as a learned correction to the raw query; ``literal``: Eq. 7 as printed."""
     epochs: int = Field(default=8, ge=0)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=128, ge=2)
-    alignment_weight: float = Field(default=0.1, ge=0)
-    """Weight of C_evi (Eq. 9) in metric learning."""
-    shortlist: int = Field(default=32, ge=1)
-    """Entries among which training picks the top K anew as the query moves."""
+    """Of the correction."""
     entries: int | None = Field(default=None, ge=1)
     """Training rows in the knowledge base at most, drawn by the seed; all of them by default."""
+
+
+class AnchorSettings(Settings):
+    """What is fitted in closed form before the executor trains."""
+
+    rows: int = Field(default=2000, ge=2)
+    """Training rows that the kernel conditional keeps at most, drawn by the seed; costs grow cubically."""
+    plan: bool = True
+    """Whether the Gaussian conditional reads the plan, where that helps held-out rows."""
 
 
 class OptimiserSettings(Settings):
@@ -120,11 +113,8 @@ class OptimiserSettings(Settings):
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    plateau_patience: int = Field(default=10, ge=1)
-    """Epochs without improvement before the learning rate is halved."""
     patience: int = Field(default=30, ge=1)
-    """Epochs without improvement before training stops."""
+    """Epochs without improvement before training stops; after a third of them the learning rate is halved."""
     average: float = Field(default=0.995, ge=0, lt=1)
     """Decay of the moving average of the weights; 0 keeps the last ones."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -136,29 +126,15 @@ class DirectSettings(Settings):
     members: int = Field(default=4, ge=0)
     """How many; 0 leaves them out."""
     hidden: int = Field(default=512, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    components: int = Field(default=100, ge=1)
-    """Principal directions that the transcripts' words are reduced to."""
     epochs: int = Field(default=100, ge=1)
-    patience: int = Field(default=12, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=7e-4, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    """At most; each network stops at its own best."""
 
 
-class HeadSettings(Settings):
-    """How the task head is fitted on the finished executor's estimates."""
-
-    epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=12, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-
-
-class TaskSettings(HeadSettings):
+class TaskSettings(Settings):
     """What predicts the label."""
 
+    epochs: int = Field(default=60, ge=1)
+    """Of the head that is fitted on the finished executor's estimates."""
     refit: bool = True
     """Off: the head that was trained jointly stays, the literal Eq. 18."""
     reading: Literal["words", "features", "none"] = "words"
@@ -176,22 +152,15 @@ class TrainingConfig(Settings):
     name: str = "default"
     missing_rate: float | None = Field(default=None, ge=0, le=1)
     """Draw each batch's patterns so that this share of slots is missing; every pattern alike if None."""
-    kernel_rows: int = Field(default=2000, ge=2)
-    """Training rows that each kernel regression keeps at most, drawn by the seed; costs grow cubically."""
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     encoder: EncoderSettings = EncoderSettings()
     planner: PlannerSettings = PlannerSettings()
     retriever: RetrieverSettings = RetrieverSettings()
+    anchor: AnchorSettings = AnchorSettings()
     executor: ExecutorConfig = ExecutorConfig()
     objective: ObjectiveWeights = ObjectiveWeights()
     optimiser: OptimiserSettings = OptimiserSettings()
     task: TaskSettings = TaskSettings()
-
-    @model_validator(mode="after")
-    def _shortlist_holds_top_k(self) -> Self:
-        if self.retriever.shortlist < self.retriever.top_k:
-            raise ValueError("retriever.shortlist must be at least retriever.top_k")
-        return self
 
 
 PAPER: dict[str, Any] = {
@@ -203,7 +172,7 @@ PAPER: dict[str, Any] = {
         "prediction": "epsilon",
         "sampler": "ddpm",
         "sample_steps": 100,
-        "priors": (),
+        "anchor": "none",
         "point_estimate": "sample",
         "observed_slots": False,
     },
@@ -233,9 +202,30 @@ def load_config(source: str | Path | None, overrides: dict[str, Any] | None = No
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ConfigError(
-            f"configuration {source or 'default'}: {place}: {first['msg']} (came: {first['input']!r})"
-        ) from error
+        what = f"{first['msg']} (came: {first['input']!r})"
+        if first["type"] == UNKNOWN:
+            what = "this version has no such setting: leave it out"
+        raise ConfigError(f"configuration {source or 'default'}: {place}: {what}") from error
+
+
+def recorded_config(settings: dict[str, Any]) -> TrainingConfig:
+    """The settings in a model's manifest; those that only version 0.1.0 had are left out.
+
+    Raises:
+        ConfigError: if one of the others is out of range.
+    """
+    kept = deepcopy(settings)
+    try:
+        return TrainingConfig.model_validate(kept)
+    except ValidationError as error:
+        for refused in error.errors():
+            if refused["type"] == UNKNOWN:
+                *blocks, name = map(str, refused["loc"])
+                block = kept
+                for part in blocks:
+                    block = block[part]
+                del block[name]
+    return load_config(None, kept)
 
 
 def recipes() -> dict[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,35 +28,6 @@ class Fit:
     validation_loss: float | None
 
 
-class Steps(Protocol):
-    """The settings block of something that is fitted."""
-
-    @property
-    def epochs(self) -> int:
-        """At most."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Examples a step."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """AdamW's."""
-        ...
-
-    @property
-    def weight_decay(self) -> float:
-        """AdamW's."""
-        ...
-
-    @property
-    def patience(self) -> int:
-        """Epochs without improvement before it ends."""
-        ...
-
-
 @dataclass(frozen=True)
 class FitSettings:
     """Sizes and steps of a fit."""
@@ -67,13 +37,6 @@ class FitSettings:
     learning_rate: float
     weight_decay: float
     patience: int | None = None
-
-    @classmethod
-    def of(cls, block: Steps, epochs: int | None = None) -> FitSettings:
-        """What a settings block says, or another number of epochs."""
-        return cls(
-            epochs or block.epochs, block.batch_size, block.learning_rate, block.weight_decay, block.patience
-        )
 
 
 def fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from omg_graph.training.config import EncoderSettings
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.rows import IntArray, PlannedRows
 
+STEPS = FitSettings(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=1e-2, patience=12)
 CONTRAST_BATCH = 512
 
 
@@ -34,7 +36,6 @@ def encoder_config(
         hidden=settings.hidden,
         dropout=settings.dropout,
         raw_width=raw_width,
-        raw_dropout=settings.raw_dropout,
     )
 
 
@@ -63,7 +64,7 @@ def fit_observation_encoder(
     Args:
         config: Sizes.
         rows: Training rows.
-        settings: Steps.
+        settings: Epochs, and what unimodal labels count.
         seed: Decides everything random.
         allowed: (rows,), the rows that may be used; all by default.
         validation: Rows to choose the best epoch on.
@@ -112,7 +113,7 @@ def fit_observation_encoder(
         nn.ModuleDict({"encoder": encoder, "heads": heads}) if unimodal else encoder,
         loss,
         lambda epoch: rows.with_plan(rows.pool.draw(seed, epoch), allowed),
-        FitSettings.of(settings, epochs),
+        replace(STEPS, epochs=epochs or settings.epochs),
         seed=seed,
         purpose="psi",
         validate=validate if len(checked) else None,

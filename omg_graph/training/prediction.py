@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,15 @@ from omg_graph.predictor.direct import VALENCE_COLUMNS, DirectHead, DirectHeadCo
 from omg_graph.predictor.task import TaskHead, TaskHeadConfig
 from omg_graph.seeding import seeded
 from omg_graph.training.cache import Content
-from omg_graph.training.config import DirectSettings, HeadSettings
+from omg_graph.training.config import DirectSettings
 from omg_graph.training.executor_training import ExecutorTrainer, blocks_of, kept_weights
 from omg_graph.training.fitting import EpochCallback, FitSettings, fit
 from omg_graph.training.rows import IntArray, PairData
 
+HEAD_STEPS = FitSettings(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=0.1, patience=12)
+DIRECT_STEPS = FitSettings(epochs=100, batch_size=64, learning_rate=7e-4, weight_decay=0.01, patience=12)
+DIRECTIONS = 100
+"""Principal directions that a transcript's words are reduced to for the direct networks."""
 STARTS = (1.0, 0.6, 0.4, 0.2)
 """Candidates for where draws start, as a share of T; the plain sampler from noise first."""
 START_DRAWS, START_PAIRS = 6, 192
@@ -85,7 +89,7 @@ def fit_start(trainer: ExecutorTrainer) -> dict[str, float]:
         The score of each candidate; none where there are no rows to take residuals from.
     """
     executor, data = trainer.executor, trainer.validation
-    if not executor.anchor.keeps_rows:
+    if not len(executor.kernel.known) or executor.anchor.kind == "none":
         return {}
     pairs = trainer.checked[:: max(1, len(trainer.checked) // START_PAIRS)]
     totals = dict.fromkeys(STARTS, 0.0)
@@ -148,7 +152,7 @@ def fit_direct_networks(
         task: What is predicted.
         training: Labelled pairs.
         validation: Pairs to choose epochs on, where some have a label.
-        settings: Sizes and steps.
+        settings: How many networks, their width and epochs.
         seed: Of first weights, patterns and order.
         device: Where they are trained.
         on_epoch: Called after every epoch.
@@ -158,9 +162,8 @@ def fit_direct_networks(
     config = DirectHeadConfig(
         members=settings.members,
         hidden=settings.hidden,
-        dropout=settings.dropout,
         terms=terms,
-        components=min(settings.components, terms),
+        components=min(DIRECTIONS, terms),
     )
     with seeded(seed, "direct head"):
         head = TaskHead(task.model_copy(update={"direct": config}))
@@ -180,7 +183,7 @@ def fit_direct_networks(
             lambda batch, _epoch, loss_of=loss_of: loss_of(training, batch),  # type: ignore[misc]
             # patterns are drawn apart from those of the head
             lambda epoch, member=member: training.labelled(training.pool.draw(seed + 5 + member, epoch)),  # type: ignore[misc]
-            FitSettings.of(settings),
+            replace(DIRECT_STEPS, epochs=settings.epochs),
             seed=seed,
             purpose=f"direct head {member}",
             validate=(lambda loss_of=loss_of: float(loss_of(validation, checked))) if len(checked) else None,  # type: ignore[misc]
@@ -211,7 +214,7 @@ def _networks(head: TaskHead) -> DirectHead:
 
 def fit_prediction(
     trainer: ExecutorTrainer,
-    settings: HeadSettings | None,
+    epochs: int | None,
     calibrated: bool,
     direct: Content | None,
     seed: int,
@@ -222,15 +225,15 @@ def fit_prediction(
 
     Args:
         trainer: With the finished executor.
-        settings: How the head is fitted; None to keep the one that was trained jointly.
+        epochs: Of the head, at most; None to keep the one that was trained jointly.
         calibrated: Whether temperature and spread are fitted.
         direct: Direct networks to average the head with.
         seed: Decides everything random.
         on_epoch: Called after every epoch.
     """
     facts: dict[str, Any] = {"task": None, "direct": None, "temperature": None, "spread": None}
-    if settings is not None and trainer.executor.task is not None and trainer.training.label is not None:
-        facts |= _fit_head(trainer, settings, direct, seed, on_epoch)
+    if epochs is not None and trainer.executor.task is not None and trainer.training.label is not None:
+        facts |= _fit_head(trainer, epochs, direct, seed, on_epoch)
     if calibrated and (fitted := calibrate(trainer)) is not None:
         facts |= vars(fitted)
     head = trainer.executor.task
@@ -250,7 +253,7 @@ def put_head(trainer: ExecutorTrainer, facts: Mapping[str, Any]) -> None:
 
 def _fit_head(
     trainer: ExecutorTrainer,
-    settings: HeadSettings,
+    epochs: int,
     direct: Content | None,
     seed: int,
     on_epoch: EpochCallback | None,
@@ -272,7 +275,7 @@ def _fit_head(
         "validation": _filled(trainer, validation, checked),
     }
     # beside an estimate that took all of it into account already, the rest has only corrections to make
-    rate = settings.learning_rate * (BESIDE_ESTIMATES if training.label_estimates is not None else 1.0)
+    rate = HEAD_STEPS.learning_rate * (BESIDE_ESTIMATES if training.label_estimates is not None else 1.0)
 
     def outputs_of(data: PairData, slots: Mapping[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
         index = torch.from_numpy(pairs)
@@ -296,7 +299,7 @@ def _fit_head(
             training, batch, outputs_of(training, filled["training"], batch, batch)
         ),
         lambda epoch: training.labelled(training.pool.draw(seed + 3, epoch)),
-        FitSettings.of(settings.model_copy(update={"learning_rate": rate})),
+        replace(HEAD_STEPS, epochs=epochs, learning_rate=rate),
         seed=seed,
         purpose="task head",
         validate=(lambda: float(loss_of(validation, checked, checked_outputs()))) if len(checked) else None,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import BoolArray, Split
-from omg_graph.data.patterns import PatternPool
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.planner.interface import PlannerInput, Sampling
@@ -22,7 +21,12 @@ from omg_graph.training.cache import Content
 from omg_graph.training.config import PlanChoiceSettings, StudentSettings
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.observation_encoder import embed_pairs
+from omg_graph.training.patterns import PatternPool
 from omg_graph.training.rows import IntArray, PlannedRows
+
+STEPS = FitSettings(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=1e-2, patience=8)
+LAYERS, DROPOUT = 1, 0.5
+"""Of the language model: little, so that a thousand plans are enough to learn from."""
 
 
 def build_student(
@@ -35,8 +39,8 @@ def build_student(
         width,
         words=sorted(words),
         width=settings.width,
-        layers=settings.layers,
-        dropout=settings.dropout,
+        layers=LAYERS,
+        dropout=DROPOUT,
         label_width=0 if rows.label_estimates is None else rows.label_estimates.shape[1],
         seed=seed,
     )
@@ -63,7 +67,7 @@ def fit_student(
         schema: Of its plans.
         encoder: psi.
         rows: Training rows, with label estimates where it is to read them too.
-        settings: Sizes and steps.
+        settings: Width, epochs, and how far a degree spreads.
         seed: Decides everything random.
         allowed: (rows,), the rows that may be used; all by default.
         validation: Rows to choose the best epoch on.
@@ -99,7 +103,7 @@ def fit_student(
         student,
         loss,
         lambda epoch: rows.with_plan(rows.pool.draw(seed + 1, epoch), allowed),
-        FitSettings.of(settings, epochs),
+        replace(STEPS, epochs=epochs or settings.epochs),
         seed=seed,
         purpose="student",
         validate=validate if len(checked) else None,
@@ -216,7 +220,6 @@ def plan_pairs(
         proposals,
         observed,
         semantic_weight=settings.semantic_weight,
-        schema_weight=settings.schema_penalty,
     )
     return [ranking.best.values for ranking in ranked]
 

@@ -25,7 +25,7 @@ from omg_graph.planner.interface import NoValidPlanError, PlannerInput, Sampling
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.record.trajectory import CandidatePlan
-from omg_graph.training import distillation, teachers
+from omg_graph.training import distillation, student, teachers
 from omg_graph.training.distillation import DistillationRequest, distill
 from omg_graph.training.folds import fold_of
 from omg_graph.training.model_rows import read_model_rows
@@ -94,12 +94,12 @@ def test_the_student_says_what_its_teacher_always_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = distillation.settings_of
-    longer = {"epochs": 60, "learning_rate": 0.01}
+    monkeypatch.setattr(student, "STEPS", replace(student.STEPS, learning_rate=0.01))
     monkeypatch.setattr(
         distillation,
         "settings_of",
         lambda model: (found := settings(model)).model_copy(
-            update={"planner": found.planner.model_copy(update=longer)}
+            update={"planner": found.planner.model_copy(update={"epochs": 60})}
         ),
     )
     made = distil(target="teacher")

@@ -396,7 +396,6 @@ def test_settings_that_make_no_sense(tiny_data_file: Path, train: Train) -> None
     for overrides, culprit in (
         ({"optimiser": {"epohcs": 3}}, "epohcs"),
         ({"optimiser": {"epochs": 0}}, "epochs"),
-        ({"retriever": {"top_k": 50}}, "shortlist"),
     ):
         with pytest.raises(ConfigError, match=culprit):
             train(tiny_data_file, overrides=overrides)

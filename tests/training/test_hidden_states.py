@@ -16,8 +16,8 @@ import torch
 from omg_graph import pipeline
 from omg_graph.api import reconstruct
 from omg_graph.cli import main
+from omg_graph.cli.app import Settings
 from omg_graph.data.dataset import Split
-from omg_graph.data.patterns import pattern_pool
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, ThinkerTextEncoder
@@ -29,10 +29,16 @@ from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.seeding import derived_seed, generator
 from omg_graph.training.config import EncoderSettings, load_config
 from omg_graph.training.observation_encoder import embed_pairs, fit_observation_encoder
+from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.raw_states import PairStates, pair_states, states_notes
 from omg_graph.training.rows import PlannedRows
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +75,10 @@ def reading_model(
     config.write_text(json.dumps(all_patterns))
     link.symlink_to(tiny_thinker_folder, target_is_directory=True)
     command = ["train", "--data", str(recorded_file), "--output", str(model), "--config", str(config)]
-    encoder = ["--encoder", "qwen-omni", "--encoder-model", str(link)]
-    assert main([*command, *encoder, "--no-planner-report"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settings, "apply", lambda self: None)
+        encoder = ["--encoder", "qwen-omni", "--encoder-model", str(link)]
+        assert main([*command, *encoder, "--no-planner-report"]) == 0
     return model
 
 
@@ -279,7 +287,7 @@ def test_psi_learns_from_hidden_states_however_far_off_they_lie(offset: float) -
         hidden=32,
         raw_width=5,
     )
-    settings = EncoderSettings(epochs=40, learning_rate=3e-3)
+    settings = EncoderSettings(epochs=40)
     encoder, _ = fit_observation_encoder(config, rows, settings, seed=0, allowed=np.arange(count) < 160)
     held_out = np.flatnonzero((pool.rows >= 160) & (pool.visible.sum(axis=1) == 1))
     closest = (embed_pairs(encoder, rows, held_out) @ plans.T).argmax(dim=1)
@@ -290,7 +298,7 @@ def test_psi_learns_from_hidden_states_however_far_off_they_lie(offset: float) -
 
 
 def test_settings_of_the_thinker_are_checked() -> None:
-    for wrong in ({"kind": "qwen"}, {"kind": "qwen-omni", "depth": 0}, {"raw_dropout": 1.0}):
+    for wrong in ({"kind": "qwen"}, {"kind": "qwen-omni", "depth": 0}, {"dropout": 1.0}):
         with pytest.raises(ConfigError, match="encoder"):
             load_config(None, {"encoder": wrong})
 

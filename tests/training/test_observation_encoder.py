@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from omg_graph.data.patterns import pattern_pool
 from omg_graph.encoders.observation import ObservationEncoder, ObservationEncoderConfig
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.seeding import generator, seeded
+from omg_graph.training import observation_encoder
 from omg_graph.training.config import EncoderSettings, load_config
 from omg_graph.training.observation_encoder import fit_observation_encoder, unimodal_loss
+from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.rows import PlannedRows
 
 ROWS, SHARED = 240, 6
@@ -45,13 +47,17 @@ def explained(encoder: ObservationEncoder, rows: PlannedRows) -> float:
     return float(1 - left.var() / target.var())
 
 
-def test_a_modality_s_own_label_is_learned_beside_the_plans(rows: PlannedRows) -> None:
+def test_a_modality_s_own_label_is_learned_beside_the_plans(
+    rows: PlannedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(observation_encoder.STEPS, learning_rate=3e-3)
+    monkeypatch.setattr(observation_encoder, "STEPS", quick)
     config = ObservationEncoderConfig(
         widths={"text": 4, "audio": 4}, scales={"text": 1.0, "audio": 1.0}, shared_width=SHARED, hidden=32
     )
     found = {}
     for weight in (0.0, 1.0):
-        settings = EncoderSettings(epochs=12, unimodal_weight=weight, learning_rate=3e-3, dropout=0.0)
+        settings = EncoderSettings(epochs=12, unimodal_weight=weight)
         encoder, _ = fit_observation_encoder(config, rows, settings, seed=0)
         found[weight] = explained(encoder, rows)
     assert found[1.0] > found[0.0] + 0.2

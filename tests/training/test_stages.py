@@ -18,8 +18,8 @@ from omg_graph.training.train import Training
 
 CHANGED = {
     "name": "changed",
-    "planner": {"candidates": 3, "include_greedy": False, "semantic_weight": 1.0, "schema_penalty": 0.5},
-    "retriever": {"top_k": 2, "temperature": 0.2, "learning_rate": 3e-3},
+    "planner": {"candidates": 3, "include_greedy": False, "semantic_weight": 1.0},
+    "retriever": {"top_k": 2, "temperature": 0.2},
     "executor": {"dropout": 0.0, "sample_steps": 3},
     "objective": {"plan": 0.7, "evidence": 0.0, "task": 0.3, "mean_share": 0.2},
     "optimiser": {"epochs": 1, "learning_rate": 3e-3},
@@ -95,7 +95,7 @@ def test_what_settings_leave_alone_is_made_once(
         runs.append(Training(request).run)
         _ = runs[-1].prediction
     second, alone = runs
-    early = {"codecs", "texts", "label-regression", "direct", "encoder", "student"}
+    early = {"codecs", "texts", "gaussian", "kernel", "label-regression", "direct", "encoder", "student"}
     folds = {f"{part}-fold-{fold}" for part in ("encoder", "student") for fold in (0, 1)}
     twice = {name for name, files in files_of(second).items() if len(files) == 2}
     assert not twice & (early | folds)
@@ -111,7 +111,7 @@ def test_the_objective_moves_the_executor_alone(tiny_run: TrainingRun, tmp_path:
         update={"objective": tiny_run.config.objective.model_copy(update={"plan": 1.0})}
     )
     other = tiny_run.variant(config, tmp_path)
-    for stage in ("codecs", "encoder", "student", "pair_plans", "label_regression", "query"):
+    for stage in ("codecs", "encoder", "student", "pair_plans", "gaussian", "query"):
         assert getattr(other, stage) == getattr(tiny_run, stage), stage
     assert other.trainer.digest != tiny_run.trainer.digest
 
@@ -176,10 +176,10 @@ def test_rows_that_the_kernel_leaves_out_are_noted(
     notes = {}
     for kept in (48, 40):
         output = str(tmp_path / str(kept))
-        settings = tiny_settings | {"kernel_rows": kept}
+        settings = tiny_settings | {"anchor": {"rows": kept}}
         request = TrainingRequest(data=str(tiny_data_file), output=output, overrides=settings)
         notes[kept] = [note for note in Training(request).run.notes if "kernel" in note]
-    assert notes == {48: [], 40: ["kernel regressions keep 40 of 48 training rows (kernel_rows)"]}
+    assert notes == {48: [], 40: ["kernel regressions keep 40 of 48 training rows (anchor.rows)"]}
 
 
 def test_a_planner_that_nothing_stops_early_is_noted(
@@ -213,9 +213,8 @@ def test_every_pattern_is_measured(tiny_model_folder: Path, tiny_views_folder: P
 
 def test_parts_of_settings_hold_what_a_stage_reads() -> None:
     """A setting that two parts had would be read by a stage that isn't given it."""
-    from omg_graph.training.config import HeadSettings, PlanChoiceSettings, StudentSettings
+    from omg_graph.training.config import PlanChoiceSettings, StudentSettings
 
     config = load_config(None)
     assert not set(StudentSettings.model_fields) & set(PlanChoiceSettings.model_fields)
     assert config.planner.only(StudentSettings) == StudentSettings()
-    assert config.task.only(HeadSettings) == HeadSettings()

@@ -96,12 +96,6 @@ def _reversed(config: TrainingConfig) -> dict[str, Any]:
     }
 
 
-def _top_k(entries: int) -> Changes:
-    return lambda config: {
-        "retriever": {"top_k": entries, "shortlist": max(config.retriever.shortlist, entries)}
-    }
-
-
 def _figure_4(method: str) -> Printed:
     return Printed(None, method)
 
@@ -148,20 +142,20 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "plain-diffusion",
         "plain conditional diffusion: the same network and budget with nothing fitted in closed form either",
-        _always(**NEITHER, executor={"priors": ()}, task={"reading": "none", "direct": NO_NETWORKS}),
+        _always(**NEITHER, executor={"anchor": "none"}, task={"reading": "none", "direct": NO_NETWORKS}),
         ("architecture",),
         components=ZEROS,
     ),
     Variant(
         "no-anchor",
         "diffusion of the latent itself: what subtracting the anchor brings",
-        _always(executor={"priors": ()}),
+        _always(executor={"anchor": "none"}),
         ("architecture",),
     ),
     Variant(
         "no-plan-in-anchor",
         "the anchor's Gaussian conditional doesn't read the plan: what the plan brings by it",
-        _always(executor={"priors": ("evidence", "gaussian", "kernel")}),
+        _always(anchor={"plan": False}),
         ("architecture",),
     ),
     Variant(
@@ -293,7 +287,7 @@ VARIANTS: tuple[Variant, ...] = (
             executor={
                 "shallow_layers": [],
                 "deep_layers": [],
-                "priors": (),
+                "anchor": "none",
                 "observed_slots": True,
             },
             objective={"evidence": 0.0},
@@ -303,7 +297,10 @@ VARIANTS: tuple[Variant, ...] = (
         components=Components(attention=no_weights, denoiser=DenoiserWithoutObservation),
         probed=True,
     ),
-    *(Variant(f"top-k-{k}", f"K = {k} entries of evidence", _top_k(k), ("entries",)) for k in ENTRIES),
+    *(
+        Variant(f"top-k-{k}", f"K = {k} entries of evidence", _always(retriever={"top_k": k}), ("entries",))
+        for k in ENTRIES
+    ),
     *(
         Variant(
             f"task-weight-{weight:g}",

@@ -71,7 +71,6 @@ TRAINING: dict[str, Any] = {
         "batch_size": 128,
         "learning_rate": 2e-3,
         "patience": 15,
-        "plateau_patience": 5,
     },
 }
 """Changes to the defaults of ``omg train``: sizes, and the executor's epochs, for some 1,200 clips and one

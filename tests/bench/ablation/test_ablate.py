@@ -227,7 +227,7 @@ def test_partial_results_say_so(finished: AblationRequest) -> None:
 
 
 def test_variants_of_the_same_settings_are_run_once(finished: AblationRequest) -> None:
-    same = replace(finished, overrides={**finished.overrides, "retriever": {"top_k": 10, "shortlist": 12}})
+    same = replace(finished, overrides={**finished.overrides, "retriever": {"top_k": 10}})
     assert owners(same)["top-k-10"] == DEFAULT
     assert owners(same)["task-weight-0"] == "no-task-loss"
     assert owners(finished)["top-k-10"] == "top-k-10"  # its own default is four entries
