@@ -39,14 +39,14 @@ def main() -> None:
             model, found = _fold(options, settings, seed, fold)
             runs.append(found)
             whole = report(model, runs, fitted=True)
-            told = whole.model_dump(mode="json") | {
+            document = whole.model_dump(mode="json") | {
                 "model": None,
                 "folds": options.folds,
                 "seeds": seed + 1,
                 "held_out": len(runs),
                 "settings": settings,
             }
-            write_atomically(options.output / "planning.json", json.dumps(told, indent=2).encode())
+            write_atomically(options.output / "planning.json", json.dumps(document, indent=2).encode())
             write_atomically(options.output / "planning.md", whole.markdown().encode())
             print(f"seed {seed}, fold {fold}: " + "; ".join(whole.lines()[1:4]), flush=True)
     print("\n".join(whole.lines()))
@@ -72,8 +72,8 @@ def _fold(
     rows = rows_of_folds(data)
     held = set(fold_of(data, fold, options.folds).held_out)
     split = rows.take(np.flatnonzero([sample in held for sample in rows.ids]))
-    told = choose_schema(split, model.schema, seed=seed).plans
-    return model, measured(model, split, told, train=run.data.train, seed=seed)
+    plans = choose_schema(split, model.schema, seed=seed).plans
+    return model, measured(model, split, plans, train=run.data.train, seed=seed)
 
 
 def _nested(assignments: list[str]) -> dict[str, Any]:

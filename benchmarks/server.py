@@ -67,8 +67,8 @@ def main() -> None:
         "server_start_seconds": round(started, 1),
         "checkpoint_bytes": checkpoint,
     }
-    told = "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in report.items())
-    print(json.dumps(report, indent=2) if options.json else told)
+    text = "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in report.items())
+    print(json.dumps(report, indent=2) if options.json else text)
 
 
 def _serve(folder: Path) -> tuple[subprocess.Popen[bytes], str]:

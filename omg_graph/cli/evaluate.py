@@ -139,7 +139,7 @@ def evaluate(
         planner=planner,
         planner_options=flags.options(on_invalid_plan),
         text_encoder=text_encoder,
-        beside=None if beside_paper is None else component(REPORTS, "paper")(beside_paper),
+        published=None if beside_paper is None else component(REPORTS, "paper")(beside_paper),
     )
     with _progress() as on_progress:
         result = run_evaluation(request, on_progress)
@@ -224,8 +224,8 @@ def _show(result: Evaluation, output: Path) -> None:
     console.print(methods)
     for gain in _gains(result):
         line(console, gain)
-    if result.beside is not None:
-        result.beside.show()
+    if result.published is not None:
+        result.published.show()
     line(console, f"metrics: {document['family']}; {summary.note}")
     line(console, f"results: {output}", "bold")
 

@@ -45,7 +45,7 @@ Progress = Callable[[str, int, int], None]
 """(what is under way, done, of)."""
 
 
-class FiguresBeside(Protocol):
+class PublishedComparison(Protocol):
     """Published figures next to those measured here."""
 
     def as_json(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class PublishedFigures(Protocol):
         """Refuse another family of metrics."""
         ...
 
-    def compare(self, summary: Summary, split: Split, models: int) -> FiguresBeside:
+    def compare(self, summary: Summary, split: Split, models: int) -> PublishedComparison:
         """Put the figures of ``models`` trained models on a split beside the published ones."""
         ...
 
@@ -111,12 +111,12 @@ class EvaluationRequest:
     planner: str = "distilled"
     """Who plans: the models' own, or a registered planner, made once for each model."""
     planner_options: PlannerOptions = field(default_factory=PlannerOptions)
-    """What that planner is told; a bound on calls is one for each model."""
+    """Settings of that planner; a bound on calls is one for each model."""
     text_encoder: Path | None = None
     components: Components = DEFAULT_COMPONENTS
     """What the models were trained with, where an ablation replaced a part of the method."""
-    beside: PublishedFigures | None = None
-    """Somebody's figures to stand beside those measured."""
+    published: PublishedFigures | None = None
+    """Figures to compare those measured with."""
 
 
 @dataclass
@@ -127,8 +127,8 @@ class Evaluation:
     """``metrics.json``."""
     summary: Summary
     notes: list[str] = field(default_factory=list)
-    beside: FiguresBeside | None = None
-    """Published figures beside, where they were asked for."""
+    published: PublishedComparison | None = None
+    """The comparison with published figures that was asked for."""
 
 
 def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
@@ -136,7 +136,7 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
 
     Args:
         request: what to measure.
-        progress: told how far it is.
+        progress: called with how far it is.
 
     Raises:
         OmgError: if model, data or settings can't be used, with what to do about it.
@@ -241,8 +241,8 @@ class _Session:
             masks=request.masks,
             seeds=request.seeds,
         )
-        if request.beside is not None:
-            request.beside.check(request.protocol, self.conditions, self.truth)
+        if request.published is not None:
+            request.published.check(request.protocol, self.conditions, self.truth)
         self.pairs = Pairs.of(self.conditions)
         self.shown = _renamed(self.truth, self.data) if request.unrelated else self.truth
         self.results = Results(self.truth, self.pairs, self.conditions)
@@ -253,8 +253,8 @@ class _Session:
         """One model, and its floors."""
         request, seed, label = self.request, model.manifest.seed, _label(folder, self.request.model)
         target = choose_target(model, self.truth.labels, request.metrics)
-        if request.beside is not None:
-            request.beside.check_family(target.family)
+        if request.published is not None:
+            request.published.check_family(target.family)
         self.families.append(target.family)
         self.models.append(
             {
@@ -392,8 +392,10 @@ class _Session:
         self.results.finish()
         tables = [*self.results.tables, *self.results.floor_tables]
         summary = summarise(tables)
-        beside = (
-            None if request.beside is None else request.beside.compare(summary, self.truth, len(self.models))
+        published = (
+            None
+            if request.published is None
+            else request.published.compare(summary, self.truth, len(self.models))
         )
         on_progress("intervals", 1, 1)
         with whole_folder(request.output, replace=True) as folder:
@@ -411,15 +413,15 @@ class _Session:
             else:
                 self._note(HOW_TO_GET)
             document = self._document(summary, files, plots)
-            if beside is not None:
-                document["paper"] = beside.as_json()
+            if published is not None:
+                document["paper"] = published.as_json()
             text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
             (folder / METRICS).write_text(text + "\n", encoding="utf-8")
             page = markdown(summary, heading=self._heading(), facts=self._facts())
-            if beside is not None:
-                page += "\n" + beside.markdown()
+            if published is not None:
+                page += "\n" + published.markdown()
             (folder / TABLE).write_text(page, encoding="utf-8")
-        return Evaluation(document, summary, self.notes, beside)
+        return Evaluation(document, summary, self.notes, published)
 
     def _document(self, summary: Summary, masks: list[str], plots: list[str]) -> dict[str, Any]:
         request = self.request
@@ -498,4 +500,4 @@ def _scalar_rates(conditions: Sequence[Condition]) -> dict[str, float]:
 
 
 def _silent(_what: str, _done: int, _of: int) -> None:
-    """Nobody is told."""
+    """No progress is shown."""

@@ -399,7 +399,7 @@ class Results:
             target = found[0][2]
             if any(other != target for _, _, other in found):
                 raise ModelError(
-                    f"{method.name}: expected labels measured alike in all folds, they differ: name a "
+                    f"{method.name}: expected the same metrics in all folds, got others: name a "
                     "family with --metrics"
                 )
             pooled = pooled_outcomes([(part, outcomes) for part, outcomes, _ in found], len(self.pairs))

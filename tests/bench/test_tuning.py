@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from omg_graph.bench import tuning as module
 from omg_graph.bench.tuning import AGREEMENT, Grid, TuningRequest, changes_of, load_grid, table, tune
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.model.folder import read_manifest
@@ -25,42 +25,69 @@ def request_of(data: Path, output: Path, settings: dict[str, Any], **more: Any) 
     return TuningRequest(training=training, grid=GRID, budget=1)
 
 
-def test_a_run_that_is_cut_off_and_what_it_finds(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
-) -> None:
-    output = tmp_path / "tuned"
-    request = request_of(tiny_data_file, output, tiny_settings)
-    seen: list[tuple[str, str]] = []
+@dataclass(frozen=True)
+class Tuned:
+    """A tuning that was cut off while it validated lambda_p = 0.5, and went on."""
 
-    def told(name: str, number: int, of: int, event: dict[str, Any]) -> None:
+    document: dict[str, Any]
+    output: Path
+    request: TuningRequest
+    before: list[tuple[str, str]]
+    """Trial and stage of each event until it was cut off."""
+    after: list[str]
+    """Trial of each event from then on."""
+
+
+@pytest.fixture(scope="module")
+def tuned(
+    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Tuned:
+    folder = tmp_path_factory.mktemp("tuning")
+    output = folder / "tuned"
+    request = request_of(tiny_data_file, output, tiny_settings)
+    before: list[tuple[str, str]] = []
+
+    def cut_off(name: str, number: int, of: int, event: dict[str, Any]) -> None:
         assert 1 <= number <= of == 4
-        seen.append((name, event["stage"]))
+        before.append((name, event["stage"]))
         if "lambda_p=0.5" in name and event["stage"] == "validation":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(request, told)
+        tune(request, cut_off)
     assert not output.exists()
-    assert (tmp_path / "tuned.training" / "trials" / "reranking.json").is_file()
-    # candidates and readers are made once, and only the executor again
-    names = list(dict.fromkeys(name for name, _ in seen))
-    assert len([name for name, stage in seen if stage == "observation encoder"]) == 2  # its two epochs
-    assert {stage for name, stage in seen if name == names[2]} & {"planner", "query projection"} == set()
-    other = request.model_copy(update={"budget": 2})
-    resumed = {"training": request.training.model_copy(update={"resume": True})}
+    assert (folder / "tuned.training" / "trials" / "reranking.json").is_file()
+    again = {"training": request.training.model_copy(update={"resume": True})}
     with pytest.raises(ConfigError, match="differ"):
-        tune(other.model_copy(update=resumed))
-    again: list[str] = []
-    document = tune(request.model_copy(update=resumed), lambda name, *_: again.append(name))
-    assert names[1] not in again  # lambda_p = 0.1 was finished
-    assert {path.name for path in output.iterdir()} == {"tuning.json", "table.md", "best.yaml"}
-    assert not (tmp_path / "tuned.training").exists()
-    assert json.loads((output / "tuning.json").read_text()) == document
-    assert tune(request.model_copy(update=resumed)) == document
-    with pytest.raises(ModelError, match="--overwrite"):
-        tune(request)
+        tune(request.model_copy(update={"budget": 2} | again))
+    after: list[str] = []
+    resumed = request.model_copy(update=again)
+    document = tune(resumed, lambda name, *_: after.append(name))
+    assert not (folder / "tuned.training").exists()
+    return Tuned(document, output, resumed, before, after)
 
-    steps = document["steps"]
+
+def test_a_run_that_is_cut_off_goes_on(tuned: Tuned) -> None:
+    # candidates and psi are made once, and only the executor again
+    names = list(dict.fromkeys(name for name, _ in tuned.before))
+    assert len([name for name, stage in tuned.before if stage == "observation encoder"]) == 2  # two epochs
+    stages = {stage for name, stage in tuned.before if name == names[2]}
+    assert not {"planner", "query projection"} & stages
+    assert names[1] not in tuned.after  # lambda_p = 0.1 was finished
+
+
+def test_results_are_kept_and_not_overwritten(tuned: Tuned) -> None:
+    assert {path.name for path in tuned.output.iterdir()} == {"tuning.json", "table.md", "best.yaml"}
+    assert json.loads((tuned.output / "tuning.json").read_text()) == tuned.document
+    assert "| 0.1 |" in (tuned.output / "table.md").read_text()
+    assert tune(tuned.request) == tuned.document
+    anew = tuned.request.training.model_copy(update={"resume": False})
+    with pytest.raises(ModelError, match="--overwrite"):
+        tune(tuned.request.model_copy(update={"training": anew}))
+
+
+def test_each_weight_is_the_best_of_its_values(tuned: Tuned, tiny_settings: dict[str, Any]) -> None:
+    steps = tuned.document["steps"]
     assert [step["weight"] for step in steps] == ["lambda_s", "lambda_p", "lambda_e"]
     assert [step["criterion"] for step in steps] == [AGREEMENT, "mae", "mae"]
     for step in steps:
@@ -70,9 +97,7 @@ def test_a_run_that_is_cut_off_and_what_it_finds(
     # lambda_e was tried at one value only, and with the best lambda_p: a training that was there
     (last,) = steps[2]["values"]
     assert last["score"] in [row["score"] for row in steps[1]["values"]]
-    assert "| 0.1 |" in (output / "table.md").read_text()
-
-    best = load_config(output / "best.yaml")
+    best = load_config(tuned.output / "best.yaml")
     assert best.planner.semantic_weight == steps[0]["chosen"]
     assert best.objective.plan == steps[1]["chosen"]
     assert best.optimiser.epochs == tiny_settings["optimiser"]["epochs"]  # the budget is of the tuning
@@ -80,14 +105,12 @@ def test_a_run_that_is_cut_off_and_what_it_finds(
 
 
 def test_a_trial_is_the_training_of_its_settings(
-    tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
+    tuned: Tuned, tiny_data_file: Path, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    request = request_of(tiny_data_file, tmp_path / "tuned", tiny_settings).model_copy(
-        update={"grid": Grid(semantic=(0.3,), plan=(0.7,), evidence=(0.1,))}
-    )
-    document = tune(request)
+    reranking, plans, _ = tuned.document["steps"]
     settings = tiny_settings | {
-        "objective": {"plan": 0.7},
+        "planner": tiny_settings.get("planner", {}) | {"semantic_weight": reranking["chosen"]},
+        "objective": {"plan": 0.5},
         "optimiser": tiny_settings["optimiser"] | {"epochs": 1},
     }
     build_training_graph().invoke(
@@ -95,7 +118,8 @@ def test_a_trial_is_the_training_of_its_settings(
     )
     rows = read_manifest(tmp_path / "model").metrics["rows"]
     mean = sum(row["mae"] for row in rows) / len(rows)
-    assert document["steps"][1]["values"][0]["score"] == pytest.approx(mean, rel=1e-9)
+    (trial,) = [row for row in plans["values"] if row["value"] == 0.5]
+    assert trial["score"] == pytest.approx(mean, rel=1e-9)
 
 
 def test_where_no_plan_is_known_lambda_s_stays(
@@ -110,13 +134,6 @@ def test_where_no_plan_is_known_lambda_s_stays(
     assert any("lambda_s stays at 0.3" in text for text in document["notes"])
     assert document["steps"][1]["criterion"] == "nmse"
     assert "–" in table(document)
-
-
-def test_what_decides_by_default() -> None:
-    assert module._suits({"nmse": 1.0, "accuracy": 0.3, "nll": 1.0}) == "nll"
-    assert module._suits({"nmse": 1.0, "mae": 0.3, "nll": 1.0}) == "mae"
-    assert module._suits({"nmse": 1.0}) == "nmse"
-    assert module._mean_score([{"mae": 1.0}, {"mae": 3.0}], "mae") == 2.0
 
 
 def test_a_criterion_that_the_data_don_t_have(

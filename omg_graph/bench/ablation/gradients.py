@@ -56,7 +56,7 @@ def _gradient(loss: Tensor, shared: Sequence[nn.Parameter]) -> Tensor:
 class GradientProbe:
     """Measures the cosines after some epochs, always on the same training batches, noise and time steps.
 
-    The shared weights are those of the denoiser's blocks, which are alike in every variant. Records are kept
+    The shared weights are those of the denoiser's blocks, which every variant has. Records are kept
     in a file as they come: a training that is cut off and resumed loses none.
     """
 

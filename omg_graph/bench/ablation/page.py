@@ -10,7 +10,7 @@ from omg_graph.bench.ablation.gradients import SEMANTIC
 from omg_graph.bench.ablation.results import AblationResults, conflicts, course
 from omg_graph.bench.ablation.runs import PROTOCOLS
 from omg_graph.bench.ablation.variants import DEFAULT, ENTRIES, TASK_WEIGHTS, Part, Printed, Swap, Variant
-from omg_graph.bench.paper.beside import FAMILY, NAMES
+from omg_graph.bench.paper.comparison import FAMILY, NAMES
 from omg_graph.bench.paper.tables import Dataset, paper_tables
 from omg_graph.evaluation.intervals import Difference, Interval
 from omg_graph.evaluation.report import TITLES, figure_text, plain, table_head, table_line
@@ -58,7 +58,7 @@ def facts(results: AblationResults) -> list[str]:
     request, done = results.request, results.measured.get(DEFAULT)
     seeds = 0 if done is None else len(done.seeds)
     named = "" if done is None else f" ({', '.join(map(str, done.seeds))})"
-    told = [
+    facts = [
         f"{seeds} of {results.wanted} seeds{named}; epochs of the executor at most "
         f"{request.base().optimiser.epochs}; configuration {request.config or 'default'}",
         f"random: missing rate {request.missing_rate:g}, {request.mask_seeds} masks; fixed: every pattern, "
@@ -69,15 +69,15 @@ def facts(results: AblationResults) -> list[str]:
         "of twenty differences one may miss zero by chance",
     ]
     if request.folds is not None:
-        told.append(f"cross-validated by group in {request.folds} folds, everything refitted in each")
+        facts.append(f"cross-validated by group in {request.folds} folds, everything refitted in each")
     if request.paper is not None and done is not None and results.family != FAMILY:
-        told.append(f"no paper beside: its figures are of sentiment, the metrics here are {results.family}")
+        facts.append(f"no paper beside: its figures are of sentiment, the metrics here are {results.family}")
     if results.reranked is not None:
-        told.append(
+        facts.append(
             f"re-ranking (Eq. 5) chose another plan than the most probable one in "
             f"{100 * results.reranked:.1f} % of the samples (random)"
         )
-    return [*told, *(f"{protocol}: {note}" for protocol, note in results.notes.items())]
+    return [*facts, *(f"{protocol}: {note}" for protocol, note in results.notes.items())]
 
 
 def metrics_of(results: AblationResults) -> tuple[str, ...]:

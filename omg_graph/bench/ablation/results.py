@@ -115,14 +115,14 @@ class AblationResults:
 
     def _entry(self, name: str) -> dict[str, Any]:
         entry, found = self.entries[name], self.measured.get(name)
-        told: dict[str, Any] = {"name": name, "shows": entry.shows}
+        row: dict[str, Any] = {"name": name, "shows": entry.shows}
         if isinstance(entry, Swap):
-            told["changes"] = {"planning": dict(entry.planning), "retrieval": dict(entry.retrieval)}
+            row["changes"] = {"planning": dict(entry.planning), "retrieval": dict(entry.retrieval)}
         else:
             printed = entry.printed
-            told["changes"] = entry.changes(self.request.base())
-            told["paper"] = None if printed is None else {"table": printed.table, "method": printed.method}
-        return told | ({"seeds": [], "same_as": None, "protocols": {}} if found is None else _measured(found))
+            row["changes"] = entry.changes(self.request.base())
+            row["paper"] = None if printed is None else {"table": printed.table, "method": printed.method}
+        return row | ({"seeds": [], "same_as": None, "protocols": {}} if found is None else _measured(found))
 
 
 def owners(request: AblationRequest) -> dict[str, str]:
@@ -268,9 +268,9 @@ def _gradients(request: AblationRequest, variants: Sequence[Variant]) -> dict[st
     for variant in variants:
         for seed in seeds_of(request) if variant.probed else ():
             for fold, file in enumerate(gradient_files(request, variant.name, seed)):
-                told = {"seed": seed, "fold": None if request.folds is None else fold}
+                about = {"seed": seed, "fold": None if request.folds is None else fold}
                 if file.is_file():
-                    records = [told | record for record in read_gradients(file)]
+                    records = [about | record for record in read_gradients(file)]
                     found.setdefault(variant.name, []).extend(records)
     return found
 

@@ -1,4 +1,4 @@
-"""Networks that serve every pattern: an MLP told what is missing, autoencoders, and modality dropout."""
+"""Networks that serve every pattern: an MLP with the mask, autoencoders, and modality dropout."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def masked_mlp(settings: NetworkSettings, of_labels: NetworkSettings, fitting: F
 
 
 def autoencoder(settings: NetworkSettings, fitting: Fitting) -> CompletingNetwork:
-    """AE: one autoencoder on zero-filled samples, which isn't told what is missing."""
+    """AE: one autoencoder on zero-filled samples, without the mask."""
     return _cascade("AE", 1, settings, fitting)
 
 

@@ -142,7 +142,7 @@ def train(
         rows: what is learned from.
         usable: (samples,), the rows that take part.
         settings: steps of the fit.
-        fitting: seed, and who is told.
+        fitting: seed, and the callback for progress.
         purpose: what is fitted, for people and for the seed.
     """
     held = held_out(rows.groups)

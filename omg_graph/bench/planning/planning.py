@@ -98,10 +98,10 @@ def measure_planner(
     """
     if planner is not None:
         model = model.with_planner(planner)
-    told = list(plans) if plans is not None else _lexical_plans(model.schema, split, seed)
+    teacher_plans = list(plans) if plans is not None else _lexical_plans(model.schema, split, seed)
     if limit is not None and limit < len(split):
-        split, told = split.take(np.arange(limit)), told[:limit]
-    found = measured(model, split, told, train=train, seed=seed, progress=progress)
+        split, teacher_plans = split.take(np.arange(limit)), teacher_plans[:limit]
+    found = measured(model, split, teacher_plans, train=train, seed=seed, progress=progress)
     return report(
         model,
         [found],
@@ -114,7 +114,7 @@ def measure_planner(
 def measured(
     model: Model,
     split: Split,
-    told: Sequence[Plan | None],
+    teacher_plans: Sequence[Plan | None],
     *,
     train: Split | None = None,
     seed: int = 0,
@@ -125,7 +125,7 @@ def measured(
     Args:
         model: Whose planner is asked.
         split: Held-out samples.
-        told: A teacher's plans of them.
+        teacher_plans: A teacher's plans of them.
         train: The training rows, for the floors.
         seed: Of what is drawn.
         progress: Told of every pattern.
@@ -133,7 +133,7 @@ def measured(
     planned = []
     visibles = patterns_of(len(split.names))
     for number, visible in enumerate(visibles):
-        pattern = _planned(model, split, visible, told, seed)
+        pattern = _planned(model, split, visible, teacher_plans, seed)
         if len(pattern.answers.rows):
             planned.append(pattern)
         if progress is not None:
@@ -211,7 +211,7 @@ def _notes(fitted: bool, resamples: Resamples) -> tuple[str, ...]:
 
 
 def _planned(
-    model: Model, split: Split, visible: BoolArray, told: Sequence[Plan | None], seed: int
+    model: Model, split: Split, visible: BoolArray, teacher_plans: Sequence[Plan | None], seed: int
 ) -> _Planned:
     schema, target = model.schema, model.schema.target_index
     hidden = split.hide(np.broadcast_to(~visible, split.mask().shape)).without_labels()
@@ -227,7 +227,7 @@ def _planned(
         ranked = pipeline.rerank(model, candidates, observation.embedding)
         rankings += ranked
         inputs = pipeline.planner_input(part, observation)
-        surprises += _surprises(model.planner, inputs, [told[row] for row in index.tolist()])
+        surprises += _surprises(model.planner, inputs, [teacher_plans[row] for row in index.tolist()])
         planner = model.planner
         # the model's own: another one would take long to say how likely every degree is
         if isinstance(planner, StoredPlanner) and schema.degrees is not None:
@@ -261,8 +261,8 @@ def _positive(
     degrees, target = schema.degrees or {}, schema.target_index or 0
     mass = np.zeros(len(plans))
     for value, degree in degrees.items():
-        told = [(*plan.values[:target], value, *plan.values[target + 1 :]) for plan in plans]
-        scored = planner.rescore(inputs, told)
+        others = [(*plan.values[:target], value, *plan.values[target + 1 :]) for plan in plans]
+        scored = planner.rescore(inputs, others)
         mass += np.sign(degree) * np.array(
             [0.0 if one is None else math.exp(one.log_probabilities[target]) for one in scored]
         )

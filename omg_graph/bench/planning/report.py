@@ -158,28 +158,28 @@ class PlannerReport(_Record):
 
     def lines(self) -> list[str]:
         """The report in a few lines."""
-        told = [f"planner {self.planner}: {self.valid:.0%} of {self.plans} plans obey the schema"]
+        lines = [f"planner {self.planner}: {self.valid:.0%} of {self.plans} plans obey the schema"]
         for row in self.averages():
             beside = [
                 f"{name} {figure.text()}"
                 for name, figure in (("majority", row.majority), ("logistic regression", row.regression))
                 if figure is not None
             ]
-            told.append(
+            lines.append(
                 f"target in {TITLES[row.question]}: {row.planner.text()} % over all patterns "
                 f"({', '.join(beside)})"
             )
         if self.perplexity is not None:
-            told.append(f"perplexity {self.perplexity.token:.2f} a token, {self.perplexity.plan:.1f} a plan")
+            lines.append(f"perplexity {self.perplexity.token:.2f} a token, {self.perplexity.plan:.1f} a plan")
         if self.calibration is not None:
-            told.append(f"expected calibration error {self.calibration.ece:.3f}")
-        told.append(f"re-ranking changes the choice for {self.reranked:.1%} of the samples")
+            lines.append(f"expected calibration error {self.calibration.ece:.3f}")
+        lines.append(f"re-ranking changes the choice for {self.reranked:.1%} of the samples")
         if self.speed:
-            told.append(
+            lines.append(
                 "planning takes "
                 + ", ".join(f"{row.plan:.2f} ms a sample at batch {row.batch}" for row in self.speed)
             )
-        return [printable(line) for line in told]
+        return [printable(line) for line in lines]
 
     def markdown(self) -> str:
         """As a page."""

@@ -56,10 +56,10 @@ def exact_posterior(
 
 
 def learn_details(world: World) -> AffectSimulator:
-    """The same world as someone knows it who was told all of it but how details sound and look.
+    """The same world with the sound and look of details learned from clips, and all else known.
 
     Every detail's pattern is the posterior mean of its deviations in the clips of the knowledge base, whose
-    contents are told too: with n clips of it, their sum over n plus the ratio of the variance within to that
+    contents are known too: with n clips of it, their sum over n plus the ratio of the variance within to that
     of the patterns. What is left of its uncertainty isn't counted.
     """
     simulator, contents = world.simulator, world.simulator.contents

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from omg_graph.bench.study.runs import EXACT, EXACT_TOLD, TOLD, RunResult
+from omg_graph.bench.study.runs import EXACT, EXACT_GIVEN_PLAN, GIVEN_PLAN, RunResult
 from omg_graph.bench.study.variants import MODEL, VARIANTS
 from omg_graph.data.dataset import BoolArray
 from omg_graph.evaluation.intervals import RESAMPLES, Interval, Resamples, average, interval
@@ -23,7 +23,7 @@ METRICS = {
     "degree_ratio": "degree accuracy ÷ Bayes",
     "sign_ratio": "sign accuracy ÷ Bayes",
 }
-"""What is told of every method; the ratios are what the goals speak of."""
+"""What is shown of every method; the ratios are what the goals speak of."""
 PARTS = {
     "nmse": ("squared_error", "squared_deviation"),
     "energy": ("energy", None),
@@ -105,7 +105,7 @@ def verdict(gain: Interval) -> str:
 
 def reference(method: str) -> str:
     """The exact posterior that knows what the method knows."""
-    return EXACT_TOLD if method == EXACT_TOLD or method.endswith(TOLD) else EXACT
+    return EXACT_GIVEN_PLAN if method == EXACT_GIVEN_PLAN or method.endswith(GIVEN_PLAN) else EXACT
 
 
 @dataclass(frozen=True)

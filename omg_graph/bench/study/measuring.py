@@ -153,8 +153,8 @@ def scores(world: World, made: Answer, exact: Exact) -> Scores:
 def plan_hits(plans: Sequence[Plan], truth: Sequence[Plan]) -> Float64Array:
     """(samples, fields): 1 where a plan says what the clip says, 0 where it says something else."""
     said = [
-        [own == true for own, true in zip(plan, told, strict=True)]
-        for plan, told in zip(plans, truth, strict=True)
+        [own == true for own, true in zip(plan, true_plan, strict=True)]
+        for plan, true_plan in zip(plans, truth, strict=True)
     ]
     return np.array(said, dtype=np.float64)
 

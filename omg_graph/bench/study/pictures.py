@@ -63,8 +63,8 @@ def draw_setting(item: SettingFigures, folder: Path) -> Path:
         panel.set_xlabel(METRICS[metric])
     panels[0][1].tick_params(labelleft=False)
     gained = {
-        told: [found.gains[lacking][GAINED[0]] for found in lines.values()]
-        for lacking, told in LACKING.items()
+        label: [found.gains[lacking][GAINED[0]] for found in lines.values()]
+        for lacking, label in LACKING.items()
         if lacking in some.gains
     }
     _series(panels[1][0], list(lines), gained)
@@ -74,8 +74,8 @@ def draw_setting(item: SettingFigures, folder: Path) -> Path:
         panels[1][1],
         list(planned),
         {
-            told: [row[who] for row in planned.values()]
-            for who, told in ((EXACT, "Bayes's rule"), (MODEL.name, "plans"))
+            label: [row[who] for row in planned.values()]
+            for who, label in ((EXACT, "Bayes's rule"), (MODEL.name, "plans"))
         },
     )
     panels[1][1].set_xlabel("share of plans that are right")

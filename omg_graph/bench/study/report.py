@@ -118,8 +118,8 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
         yield from (*lines, "")
 
 
-def _cell(figure: Interval | None, told: Callable[[Interval], str]) -> str:
-    return "-" if figure is None else told(figure)
+def _cell(figure: Interval | None, text: Callable[[Interval], str]) -> str:
+    return "-" if figure is None else text(figure)
 
 
 def _section(item: SettingFigures, question: str) -> Iterator[str]:

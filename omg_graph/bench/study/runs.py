@@ -33,13 +33,13 @@ from omg_graph.simulator.content import Float64Array
 from omg_graph.training.request import Progress
 
 EXACT = "exact posterior"
-EXACT_TOLD = "exact posterior, told the true plan"
+EXACT_GIVEN_PLAN = "exact posterior, told the true plan"
 LEARNED = "exact but for details, learned from the entries"
 PRIOR_OF_PARTS = "exact but for the prior, learned from parts of the training clips"
 EXACT_MEAN = "exact mean as the only draw"
 NEAREST = "copy of the nearest entry"
 EVIDENCE = "evidence alone"
-TOLD = ", told the true plan"
+GIVEN_PLAN = ", told the true plan"
 """After the name of a method that is given the true plan at inference."""
 
 
@@ -102,7 +102,7 @@ def run_setting(
         seed: of the clips and of the training.
         settings: of the training.
         identity: what the result is kept under.
-        progress: told of every stage.
+        progress: called at every stage.
     """
     started = time.perf_counter()
     world = make_world(setting, simulator, seed)
@@ -110,30 +110,28 @@ def run_setting(
     exact = {pattern: exact_posterior(world, split) for pattern, split in shown.items()}
     truth = [simulator.content(k) for k in world.contents.tolist()]
     knowing = informed_prior(world, truth)
-    exact_told = {pattern: exact_posterior(world, split, knowing) for pattern, split in shown.items()}
+    given_plan = {pattern: exact_posterior(world, split, knowing) for pattern, split in shown.items()}
     true_plans = [plan_of(content) for content in truth]
     learned = learn_details(world) if simulator.contents.details else None
-    methods: dict[tuple[str, ...], dict[str, Scores]] = {pattern: {} for pattern in shown}
+    methods: dict[tuple[str, ...], dict[str, Scores]] = {}
     swaps: dict[tuple[str, ...], dict[str, dict[str, Followed]]] = {pattern: {} for pattern in shown}
     plans: dict[tuple[str, ...], dict[str, list[Plan]]] = {}
-    for pattern, found in exact.items():
-        plans[pattern] = {EXACT: likeliest_plans(world, found)}
-        answered = measuring.exact_answer(found, settings.draws)
-        methods[pattern][EXACT] = measuring.scores(world, answered, found)
-        methods[pattern][EXACT_MEAN] = measuring.scores(world, measuring.mean_as_draw(answered), found)
+    for pattern, split in shown.items():
+        plans[pattern] = {EXACT: likeliest_plans(world, exact[pattern])}
+        answers = {EXACT: measuring.exact_answer(exact[pattern], settings.draws)}
+        answers[EXACT_MEAN] = measuring.mean_as_draw(answers[EXACT])
+        known = {}
         if learned is not None:
-            best = measuring.exact_answer(
-                exact_posterior(world, shown[pattern], None, learned), settings.draws
-            )
-            methods[pattern][LEARNED] = measuring.scores(world, best, found)
+            known[LEARNED] = exact_posterior(world, split, None, learned)
         if setting.composed:
-            best = measuring.exact_answer(
-                exact_posterior(world, shown[pattern], prior_of_parts(world)), settings.draws
-            )
-            methods[pattern][PRIOR_OF_PARTS] = measuring.scores(world, best, found)
+            known[PRIOR_OF_PARTS] = exact_posterior(world, split, prior_of_parts(world))
+        answers |= {name: measuring.exact_answer(found, settings.draws) for name, found in known.items()}
+        methods[pattern] = {
+            name: measuring.scores(world, answered, exact[pattern]) for name, answered in answers.items()
+        }
         if setting.taught:
-            knows = measuring.exact_answer(exact_told[pattern], settings.draws)
-            methods[pattern][EXACT_TOLD] = measuring.scores(world, knows, exact_told[pattern])
+            answered = measuring.exact_answer(given_plan[pattern], settings.draws)
+            methods[pattern][EXACT_GIVEN_PLAN] = measuring.scores(world, answered, given_plan[pattern])
     training = {}
     fields: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +145,7 @@ def run_setting(
             }
             for number, (pattern, split) in enumerate(shown.items()):
                 seen = measuring.look(model, split)
-                part = _Part(world, variant, model, seen, exact[pattern], exact_told[pattern], settings.draws)
+                part = _Part(world, variant, model, seen, exact[pattern], given_plan[pattern], settings.draws)
                 methods[pattern] |= part.methods(true_plans)
                 if variant is MODEL:
                     plans[pattern][variant.name] = seen.plans
@@ -191,7 +189,7 @@ class _Part:
     model: Model
     seen: Seen
     exact: Exact
-    exact_told: Exact
+    given_plan: Exact
     draws: int
 
     def methods(self, true_plans: list[Plan]) -> dict[str, Scores]:
@@ -200,7 +198,7 @@ class _Part:
         made = {name: measuring.scores(world, measuring.answer(model, seen, draws=self.draws), self.exact)}
         if self.world.setting.taught and self.variant.has_plan and self.variant.has_evidence:
             knows = measuring.answer(model, seen, plans=true_plans, draws=self.draws)
-            made[name + TOLD] = measuring.scores(world, knows, self.exact_told)
+            made[name + GIVEN_PLAN] = measuring.scores(world, knows, self.given_plan)
         if self.variant is MODEL:
             for other, answered in (
                 (EVIDENCE, measuring.evidence_alone(model, seen)),

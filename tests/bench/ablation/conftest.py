@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from omg_graph.bench.ablation.ablate import ablate
 from omg_graph.bench.ablation.runs import AblationRequest, train_variant
 from omg_graph.bench.ablation.variants import VARIANTS
 from omg_graph.model.folder import load_model
@@ -39,21 +40,28 @@ def request_for(tiny_data_file: Path, tiny_settings: dict[str, Any]) -> Callable
 
 
 @pytest.fixture(scope="session")
-def tiny_request(
+def finished(
     request_for: Callable[..., AblationRequest], tmp_path_factory: pytest.TempPathFactory
 ) -> AblationRequest:
-    return request_for(tmp_path_factory.mktemp("ablation") / "out")
+    """An ablation that was run: the default, and mean pooling in training and at inference."""
+    request = request_for(
+        tmp_path_factory.mktemp("ablate") / "out",
+        only=("mean-pooling", "mean-pooling@inference"),
+        beside_paper="mosi",
+    )
+    ablate(request, silent)
+    return request
 
 
 @pytest.fixture(scope="session")
-def trained(tiny_request: AblationRequest) -> Callable[[str], Model]:
-    """The model of a variant, trained at its first use."""
+def trained(finished: AblationRequest) -> Callable[[str], Model]:
+    """The model of a variant, trained at its first use from the stages of that ablation."""
     by_name = {variant.name: variant for variant in VARIANTS}
 
     @cache
     def model(name: str) -> Model:
         variant = by_name[name]
-        folder = train_variant(tiny_request, variant, 0, silent)
+        folder = train_variant(finished, variant, 0, silent)
         return load_model(folder, components=variant.components)
 
     return model

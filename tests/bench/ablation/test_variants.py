@@ -30,9 +30,9 @@ Trained = Callable[[str], Model]
 
 
 @pytest.fixture(scope="module")
-def clips(tiny_request: AblationRequest) -> Split:
+def clips(finished: AblationRequest) -> Split:
     """Validation clips of which only the text is there."""
-    split = read_data_file(tiny_request.data).splits["valid"]
+    split = read_data_file(finished.data).splits["valid"]
     hidden = np.array([name != "text" for name in split.names])
     return split.hide(np.broadcast_to(hidden, split.mask().shape)).without_labels()
 
@@ -219,10 +219,10 @@ def test_single_stream_is_deaf_to_the_plan(
     assert changed(model, clips, own, condition=-own.condition) == 0.0
 
 
-def test_settings_of_the_losses(tiny_request: AblationRequest) -> None:
+def test_settings_of_the_losses(finished: AblationRequest) -> None:
     def weights(name: str) -> dict[str, Any]:
         variant = next(variant for variant in VARIANTS if variant.name == name)
-        config = load_config(tiny_request.config, tiny_request.overrides_of(variant))
+        config = load_config(finished.config, finished.overrides_of(variant))
         return config.objective.model_dump() | {"refit": config.task.refit}
 
     default = weights(DEFAULT)
@@ -277,8 +277,8 @@ def test_names() -> None:
 
 
 @pytest.mark.slow
-def test_every_variant_trains(trained: Trained, tiny_request: AblationRequest) -> None:
-    digests = {tiny_request.digest_of(variant): variant.name for variant in reversed(VARIANTS)}
+def test_every_variant_trains(trained: Trained, finished: AblationRequest) -> None:
+    digests = {finished.digest_of(variant): variant.name for variant in reversed(VARIANTS)}
     for name in digests.values():
         model = trained(name)
         assert model.config.name == name

@@ -8,7 +8,7 @@ import pytest
 
 from omg_graph.bench.study.figures import EVERYONE, KNOWN, UNSEEN, figures, reference, verdict
 from omg_graph.bench.study.report import markdown, reached
-from omg_graph.bench.study.runs import EXACT, EXACT_TOLD, TOLD, PatternResult, RunResult
+from omg_graph.bench.study.runs import EXACT, EXACT_GIVEN_PLAN, GIVEN_PLAN, PatternResult, RunResult
 from omg_graph.evaluation.intervals import Interval
 
 FIELDS = ("squared_error", "squared_deviation", "energy", "degree_accuracy", "sign_accuracy")
@@ -26,8 +26,8 @@ def run(seed: int = 0, unseen: tuple[bool, ...] = (False,) * 4, **model: Any) ->
         "model": method(**({"errors": [1.0, 2.0, 2.0, 2.0]} | model)),
         "without plan": method([2.0, 3.0, 3.0, 3.0], energy=1.5),
         "without evidence": method([1.0, 2.0, 2.0, 2.0]),
-        EXACT_TOLD: method([0.5] * 4),
-        f"model{TOLD}": method([1.0] * 4),
+        EXACT_GIVEN_PLAN: method([0.5] * 4),
+        f"model{GIVEN_PLAN}": method([1.0] * 4),
     }
     swaps = {"model": {"plan": {"along": [1.0, 0.0, 1.0, 0.0], "wanted": [2.0, 0.0, 2.0, 0.0]}}}
     plans = {
@@ -60,10 +60,10 @@ def test_ratios_are_sums_over_the_exact_posteriors_sums() -> None:
 
 
 def test_who_is_told_the_plan_is_compared_with_a_posterior_that_is_told_it_too() -> None:
-    assert reference(f"model{TOLD}") == reference(EXACT_TOLD) == EXACT_TOLD
+    assert reference(f"model{GIVEN_PLAN}") == reference(EXACT_GIVEN_PLAN) == EXACT_GIVEN_PLAN
     assert reference("model") == reference("evidence alone") == EXACT
     row = figures([run()]).subsets[EVERYONE].methods
-    assert row[f"model{TOLD}"]["error_ratio"].value == pytest.approx(2.0)
+    assert row[f"model{GIVEN_PLAN}"]["error_ratio"].value == pytest.approx(2.0)
 
 
 def test_seeds_are_averaged_and_whole_groups_resampled() -> None:

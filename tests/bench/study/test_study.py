@@ -13,7 +13,7 @@ import torch
 from omg_graph.bench.study import study as study_module
 from omg_graph.bench.study import variants
 from omg_graph.bench.study.figures import EVERYONE, KNOWN, UNSEEN
-from omg_graph.bench.study.runs import EVIDENCE, EXACT, EXACT_MEAN, LEARNED, NEAREST, TOLD, RunResult
+from omg_graph.bench.study.runs import EVIDENCE, EXACT, EXACT_MEAN, GIVEN_PLAN, LEARNED, NEAREST, RunResult
 from omg_graph.bench.study.settings import SETTINGS, StudySetting
 from omg_graph.bench.study.study import Study, StudyRequest, run_study
 from omg_graph.bench.study.variants import MODEL, VARIANTS, train_variants
@@ -61,8 +61,8 @@ def test_every_method_is_measured_on_every_clip(tiny_study: TinyStudy) -> None:
                 assert {len(column) for column in scores.values()} == {len(run.ids)}
                 assert min(scores["squared_error"]) > 0
                 assert all(0 <= chance <= 1 for chance in scores["degree_accuracy"])
-    assert f"model{TOLD}" in modes.patterns["audio"].methods
-    assert f"model{TOLD}" not in rare.patterns["audio"].methods
+    assert f"model{GIVEN_PLAN}" in modes.patterns["audio"].methods
+    assert f"model{GIVEN_PLAN}" not in rare.patterns["audio"].methods
     assert LEARNED in rare.patterns["audio"].methods
     assert LEARNED not in modes.patterns["audio"].methods
     for pattern in rare.patterns.values():
@@ -77,7 +77,7 @@ def test_no_prediction_beats_bayes_rule_and_no_copy_has_the_posteriors_error(tin
     for item in result.settings:
         everyone = item.subsets[EVERYONE].methods
         for name, row in everyone.items():
-            if not name.endswith(TOLD):
+            if not name.endswith(GIVEN_PLAN):
                 assert row["degree_ratio"].value <= 1 + 1e-9
                 assert row["sign_ratio"].value <= 1 + 1e-9
         assert everyone[NEAREST]["error_ratio"].value > 1.3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from omg_graph.bench.paper.beside import (
+from omg_graph.bench.paper.comparison import (
     Column,
     Comparison,
     PaperFigures,
