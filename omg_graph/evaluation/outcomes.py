@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -168,14 +168,6 @@ class FeatureScorer:
         return self.space.codecs[name].standard(Rows(features, self._lengths(name, pairs, part)))
 
 
-def gathered(parts: Sequence[PooledRatio]) -> PooledRatio:
-    """Batches put back together."""
-    return PooledRatio(
-        np.concatenate([part.numerator for part in parts]),
-        np.concatenate([part.denominator for part in parts]),
-    )
-
-
 @dataclass(frozen=True)
 class Part:
     """The pairs of some rows."""
@@ -212,49 +204,43 @@ def pooled_outcomes(parts: Sequence[tuple[Part, Outcomes]], pairs: int) -> Outco
         ModelError: if the parts don't make up all pairs, or differ in what they hold.
     """
     places = np.concatenate([part.places for part, _ in parts])
-    made = [outcomes for _, outcomes in parts]
     if len(places) != pairs or len(np.unique(places)) != pairs:
         raise ModelError(
-            f"{made[0].method}: each row was expected to be held out by one model, "
+            f"{parts[0][1].method}: expected each row to be held out by one model, "
             f"{pairs - len(np.unique(places))} of {pairs} pairs are by none: evaluate all folds together"
         )
-    order = np.argsort(places)
+    return joined([outcomes for _, outcomes in parts], np.argsort(places))
 
-    def joined(name: str) -> npt.NDArray[Any] | None:
-        found = [getattr(outcomes, name) for outcomes in made]
-        if all(values is None for values in found):
-            return None
-        if any(values is None or values.shape[1:] != found[0].shape[1:] for values in found):
-            raise ModelError(
-                f"{made[0].method}: models that predict the same were expected in all folds, "
-                f"{name} differ: evaluate them one by one"
-            )
-        whole: npt.NDArray[Any] = np.concatenate(found)[order]
-        return whole
 
-    def ratios(name: str) -> dict[str, PooledRatio]:
-        held = [getattr(outcomes, name) for outcomes in made]
-        return {
-            modality: PooledRatio(
-                np.concatenate([of[modality].numerator for of in held])[order],
-                np.concatenate([of[modality].denominator for of in held])[order],
-            )
-            for modality in held[0]
-        }
+def joined(parts: Sequence[Outcomes], order: IntArray | None = None) -> Outcomes:
+    """A method's outcomes on batches or folds, one after the other, or in an order of all of them.
 
-    return replace(
-        made[0],
-        value=joined("value"),
-        label=joined("label"),
-        probabilities=joined("probabilities"),
-        errors=ratios("errors"),
-        energy={
-            modality: np.concatenate([outcomes.energy[modality] for outcomes in made])[order]
-            for modality in made[0].energy
-        },
-        coverage=ratios("coverage"),
-        semantic_cost=joined("semantic_cost"),
-        reranked=joined("reranked"),
-        evidence_cost=joined("evidence_cost"),
-        same_polarity=joined("same_polarity"),
-    )
+    Raises:
+        ModelError: if the parts differ in what they hold.
+    """
+    first = parts[0]
+    names = [item.name for item in fields(Outcomes) if item.name not in ("method", "floor_seed")]
+    try:
+        changes = {name: _together([getattr(part, name) for part in parts], order) for name in names}
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"{first.method}: expected models that predict the same in all folds, got others: "
+            "evaluate them one by one"
+        ) from error
+    return replace(first, **changes)
+
+
+def _together(parts: Sequence[Any], order: IntArray | None) -> Any:
+    """Arrays of parts, or what holds such arrays, put together."""
+    first = parts[0]
+    if all(part is None for part in parts):
+        return None
+    if isinstance(first, dict):
+        return {name: _together([part[name] for part in parts], order) for name in first}
+    if isinstance(first, PooledRatio):
+        return PooledRatio(
+            _together([part.numerator for part in parts], order),
+            _together([part.denominator for part in parts], order),
+        )
+    whole = np.concatenate(parts)
+    return whole if order is None else whole[order]

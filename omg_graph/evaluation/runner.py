@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,12 +13,11 @@ from omg_graph import pipeline
 from omg_graph.data.dataset import Split
 from omg_graph.evaluation.floor_data import Guess, Shown, TrainingRows
 from omg_graph.evaluation.floors import Floor
-from omg_graph.evaluation.outcomes import FeatureScorer, Outcomes, Pairs, gathered
+from omg_graph.evaluation.outcomes import FeatureScorer, Outcomes, Pairs, joined
 from omg_graph.evaluation.tables import LabelTarget
 from omg_graph.metrics.features import DRAWS_FOR_90, PooledRatio
 from omg_graph.metrics.labels import Numbers
 from omg_graph.model.model import Model
-from omg_graph.pipeline import Execution
 from omg_graph.planner.rerank import Reranking
 from omg_graph.retriever.evidence import Evidence
 
@@ -58,46 +55,76 @@ class ModelRunner:
 
     def run(self, pairs: Pairs, progress: Progress | None = None) -> ModelRun:
         """Plan, re-rank, retrieve and execute every pair, in micro-batches that change nothing."""
-        collected = _Collected(self.model)
+        parts = []
         for part in pairs.batches(MICRO_BATCH):
-            self._measure(pairs, part, collected)
+            parts.append(self._measure(pairs, part))
             if progress is not None:
                 progress(part.stop, len(pairs))
-        return collected.result()
+        return ModelRun(
+            joined([part.outcomes for part in parts]),
+            joined([part.anchor for part in parts]),
+            {name: torch.cat([part.evidence[name] for part in parts]) for name in self.model.names},
+        )
 
-    def _measure(self, pairs: Pairs, part: slice, collected: _Collected) -> None:
-        model = self.model
+    def _measure(self, pairs: Pairs, part: slice) -> ModelRun:
+        model, scorer = self.model, FeatureScorer(self.model.latent_space, self.truth)
         shown = pairs.shown(self.truth, part)
         run = pipeline.run(model, shown, seed=self.seed, draws=self.draws if self.draws >= 2 else 0)
-        evidence, execution = run.evidence, run.execution
-        collected.semantic.append(
-            np.array([ranking.best.semantic_cost for ranking in run.ranked], dtype=np.float64)
+        execution = run.execution
+        outcomes = Outcomes(
+            METHOD,
+            errors={name: scorer.error(name, execution.estimates[name], pairs, part) for name in model.names},
+            semantic_cost=np.array([ranking.best.semantic_cost for ranking in run.ranked], np.float64),
+            reranked=np.array([float(_changed(ranking)) for ranking in run.ranked]),
+            evidence_cost=_evidence_cost(run.evidence, len(shown)),
+            same_polarity=self._polarity(run.evidence, pairs, part),
         )
-        collected.changed.append(np.array([float(_changed(ranking)) for ranking in run.ranked]))
-        collected.add_evidence(evidence, len(shown))
-        collected.polarity.append(self._polarity(evidence, pairs, part))
-        self._add_features(execution, pairs, part, collected)
-        if execution.outputs is not None and execution.outputs_anchor is not None:
-            collected.outputs.append(execution.outputs.cpu())
-            collected.anchor_outputs.append(execution.outputs_anchor.cpu())
+        if self.draws >= 2:
+            self._add_draws(outcomes, execution.draws, scorer, pairs, part)
+        anchor = Outcomes(
+            ANCHOR,
+            errors={name: scorer.error(name, execution.anchors[name], pairs, part) for name in model.names},
+        )
+        for made, outputs in ((outcomes, execution.outputs), (anchor, execution.outputs_anchor)):
+            if outputs is not None:
+                self._add_predictions(made, outputs.cpu())
+        evidence = {
+            name: torch.from_numpy(run.evidence[name].aggregated)
+            if name in run.evidence
+            else torch.zeros(len(shown), width)
+            for name, width in model.executor.widths.items()
+        }
+        return ModelRun(outcomes, anchor, evidence)
 
-    def _add_features(self, execution: Execution, pairs: Pairs, part: slice, collected: _Collected) -> None:
-        scorer = FeatureScorer(self.model.latent_space, self.truth)
+    def _add_draws(
+        self,
+        outcomes: Outcomes,
+        draws: Mapping[str, Tensor],
+        scorer: FeatureScorer,
+        pairs: Pairs,
+        part: slice,
+    ) -> None:
+        """Energy scores, and coverage where there are 19 draws; nothing scored where all is visible."""
+        rows = part.stop - part.start
         for name in self.model.names:
-            collected.errors[name].append(scorer.error(name, execution.estimates[name], pairs, part))
-            collected.anchor_errors[name].append(scorer.error(name, execution.anchors[name], pairs, part))
-            if self.draws < 2:
-                continue
-            if name in execution.draws:
-                energy, covered = scorer.draws(name, execution.draws[name], pairs, part)
-            else:
-                rows = part.stop - part.start
-                energy = np.full(rows, np.nan)
-                nothing = PooledRatio(np.zeros(rows), np.zeros(rows))
-                covered = nothing if self.draws == DRAWS_FOR_90 else None
-            collected.energy[name].append(energy)
-            if covered is not None:
-                collected.coverage[name].append(covered)
+            energy = np.full(rows, np.nan)
+            covered: PooledRatio | None = PooledRatio(np.zeros(rows), np.zeros(rows))
+            if name in draws:
+                energy, covered = scorer.draws(name, draws[name], pairs, part)
+            outcomes.energy[name] = energy
+            if covered is not None and self.draws == DRAWS_FOR_90:
+                outcomes.coverage[name] = covered
+
+    def _add_predictions(self, outcomes: Outcomes, outputs: Tensor) -> None:
+        head = self.model.executor.task
+        assert head is not None  # for the type checker: there were outputs
+        if head.config.kind != "number":
+            outcomes.probabilities = head.probabilities(outputs).double().numpy()
+        if head.config.kind == "classes":
+            assert outcomes.probabilities is not None  # for the type checker
+            outcomes.label = outcomes.probabilities.argmax(axis=1)
+        else:
+            outcomes.value = head.value(outputs).double().numpy()
 
     def _polarity(self, evidence: Mapping[str, Evidence], pairs: Pairs, part: slice) -> Numbers:
         """(pairs,): share of the labelled evidence's weight that has the truth's sign."""
@@ -128,68 +155,13 @@ def _changed(ranking: Reranking) -> bool:
     return sum(ranking.best.log_probabilities) < sum(ranking.likeliest.log_probabilities)
 
 
-class _Collected:
-    """Micro-batches, one after the other."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.errors: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
-        self.anchor_errors: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
-        self.energy: dict[str, list[Numbers]] = {name: [] for name in model.names}
-        self.coverage: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
-        self.semantic: list[Numbers] = []
-        self.changed: list[Numbers] = []
-        self.costs: list[Numbers] = []
-        self.polarity: list[Numbers] = []
-        self.evidence: dict[str, list[Tensor]] = {name: [] for name in model.names}
-        self.outputs: list[Tensor] = []
-        self.anchor_outputs: list[Tensor] = []
-
-    def add_evidence(self, evidence: Mapping[str, Evidence], samples: int) -> None:
-        """E of every modality, and C_evi averaged over those with evidence."""
-        cost, found = np.zeros(samples), np.zeros(samples)
-        for name, width in self.model.executor.widths.items():
-            if name not in evidence:
-                self.evidence[name].append(torch.zeros(samples, width))
-                continue
-            rows = evidence[name]
-            self.evidence[name].append(torch.from_numpy(rows.aggregated))
-            cost += np.where(rows.found, rows.alignment_cost, 0.0)
-            found += rows.found
-        self.costs.append(np.where(found > 0, cost / np.maximum(found, 1), np.nan))
-
-    def result(self) -> ModelRun:
-        """All batches put together."""
-        outcomes = Outcomes(
-            METHOD,
-            errors={name: gathered(parts) for name, parts in self.errors.items()},
-            energy={name: np.concatenate(parts) for name, parts in self.energy.items() if parts},
-            coverage={name: gathered(parts) for name, parts in self.coverage.items() if parts},
-            semantic_cost=np.concatenate(self.semantic),
-            reranked=np.concatenate(self.changed),
-            evidence_cost=np.concatenate(self.costs),
-            same_polarity=np.concatenate(self.polarity),
-        )
-        anchor = Outcomes(
-            ANCHOR, errors={name: gathered(parts) for name, parts in self.anchor_errors.items()}
-        )
-        if self.outputs:
-            self._predict(outcomes, torch.cat(self.outputs))
-            self._predict(anchor, torch.cat(self.anchor_outputs))
-        evidence = {name: torch.cat(parts) for name, parts in self.evidence.items()}
-        return ModelRun(outcomes, anchor, evidence)
-
-    def _predict(self, outcomes: Outcomes, outputs: Tensor) -> None:
-        head = self.model.executor.task
-        assert head is not None  # for the type checker: there were outputs
-        if head.config.kind == "number":
-            outcomes.value = head.value(outputs).double().numpy()
-            return
-        outcomes.probabilities = head.probabilities(outputs).double().numpy()
-        if head.config.kind == "classes":
-            outcomes.label = outcomes.probabilities.argmax(axis=1)
-        else:
-            outcomes.value = head.value(outputs).double().numpy()
+def _evidence_cost(evidence: Mapping[str, Evidence], samples: int) -> Numbers:
+    """(samples,): C_evi averaged over the modalities with evidence; NaN without any."""
+    cost, found = np.zeros(samples), np.zeros(samples)
+    for rows in evidence.values():
+        cost += np.where(rows.found, rows.alignment_cost, 0.0)
+        found += rows.found
+    return np.where(found > 0, cost / np.maximum(found, 1), np.nan)
 
 
 BATCH = 256
@@ -209,9 +181,7 @@ def run_floor(
     """Fit a floor and score it on all pairs, exactly like the model."""
     floor.fit(rows, target)
     scorer = FeatureScorer(model.latent_space, truth)
-    errors: dict[str, list[PooledRatio]] = {name: [] for name in model.names}
-    energy: dict[str, list[Numbers]] = {name: [] for name in model.names}
-    guesses: list[Guess] = []
+    parts = []
     for part in pairs.batches(BATCH):
         shown = pairs.shown(truth, part)
         latents = model.latent_space.encode(shown)
@@ -224,20 +194,19 @@ def run_floor(
                 evidence={name: value[part].double().numpy() for name, value in evidence.items()},
             )
         )
-        for name in model.names:
-            errors[name].append(_error(scorer, name, guess, pairs, part))
-            energy[name].append(_energy(scorer, name, guess, pairs, part))
-        guesses.append(guess)
+        parts.append(
+            Outcomes(
+                floor.name,
+                value=guess.value,
+                label=guess.label,
+                probabilities=guess.probabilities,
+                errors={name: _error(scorer, name, guess, pairs, part) for name in model.names},
+                energy={name: _energy(scorer, name, guess, pairs, part) for name in model.names},
+            )
+        )
         if progress is not None:
             progress(part.stop, len(pairs))
-    return Outcomes(
-        floor.name,
-        value=_joined([guess.value for guess in guesses]),
-        label=_joined([guess.label for guess in guesses]),
-        probabilities=_joined([guess.probabilities for guess in guesses]),
-        errors={name: gathered(parts) for name, parts in errors.items()},
-        energy={name: np.concatenate(parts) for name, parts in energy.items()},
-    )
+    return joined(parts)
 
 
 def _error(scorer: FeatureScorer, name: str, guess: Guess, pairs: Pairs, part: slice) -> PooledRatio:
@@ -260,8 +229,3 @@ def _energy(scorer: FeatureScorer, name: str, guess: Guess, pairs: Pairs, part: 
         0
     ]
     return scores
-
-
-def _joined(parts: Sequence[npt.NDArray[Any] | None]) -> Any:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if known else None

@@ -171,7 +171,7 @@ def test_parts_put_together() -> None:
     assert whole.probabilities is None
     with pytest.raises(ModelError, match="2 of 4 pairs are by none"):
         pooled_outcomes([(parts[0], made(0.0, 3.0))], 4)
-    with pytest.raises(ModelError, match="value differ"):
+    with pytest.raises(ModelError, match="predict the same"):
         pooled_outcomes(
             [(parts[0], made(0.0, 3.0)), (parts[1], Outcomes("m", errors=made(1.0, 2.0).errors))], 4
         )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from omg_graph.bench.baselines import machines
 from omg_graph.bench.planning.planning import measure_planner
 from omg_graph.bench.planning.report import PlannerReport, TargetAccuracy
 from omg_graph.bench.planning.speed import speeds
@@ -66,6 +67,12 @@ class Knowing:
         zeros = [0.0] * len(values)
         zeros[self.schema.target_index or 0] = log_probability
         return self.schema.candidate(values, zeros, (1,) * len(values))
+
+
+@pytest.fixture(autouse=True)
+def _few_regressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regressions beside a planner are most of what measuring it costs: one C does for a test."""
+    monkeypatch.setattr(machines, "LOGISTIC_COSTS", (0.03,))
 
 
 @pytest.fixture(scope="module")

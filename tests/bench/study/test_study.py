@@ -96,18 +96,6 @@ def test_swaps_are_made_where_there_is_something_to_swap(tiny_study: TinyStudy) 
     assert any(value != 0 for value in run.patterns["audio"].swaps["model"]["evidence"]["along"])
 
 
-def test_it_goes_on_from_what_is_kept(
-    tiny_study: TinyStudy, study_settings: dict[str, Any], small_settings: tuple[StudySetting, ...]
-) -> None:
-    result, folder, told = tiny_study
-    assert any(line.startswith("modes, seed 0: executor") for line in told)
-    again: list[str] = []
-    request = StudyRequest(folder, small_settings, 1, training=study_settings, draws=3)
-    repeated = run_study(request, lambda run, what, *_: again.append(f"{run}: {what}"))
-    assert again == []
-    assert repeated.document == result.document
-
-
 def test_a_run_of_other_settings_is_made_anew(
     tiny_study: TinyStudy, study_settings: dict[str, Any], small_settings: tuple[StudySetting, ...]
 ) -> None:
@@ -151,6 +139,7 @@ def test_a_run_of_another_format_is_made_anew_and_said_so(
     assert kept(tmp_path, "modes") == kept(folder, "modes")
 
 
+@pytest.mark.slow
 def test_what_variants_share_is_made_once_and_changes_nothing(
     study_settings: dict[str, Any],
     worlds: dict[str, World],
@@ -200,22 +189,26 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
         run_study(StudyRequest(tmp_path / "taken", (SETTINGS["modes"],), 1), lambda *_: None)
 
 
-def test_the_command_shows_what_is_kept(
+def test_the_command_goes_on_from_what_is_kept_and_shows_it(
     tiny_study: TinyStudy,
     study_settings: dict[str, Any],
     small_settings: tuple[StudySetting, ...],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result, folder, _ = tiny_study
+    result, folder, events = tiny_study
+    assert any(line.startswith("modes, seed 0: executor") for line in events)
+
+    def trained_again(*_: Any) -> RunResult:
+        raise AssertionError("a kept run was made anew")
+
+    monkeypatch.setattr(study_module, "run_setting", trained_again)
     monkeypatch.setattr(study_module, "TRAINING", study_settings)
     for setting in small_settings:
         monkeypatch.setitem(SETTINGS, setting.name, setting)
     named = ["--only", "modes", "--only", "rare-details"]
-    command = ["study", "--output", str(folder), *named, "--seeds", "1", "--draws", "3"]
-    assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == result.document
-    assert main(command) == 0
+    assert main(["study", "--output", str(folder), *named, "--seeds", "1", "--draws", "3"]) == 0
+    assert json.loads((folder / "study.json").read_text("utf-8")) == result.document
     out = capsys.readouterr().out
     assert "modes, all clips" in out
     assert "rare-details, unseen contents" in out
