@@ -135,11 +135,11 @@ def test_a_denoiser_that_is_not_given_u_x(conditions: Conditions) -> None:
 
 
 def test_the_noisy_state_teaches_the_head_and_never_the_denoiser(
-    trained: Callable[[str], Model], tiny_request: AblationRequest
+    trained: Callable[[str], Model], finished: AblationRequest
 ) -> None:
     model = trained(DEFAULT)
     executor = deepcopy(model.executor).requires_grad_(True)
-    split = read_data_file(tiny_request.data).splits["valid"]
+    split = read_data_file(finished.data).splits["valid"]
     assert split.labels is not None
     seen = pipeline.observe(model, split)
     rows, observed = len(split), seen.observed.clone()

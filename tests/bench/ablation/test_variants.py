@@ -235,7 +235,7 @@ def test_settings_of_the_losses(finished: AblationRequest) -> None:
 
 
 def test_a_model_trained_with_other_components_is_never_used_without_them(
-    tiny_request: AblationRequest, trained: Trained, tmp_path: Path
+    finished: AblationRequest, trained: Trained, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     model = trained("mean-pooling")
@@ -246,7 +246,7 @@ def test_a_model_trained_with_other_components_is_never_used_without_them(
     with pytest.raises(ModelError, match="got attention no_weights"):
         load_model(folder, components=Components(attention=no_weights))
     assert load_model(folder, components=model.components).components.attention is mean_weights
-    request = EvaluationRequest(folder, tiny_request.data, tmp_path / "results", split="valid", draws=0)
+    request = EvaluationRequest(folder, finished.data, tmp_path / "results", split="valid", draws=0)
     with pytest.raises(ModelError, match="evaluate it with omg ablate"):
         evaluate(request, lambda *_: None)
 
