@@ -286,15 +286,13 @@ class _Tuner:
             _check_criterion(self.request.criterion, choose_family(usable_labels(run.data.train)))
             rows = run.student_rows[1].value
             student, pairs, texts = run.student.value, rows.pool.everything, run.texts.value
-            observed, estimates = embed_pairs(run.encoder.value, rows, pairs), rows.label_estimates
+            observed = embed_pairs(run.encoder.value, rows, pairs)
             self.notes += run.notes
             teacher = [run.data.valid_plans[row] for row in rows.pool.rows.tolist()]
             for number, value in enumerate(self.semantic.values, start=1):
                 settings = run.config.planner.only(PlanChoiceSettings)
                 settings = settings.model_copy(update={"semantic_weight": value})
-                plans = plan_pairs(
-                    student, texts, run.data.valid, rows.pool, pairs, observed, estimates, settings, run.seed
-                )
+                plans = plan_pairs(student, texts, run.data.valid, rows, pairs, observed, settings, run.seed)
                 same = [
                     np.mean([ours == theirs for ours, theirs in zip(plan, wanted, strict=True)])
                     for plan, wanted in zip(plans, teacher, strict=True)

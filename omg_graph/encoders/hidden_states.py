@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from omg_graph.omni.thinker import Thinker
 
 LAYOUT = 1
-"""Of the cache, and of what is read in which way: a change makes all of it anew."""
+"""Version of the cache and of how contents are read: after a change nothing kept before is used."""
 
 BATCH = 4
 """Observations in one forward pass."""

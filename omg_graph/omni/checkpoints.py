@@ -28,7 +28,7 @@ _SAMPLES, _SAMPLE_BYTES = 256, 2**14
 def locate_checkpoint(name: str) -> Path:
     """The folder of a checkpoint, by its path or its name on the Hugging Face hub.
 
-    Of a name, what the cache holds is taken first, else the hub is asked.
+    A name is looked up in the Hugging Face cache first, then on the hub.
 
     Raises:
         ModelError: if it isn't there, is no Qwen2.5-Omni, or lacks a tokenizer or safetensors weights.
@@ -111,8 +111,8 @@ def _from_hub(name: str) -> Path:
 def checkpoint_fingerprint(folder: Path) -> str:
     """SHA-256 over configuration, tokenizer and weights.
 
-    Of weight files beyond 64 MiB the header, the size and 256 stretches spread over the file are taken:
-    training changes all of them, and reading tens of gigabytes would take minutes.
+    Of a weight file beyond 64 MiB it reads the header, the size and 256 stretches spread over the file:
+    training changes all of them, and reading tens of gigabytes takes minutes.
     """
     digest = hashlib.sha256()
     for path in sorted((*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob("*.safetensors"))):

@@ -160,7 +160,7 @@ ENTITY = "Entity"
 ACTION = "Action"
 
 GENERIC_ENTITY = "whole"
-"""Speaks of the work as such: taken only where nothing more particular is named."""
+"""Means the work as such: used only where nothing more specific is named."""
 
 JUDGING_VALENCE = 0.9
 """From this valence on, a remark without another cue praises; from minus this on, it criticises."""

@@ -413,5 +413,5 @@ def _spelt(word: str, known: Sequence[str]) -> str | None:
     """The one of ``known`` that is meant; None where none is, or more than one may be."""
     if word in known:
         return word
-    alike = [other for other in known if other.casefold() == word.casefold()]
-    return alike[0] if len(alike) == 1 else None
+    same = [other for other in known if other.casefold() == word.casefold()]
+    return same[0] if len(same) == 1 else None

@@ -160,9 +160,9 @@ def class_values(class_names: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _numbered(number: int, taken: set[str]) -> str:
+def _numbered(number: int, used: set[str]) -> str:
     value = f"class {number}"
-    while value in taken:
+    while value in used:
         value += " again"
     return value
 

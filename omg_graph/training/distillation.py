@@ -48,7 +48,7 @@ from omg_graph.training.teaching import (
 )
 from omg_graph.training.validation import validate
 
-ANEW = "the planner was distilled anew from plans by"
+DISTILLED = "the planner was distilled "
 KEPT = (
     "psi, the executor and the knowledge base's texts stay as they were trained, on other plans: omg train "
     "--plans fits them all to these"
@@ -67,7 +67,7 @@ def teach(
 ) -> Model:
     """Teach a new student the plans, on partial observations of every pattern, as ``omg train`` does.
 
-    Only the planner changes; the model is measured anew on validation rows.
+    Only the planner changes; the model is measured again on validation rows.
 
     Args:
         model: On the CPU; its psi reads the samples.
@@ -136,8 +136,8 @@ def teach(
     }
     manifest = model.manifest
     # one of an earlier distillation says nothing any more
-    notes = [note for note in manifest.notes if not note.startswith(ANEW)]
-    notes.append(f"{ANEW} {', '.join(taught.teachers) or 'somebody'}; {KEPT}")
+    notes = [note for note in manifest.notes if not note.startswith(DISTILLED)]
+    notes.append(f"{DISTILLED}again, from plans by {', '.join(taught.teachers) or 'somebody'}; {KEPT}")
     # a model that another run made is not one that omg train could say it had finished
     training = {name: value for name, value in manifest.training.items() if name != "run"}
     made = replace(
@@ -246,7 +246,7 @@ class Distillation:
     model: Model | None = None
     """The new model, in memory."""
     rows: ModelRows | None = None
-    """The rows that it was taught and chosen on."""
+    """The rows that it was trained and chosen on."""
     checked: tuple[Plan | None, ...] = ()
     """The teacher's plans of the validation rows, as the planner was to learn them."""
 

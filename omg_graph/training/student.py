@@ -21,7 +21,6 @@ from omg_graph.training.cache import Content
 from omg_graph.training.config import PlanChoiceSettings, StudentSettings
 from omg_graph.training.fitting import EpochCallback, Fit, FitSettings, fit
 from omg_graph.training.observation_encoder import embed_pairs
-from omg_graph.training.patterns import PatternPool
 from omg_graph.training.rows import IntArray, PlannedRows
 
 STEPS = FitSettings(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=1e-2, patience=8)
@@ -61,7 +60,7 @@ def fit_student(
     epochs: int | None = None,
     on_epoch: EpochCallback | None = None,
 ) -> tuple[StudentPlanner, Fit]:
-    """The student, taught to write the teacher's plans from psi of partial observations.
+    """The student, trained to write the teacher's plans from psi of partial observations.
 
     Args:
         schema: Of its plans.
@@ -156,25 +155,12 @@ def choose_plans(
         pairs = np.flatnonzero(folds[rows.pool.rows] == fold)
         vectors = embed_pairs(encoders[1 + fold], rows, pairs)
         observed[torch.from_numpy(pairs)] = vectors
-        estimates, student = rows.estimates_of(pairs), students[1 + fold]
-        of_fold = plan_pairs(
-            student, text_encoder, train, rows.pool, pairs, vectors, estimates, settings, seed
-        )
+        of_fold = plan_pairs(students[1 + fold], text_encoder, train, rows, pairs, vectors, settings, seed)
         for pair, plan in zip(pairs.tolist(), of_fold, strict=True):
             plans[pair] = plan
     every = checked.pool.everything
     validation = embed_pairs(encoders[0], checked, every)
-    valid_plans = plan_pairs(
-        students[0],
-        text_encoder,
-        valid,
-        checked.pool,
-        every,
-        validation,
-        checked.label_estimates,
-        settings,
-        seed,
-    )
+    valid_plans = plan_pairs(students[0], text_encoder, valid, checked, every, validation, settings, seed)
     schema = students[0].schema
     distinct, index = distinct_plans(plans + valid_plans)
     texts = plan_texts(schema, distinct)
@@ -193,23 +179,31 @@ def plan_pairs(
     student: StudentPlanner,
     text_encoder: TextEncoder,
     split: Split,
-    pool: PatternPool,
+    planned: PlannedRows,
     pairs: IntArray,
     embeddings: Tensor,
-    label_estimates: Tensor | None,
     settings: PlanChoiceSettings,
     seed: int,
 ) -> list[Plan]:
-    """The re-ranked plan of each pair, drawn as at inference (Eq. 5)."""
-    rows = pool.rows[pairs]
-    texts = pool.texts(split, pairs)
-    observed = embeddings.numpy()
+    """The re-ranked plan of each pair, drawn as at inference (Eq. 5).
+
+    Args:
+        student: Plans.
+        text_encoder: g.
+        split: The rows.
+        planned: Their pairs, with label estimates where the student takes them.
+        pairs: (pairs,), those to plan.
+        embeddings: (pairs, shared), their u_X.
+        settings: How plans are drawn and chosen.
+        seed: Of the draws.
+    """
+    observed, estimates = embeddings.numpy(), planned.estimates_of(pairs)
     proposals = student.propose(
         PlannerInput(
-            tuple(split.ids[row] for row in rows),
+            tuple(split.ids[row] for row in planned.pool.rows[pairs]),
             observed,
-            texts,
-            label_estimates=None if label_estimates is None else label_estimates.numpy(),
+            planned.pool.texts(split, pairs),
+            label_estimates=None if estimates is None else estimates.numpy(),
         ),
         Sampling(settings.candidates, settings.include_greedy, settings.temperature, settings.top_p),
         seed,

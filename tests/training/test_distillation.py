@@ -241,7 +241,7 @@ def test_in_place_the_model_is_replaced_whole(
     assert load_model(copied).manifest.fingerprint == first.fingerprint
     again = distil(model=copied, output=None)
     assert again.fingerprint == first.fingerprint
-    assert sum("distilled anew" in remark for remark in load_model(copied).manifest.notes) == 1
+    assert sum("distilled again" in remark for remark in load_model(copied).manifest.notes) == 1
 
 
 def test_lexical_plans_are_those_that_train_uses(
