@@ -24,6 +24,7 @@ from omg_graph.planner.interface import PlannerInput, RescoringPlanner, required
 from omg_graph.planner.rerank import Reranking, semantic_cost
 from omg_graph.planner.rerank import rerank as rerank_all
 from omg_graph.planner.schema import Plan
+from omg_graph.priors.prior import Shown
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.retriever.evidence import Evidence
 from omg_graph.retriever.keys import build_keys
@@ -145,8 +146,8 @@ def observe(model: Model, split: Split) -> Observation:
         embedding = model.encoder(latents, observed, raw).cpu().numpy()
     estimates = None
     if model.label_regression is not None:
-        read = model.label_regression.predict(latents, observed, split.raw_text, split.ids, split.groups)
-        estimates = read.cpu().numpy()
+        shown = Shown(ids=split.ids, groups=split.groups, latents=latents, observed=observed)
+        estimates = model.label_regression.predict(shown, split.raw_text).cpu().numpy()
     return Observation(split.ids, split.groups, split.raw_text, latents, observed, embedding, estimates)
 
 

@@ -23,6 +23,18 @@ OWN = {
         "sequence": "omg_graph.codecs.sequence:SequenceCodec",
         "image": "omg_graph.codecs.image:ImageCodec",
     },
+    "omg_graph.planners": {
+        "chat": "omg_graph.model.planners:chat_planner",
+        "distilled": "omg_graph.model.planners:distilled_planner",
+        "qwen-omni": "omg_graph.model.planners:qwen_omni_planner",
+    },
+    "omg_graph.stored_planners": {"distilled": "omg_graph.planner.student:StudentPlanner"},
+    "omg_graph.priors": {
+        "evidence": "omg_graph.priors.prior:EvidencePrior",
+        "gaussian": "omg_graph.priors.gaussian:GaussianConditional",
+        "planned": "omg_graph.priors.planned:PlannedConditional",
+        "kernel": "omg_graph.priors.kernel_fitting:KernelPrior",
+    },
 }
 """Registered in pyproject.toml too; listed here so that a checkout with older metadata works."""
 

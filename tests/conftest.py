@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
 if TYPE_CHECKING:
+    from omg_graph.model.model import Model
     from omg_graph.record.results import SavedRun
 
 # The modules whose annotations give shapes. Others use typing.Self and plain protocols, which beartype
@@ -82,6 +83,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed doesn't depend on the terminal, nor on pytest's workers, which set a width."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_apply() -> Iterator[Callable[[Any], None]]:
+    """Commands set no threads, variables and log levels of this process; what they would set them by."""
+    from omg_graph.cli.app import Settings
+
+    with pytest.MonkeyPatch.context() as patch:
+        apply = Settings.apply
+        patch.setattr(Settings, "apply", lambda self: None)
+        yield apply
 
 
 @pytest.fixture(scope="session")
@@ -395,6 +407,30 @@ def tiny_model_folder(tiny_data_file: Path, train_tiny: Callable[..., Path]) -> 
     return train_tiny(tiny_data_file, "clips-model")
 
 
+@pytest.fixture(scope="module")
+def model(tiny_model_folder: Path) -> Model:
+    """The same, loaded."""
+    from omg_graph.model.folder import load_model
+
+    return load_model(tiny_model_folder)
+
+
+@pytest.fixture
+def sample(tiny_data_file: Path) -> dict[str, Any]:
+    """A clip without its audio, as another program would send it: lists of numbers, and null."""
+    from omg_graph.data.reader import read_data_file
+
+    split = read_data_file(tiny_data_file).splits["test"]
+    assert split.raw_text is not None
+    return {
+        "id": split.ids[0],
+        "raw_text": split.raw_text[0],
+        "text": split.arrays["text"][0].tolist(),
+        "audio": None,
+        "vision": split.arrays["vision"][0].tolist(),
+    }
+
+
 @pytest.fixture(scope="session")
 def tiny_folds_folder(tiny_data_file: Path, tiny_settings: dict[str, Any], tiny_folder: Path) -> Path:
     """Two folds of the clips with two seeds each, in one folder. Read it, never write."""
@@ -468,15 +504,10 @@ def tiny_plain_folder(tiny_plain_file: Path, train_tiny: Callable[..., Path]) ->
 
 def _run(folder: Path, *arguments: str) -> SavedRun:
     from omg_graph.cli import main
-    from omg_graph.cli.app import Settings
     from omg_graph.record.results import open_run
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Settings, "apply", lambda self: None)
-        assert (
-            main(["run", "--output", str(folder), "--no-report", "--keep-path", "all", "--json", *arguments])
-            == 0
-        )
+    common = ["--no-report", "--keep-path", "all", "--json"]
+    assert main(["run", "--output", str(folder), *common, *arguments]) == 0
     return open_run(folder)
 
 

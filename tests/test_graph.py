@@ -32,25 +32,6 @@ REPORTING = ["planner", "rerank", "retriever", "executor"]
 """Nodes that tell of their work; the review has something to tell only where a person answers."""
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
-
-
-@pytest.fixture
-def sample(tiny_data_file: Path) -> dict[str, Any]:
-    """One clip as another program would send it: lists of numbers, null for what is missing."""
-    split = read_data_file(tiny_data_file).splits["test"]
-    assert split.raw_text is not None
-    return {
-        "id": split.ids[0],
-        "raw_text": split.raw_text[0],
-        "text": split.arrays["text"][0].tolist(),
-        "audio": None,
-        "vision": split.arrays["vision"][0].tolist(),
-    }
-
-
 def test_the_nodes_in_their_order(model: Model) -> None:
     drawing = build_graph(model).get_graph()
     assert set(drawing.nodes) == {"__start__", *NODES, "review", "__end__"}

@@ -14,20 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omg_graph import load_model, reconstruct
+from omg_graph import reconstruct
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.data.reader import read_data_file
 from omg_graph.model.model import Model
 from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.planner.prompting import load_prompt
 
 Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +82,8 @@ def run(
     clips: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
     """``omg run`` on the two clips; its code, its trajectories and everything that it said."""
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
     def go(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
         output = tmp_path / "out"

@@ -26,11 +26,6 @@ TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
-
-
-@pytest.fixture(scope="module")
 def clips(tiny_data_file: Path) -> Split:
     """Validation clips that miss different things: audio and vision, vision alone, nothing."""
     split = read_data_file(tiny_data_file).splits["valid"]

@@ -16,7 +16,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Command
 from pydantic import Field
 
-from omg_graph import build_graph, fork_run, load_model, reconstruct
+from omg_graph import build_graph, fork_run, reconstruct
 from omg_graph.batches import load_recordings, store_batch
 from omg_graph.data.media import image_bytes, wav_bytes
 from omg_graph.data.reader import read_data_file
@@ -42,11 +42,6 @@ class Listener(GenericFakeChatModel):
         content = messages[-1].content
         self.sent.append(["text"] if isinstance(content, str) else [part["type"] for part in content])
         return super()._generate(messages, *args, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 @pytest.fixture

@@ -10,16 +10,10 @@ import torch
 
 from omg_graph.api import reconstruct
 from omg_graph.executor.diffusion import DenoisingPath, chosen_paths, path_costs
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.state import Settings
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 def ranked(

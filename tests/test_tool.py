@@ -20,17 +20,11 @@ from omg_graph import as_tool
 from omg_graph.api import reconstruct
 from omg_graph.data.reader import read_data_file
 from omg_graph.errors import DataError
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.state import Settings
 from omg_graph.tool import EVIDENCE_SHOWN, FILE_SAMPLES, NAME
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +44,6 @@ def folder(tiny_data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def tool(model: Model, folder: Path) -> StructuredTool:
     return as_tool(model, data_folder=folder)
-
-
-@pytest.fixture
-def sample(tiny_data_file: Path) -> dict[str, Any]:
-    split = read_data_file(tiny_data_file).splits["test"]
-    assert split.raw_text is not None
-    return {
-        "id": split.ids[0],
-        "raw_text": split.raw_text[0],
-        "text": split.arrays["text"][0].tolist(),
-        "audio": None,
-        "vision": split.arrays["vision"][0].tolist(),
-    }
 
 
 def call_of(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def _joint(
     rows: IntArray,
 ) -> FrameFiller:
     """The filler with the joint Gaussian of its factors and the other modalities' latents."""
-    joint = GaussianConditional.fit(
+    joint = GaussianConditional.of(
         {name: torch.from_numpy(part[rows]) for name, part in blocks.items()},
         torch.from_numpy(observed[rows]),
     )

@@ -155,7 +155,7 @@ class GaussianFill:
     def fit(self, rows: TrainingRows, target: LabelTarget) -> None:
         """Fit mean and covariance by EM; the ridges are those that training chose."""
         latents = {name: torch.from_numpy(part).float() for name, part in rows.latents.items()}
-        self.gaussian = GaussianConditional.fit(latents, torch.from_numpy(rows.observed))
+        self.gaussian = GaussianConditional.of(latents, torch.from_numpy(rows.observed))
         self.gaussian.ridges.copy_(self.ridges)
         self.head = SlotRidge(rows, target)
 
@@ -165,7 +165,7 @@ class GaussianFill:
         visible = torch.from_numpy(shown.visible)
         with torch.inference_mode():
             filled = {
-                name: self.gaussian.predict(name, latents, visible).double().numpy() for name in latents
+                name: self.gaussian.conditional(name, latents, visible).double().numpy() for name in latents
             }
         return self.head.completed(shown, filled)
 
@@ -386,5 +386,7 @@ CLOSED = tuple(kind.name for kind in (MeanFill, Neighbours, PatternRidge, Gaussi
 def floors_for(model: Model, target: LabelTarget) -> list[Floor]:
     """Every floor that makes sense for a target, the simplest first."""
     constants = [BestConstant(metric) for metric in CONSTANTS.get(target.family, ())]
-    ridges = model.executor.gaussian.ridges.detach().cpu()
+    parts = (part for part in model.executor.modules() if isinstance(part, GaussianConditional))
+    gaussian = next(parts, None)
+    ridges = torch.ones(len(model.names)) if gaussian is None else gaussian.ridges.detach().cpu()
     return [*constants, MeanFill(), Neighbours(), PatternRidge(), GaussianFill(ridges), EvidenceFill()]

@@ -18,10 +18,8 @@ from omg_graph.encoders.per_modality import PerModality
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import DenoisingPath, Prediction, SamplerName, StepCallback, denoise
 from omg_graph.predictor.task import TaskHead, TaskHeadConfig
-from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.priors.kernel import KernelConditional, SimilarRows
-from omg_graph.priors.mixture import PARTS, Mixture, PriorKind
-from omg_graph.priors.planned import PlannedConditional
+from omg_graph.priors.mixture import Mixture
+from omg_graph.priors.prior import Shown, SimilarRows
 from omg_graph.seeding import generator
 
 SIMILAR = 32
@@ -40,7 +38,8 @@ class ExecutorConfig(BaseModel):
     train_steps: int = Field(default=1000, ge=2)
     """T."""
     sample_steps: int = Field(default=20, ge=1)
-    anchor: PriorKind = "mixture"
+    priors: tuple[str, ...] = ("evidence", "planned", "kernel")
+    """What is subtracted before diffusion is a weighted sum of these (entry points ``omg_graph.priors``)."""
     point_estimate: PointEstimate = "mean"
     """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper."""
     width: int = Field(default=128, ge=8)
@@ -70,21 +69,16 @@ class ExecutorConfig(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class ExecutorInput:
+@dataclass(frozen=True, kw_only=True)
+class ExecutorInput(Shown):
     """A batch as the executor sees it; everything missing is zero."""
 
-    ids: tuple[str, ...]
-    latents: dict[str, Float[Tensor, "batch _"]]
-    observed: Bool[Tensor, "batch modality"]
-    observation: Float[Tensor, "batch shared"]
-    """u_X."""
     plan: Float[Tensor, "batch constraint shared"]
     """g of the whole plan first, then of each constraint."""
     evidence: dict[str, Float[Tensor, "batch _"]]
     """E (Eq. 8); zeros where a modality is observed or nothing was found."""
-    groups: tuple[str, ...]
-    """Like ids: the kernel conditional leaves out kept rows of the same group."""
+    observation: Float[Tensor, "batch shared"]
+    """u_X."""
     label_estimates: Float[Tensor, "batch column"] | None = None
     """The label regression's estimates, where there is one."""
     words: Float[Tensor, "batch term"] | None = None
@@ -118,10 +112,7 @@ class Executor(nn.Module):
             dropout=config.dropout,
             observed_slots=config.observed_slots,
         )
-        self.gaussian = GaussianConditional(widths)
-        self.planned = PlannedConditional(widths)
-        self.kernel = KernelConditional(widths)
-        self.anchor = Mixture(self.names, config.anchor)
+        self.anchor = Mixture(widths, config.priors)
         self.alignment = PerModality(
             {
                 name: nn.Linear(width, self.low_level(name, torch.zeros(1, self.specs[name].size)).shape[1])
@@ -152,7 +143,7 @@ class Executor(nn.Module):
         ids: Sequence[str],
         groups: Sequence[str],
     ) -> Executor:
-        """The same executor, whose kernel regression goes on more rows; all else is shared.
+        """The same executor, whose priors that keep rows have more of them; all else is shared.
 
         Args:
             latents: Every modality's latents, anything where not known.
@@ -160,30 +151,19 @@ class Executor(nn.Module):
             ids: The rows' ids; rows that are kept already add nothing.
             groups: The rows' groups.
         """
-        if not self.anchor.uses("kernel"):
-            return self
-        kernel = self.kernel.extended(self.gaussian.filled(latents, known), known, ids, groups)
-        if kernel is self.kernel:
+        anchor = self.anchor.with_rows(latents, known, ids, groups)
+        if anchor is self.anchor:
             return self
         extended = copy(self)
-        extended._modules = {**self._modules, "kernel": kernel}
+        extended._modules = {**self._modules, "anchor": anchor}
         return extended
 
     def anchors(self, batch: ExecutorInput) -> dict[str, Float[Tensor, "batch _"]]:
         """The anchor of every modality, in latent units; zero where it is observed."""
-        out = {}
-        for column, name in enumerate(self.names):
-            missing = ~batch.observed[:, column : column + 1]
-            parts = torch.stack([self._anchor_part(part, name, batch) for part in PARTS], dim=-1)
-            out[name] = self.anchor(name, parts, batch.observed) * missing
-        return out
-
-    def _anchor_part(self, part: str, name: str, batch: ExecutorInput) -> Float[Tensor, "batch latent"]:
-        if part == "evidence" or not self.anchor.uses(part):
-            return batch.evidence[name]
-        if part == "gaussian":
-            return self.planned.predict(self.gaussian, name, batch.latents, batch.observed, batch.plan)
-        return self.kernel.predict(name, batch.latents, batch.observed, batch.ids, batch.groups)
+        return {
+            name: self.anchor.predict(name, batch) * ~batch.observed[:, column : column + 1]
+            for column, name in enumerate(self.names)
+        }
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
         """What steers the denoiser."""
@@ -261,10 +241,8 @@ class Executor(nn.Module):
         """The kept rows that each sample is like, for each modality; none where draws start from noise."""
         if float(self.start) == 1:
             return {}
-        return {
-            name: self.kernel.similar_rows(name, batch.latents, batch.observed, batch.ids, batch.groups)
-            for name in self.names
-        }
+        rows = {name: self.anchor.similar_rows(name, batch) for name in self.names}
+        return {name: found for name, found in rows.items() if found is not None}
 
     def _similar_residuals(
         self, similar: Mapping[str, SimilarRows], batch: ExecutorInput, seed: int, draw: int

@@ -104,11 +104,11 @@ class ModelConfig(_Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_old_switches(cls, content: Any) -> Any:
-        """Drop the switches that version 0.1.0 wrote for ablations.
+    def _of_version_0_1(cls, content: Any) -> Any:
+        """Drop what version 0.1.0 wrote: switches for ablations, and the kind of the anchor.
 
         Raises:
-            ModelError: if one of them is on.
+            ModelError: if a switch is on.
         """
         if not isinstance(content, dict):
             return content
@@ -123,6 +123,8 @@ class ModelConfig(_Record):
                         f"({block}.{name}: {content[block][name]}): train it again with omg ablate"
                     )
             content[block] = {key: value for key, value in content[block].items() if key not in switches}
+        if isinstance(content.get("executor"), dict):  # whatever its kind, the weights say which priors count
+            content["executor"] = {key: part for key, part in content["executor"].items() if key != "anchor"}
         return content
 
 

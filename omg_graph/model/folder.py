@@ -213,7 +213,8 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None, com
     executor.denoiser = components.denoiser.from_pretrained(folder / DENOISER, local_files_only=True)
     if config.task is not None:
         executor.add_task(config.task)
-    missing, unexpected = executor.load_state_dict(load_file(folder / EXECUTOR), strict=False)
+    weights = {_placed(name): value for name, value in load_file(folder / EXECUTOR).items()}
+    missing, unexpected = executor.load_state_dict(weights, strict=False)
     if unexpected or any(not name.startswith("denoiser.") for name in missing):
         raise ValueError(f"{EXECUTOR} doesn't fit {CONFIG}")
     label_regression = None
@@ -262,6 +263,13 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None, com
 
 def _listed(components: dict[str, str]) -> str:
     return ", ".join(f"{part} {name}" for part, name in components.items()) or "the method's own"
+
+
+def _placed(name: str) -> str:
+    """Where a weight belongs: in folders of version 0.1 the priors lie beside the anchor."""
+    part, _, rest = name.partition(".")
+    places = {"gaussian": "planned.gaussian", "planned": "planned", "kernel": "kernel.regression"}
+    return f"anchor.priors.{places[part]}.{rest}" if part in places else name
 
 
 def build_projection(config: ModelConfig) -> QueryProjection | LiteralQueryProjection:

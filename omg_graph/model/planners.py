@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,17 +12,11 @@ from omg_graph.errors import ConfigError, SchemaError
 from omg_graph.model.model import Model
 from omg_graph.planner.interface import FallbackPlanner, Planner, StoredPlanner
 from omg_graph.planner.prompting import Language, MediaSetting
+from omg_graph.plugins import component
 
-GROUP = "omg_graph.planners"
-OWN = tuple(
-    EntryPoint(name, f"omg_graph.model.planners:{name.replace('-', '_')}_planner", GROUP)
-    for name in ("chat", "distilled", "qwen-omni")
-)
-"""Registered like any other, and there even if a checkout's metadata is older than it is."""
-
-STORED_GROUP = "omg_graph.stored_planners"
+PLANNERS = "omg_graph.planners"
+STORED = "omg_graph.stored_planners"
 """Classes whose ``load(folder)`` reads back what a stored planner's ``save`` wrote, by the planner's name."""
-OWN_STORED = EntryPoint("distilled", "omg_graph.planner.student:StudentPlanner", STORED_GROUP)
 
 
 class PlannerOptions(BaseModel):
@@ -60,26 +53,24 @@ class PlannerOptions(BaseModel):
 PlannerFactory = Callable[[Model, PlannerOptions], Planner]
 
 
-def registered_planners() -> dict[str, EntryPoint]:
-    """The planners of every installed package, by name; no other one takes the name of our own."""
-    return {entry.name: entry for entry in (*entry_points(group=GROUP), *OWN)}
-
-
 def make_planner(name: str, model: Model, options: PlannerOptions | None = None) -> Planner:
-    """A registered planner for a model.
+    """A registered planner for a model; by ``on_invalid`` the model's own plans where it has no valid plan.
 
     Raises:
         ConfigError: if there is none of this name, its package can't be imported, or an option doesn't fit.
         SchemaError: if it plans by another schema than the model's.
     """
-    factory: PlannerFactory = _loaded(name, registered_planners(), "planners")
-    planner = factory(model, options or PlannerOptions())
+    options = options or PlannerOptions()
+    factory: PlannerFactory = component(PLANNERS, name)
+    planner = factory(model, options)
     if planner.schema.fingerprint != model.schema.fingerprint:
         raise SchemaError(
             f"planner {name!r} plans by schema {planner.schema.name!r}, the model by {model.schema.name!r}: "
             "give it model.schema"
         )
-    return planner
+    if options.on_invalid == "error" or planner is model.planner:
+        return planner
+    return FallbackPlanner(planner, model.planner)
 
 
 def load_planner(name: str, folder: Path) -> StoredPlanner:
@@ -89,22 +80,8 @@ def load_planner(name: str, folder: Path) -> StoredPlanner:
         ConfigError: if no installed package has a stored planner of this name, or it can't be imported.
         ModelError: if the folder is damaged.
     """
-    known = {entry.name: entry for entry in (*entry_points(group=STORED_GROUP), OWN_STORED)}
-    planner: StoredPlanner = _loaded(name, known, "stored planners").load(folder)
+    planner: StoredPlanner = component(STORED, name).load(folder)
     return planner
-
-
-def _loaded(name: str, known: Mapping[str, EntryPoint], what: str) -> Any:
-    if name not in known:
-        names = ", ".join(sorted(known))
-        raise ConfigError(f"expected one of the {what} {names}, got {name!r}: name one of them")
-    try:
-        return known[name].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"planner {name!r} can't be imported ({type(error).__name__}): install the package that "
-            f"registers {known[name].value} anew"
-        ) from error
 
 
 def distilled_planner(model: Model, options: PlannerOptions) -> Planner:
@@ -155,7 +132,7 @@ def chat_planner(model: Model, options: PlannerOptions) -> Planner:
         )
     if trouble is not None:
         raise ConfigError(f"--planner-model {spec} {trouble}")
-    planner = ChatPlanner(
+    return ChatPlanner(
         chat,
         model.schema,
         language=options.language,
@@ -166,9 +143,6 @@ def chat_planner(model: Model, options: PlannerOptions) -> Planner:
         cache=options.cache,
         name=f"chat {spec}",
     )
-    if options.on_invalid == "error":
-        return planner
-    return FallbackPlanner(planner, model.planner)
 
 
 def qwen_omni_planner(model: Model, options: PlannerOptions) -> Planner:
@@ -192,13 +166,10 @@ def qwen_omni_planner(model: Model, options: PlannerOptions) -> Planner:
     )
     # a folder's place on this machine is nobody's business who reads the trajectory
     known_as = thinker.folder.name if Path(options.model).expanduser().is_dir() else options.model
-    planner = OmniPlanner(
+    return OmniPlanner(
         thinker,
         model.schema,
         language=options.language,
         media=options.media,
         name=f"qwen-omni {known_as}",
     )
-    if options.on_invalid == "error":
-        return planner
-    return FallbackPlanner(planner, model.planner)

@@ -168,23 +168,9 @@ class FallbackPlanner:
 
     def __init__(self, planner: Planner, instead: Planner) -> None:
         """Put two planners together: ``instead`` is asked where the first has no plan."""
-        self._planner = planner
-        self._instead = instead
-
-    @property
-    def name(self) -> str:
-        """The first one's."""
-        return self._planner.name
-
-    @property
-    def schema(self) -> Schema:
-        """The first one's."""
-        return self._planner.schema
-
-    @property
-    def follows_sampling(self) -> bool:
-        """The first one's."""
-        return self._planner.follows_sampling
+        self._planner, self._instead = planner, instead
+        self.name, self.schema = planner.name, planner.schema
+        self.follows_sampling = planner.follows_sampling
 
     def propose(self, observations: PlannerInput, sampling: Sampling, seed: int) -> Outcomes:
         """Candidate plans for each sample, each marked with where it comes from.

@@ -12,14 +12,16 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
-from omg_graph.data.dataset import FloatArray
+from omg_graph.data.dataset import TEXT_MODALITY, FloatArray
 from omg_graph.planner.annotator import english, words_of
-from omg_graph.predictor.task import TaskHeadConfig
+from omg_graph.predictor.task import TaskHeadConfig, label_columns
 from omg_graph.priors.kernel import KernelConditional
+from omg_graph.priors.kernel_fitting import kept_and_tuned
+from omg_graph.priors.prior import Examples, Shown
 
 WORDS, VALENCE, LABEL = "\twords", "\tvalence", "\tlabel"
 """Beside the modalities, in the kernel: a modality's name holds no control character."""
@@ -112,27 +114,64 @@ class LabelRegression:
         beside = {WORDS: words.width, VALENCE: len(_valence(None)), LABEL: task.reading}
         return cls(KernelConditional({**widths, **beside}), words)
 
-    def predict(
-        self,
-        latents: Mapping[str, Float[Tensor, "sample _"]],
-        observed: Bool[Tensor, "sample modality"],
+    @classmethod
+    def fit(
+        cls,
+        rows: Examples,
+        task: TaskHeadConfig,
+        label: Float[Tensor, " row"],
         texts: Sequence[str | None] | None,
-        ids: Sequence[str],
-        groups: Sequence[str],
-    ) -> Float[Tensor, "sample width"]:
+        seed: int,
+    ) -> LabelRegression:
+        """Keep rows with their words and labels, and choose length and ridge for every observed set.
+
+        Args:
+            rows: Training rows.
+            task: What the head predicts.
+            label: The rows' labels, NaN where there is none.
+            texts: Transcripts to read, None where there is none; None to read none of them.
+            seed: Decides which rows are kept.
+        """
+        # a transcript is hidden with the modality text: without it nothing would hide it
+        texts = texts if TEXT_MODALITY in rows.names else None
+        words = WordEncoder.fit(texts or ())
+        texts = texts if words.width else None
+        inputs, there = with_words(rows.latents, rows.known, texts, words)
+        inputs[LABEL] = label_columns(task, label)
+        there = torch.cat([there, ~label.isnan().unsqueeze(1)], dim=1)
+        patterns = rows.pool.observed_sets()
+        patterns = torch.cat([patterns, torch.ones(1, patterns.shape[1], dtype=torch.bool)])
+        read = torch.zeros(len(patterns), 1, dtype=torch.bool)
+        if texts is not None:
+            read = patterns[:, rows.names.index(TEXT_MODALITY)].unsqueeze(1)
+        kernel = kept_and_tuned(
+            inputs,
+            there,
+            rows.ids,
+            rows.groups,
+            torch.cat([patterns, read, read, torch.zeros_like(read)], dim=1),
+            most_rows=rows.most_rows,
+            seed=seed,
+            purpose="reader",
+            targets=[LABEL],
+        )
+        return cls(kernel, words)
+
+    def predict(self, shown: Shown, texts: Sequence[str | None] | None) -> Float[Tensor, "sample width"]:
         """The regression's estimate of the label's columns (``label_columns``).
 
         Args:
-            latents: Every modality's latents.
-            observed: What is observed.
+            shown: The samples.
             texts: Transcripts that may be read, None where there is none.
-            ids: The samples' ids.
-            groups: The samples' groups.
         """
-        inputs, seen = with_words(latents, observed, texts if self.words.width else None, self.words)
-        inputs[LABEL] = observed.new_zeros(len(ids), self.width, dtype=torch.float32)
+        inputs, seen = with_words(
+            shown.latents, shown.observed, texts if self.words.width else None, self.words
+        )
+        inputs[LABEL] = seen.new_zeros(len(shown.ids), self.width, dtype=torch.float32)
         seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], dim=1)
-        return self.kernel.predict(LABEL, inputs, seen, ids, groups)
+        return self.kernel.predict(
+            LABEL, Shown(ids=shown.ids, groups=shown.groups, latents=inputs, observed=seen)
+        )
 
     def describe(self, texts: Sequence[str | None] | None, count: int) -> Float[Tensor, "sample term"] | None:
         """The transcripts' words and valence, zeros where there is none; None where no text is read.

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from omg_graph.priors.prior import CrossFitting, Examples, Shown
+
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Candidates for a ridge, in units of squared latents."""
+CHECKED = 600
+"""Held-out pairs that choose a ridge, and a plan's scale."""
 
 
 class GaussianConditional(nn.Module):
@@ -16,9 +24,12 @@ class GaussianConditional(nn.Module):
     than it holds on new ones. Rows that miss modalities take part by expectation-maximisation.
     """
 
-    def __init__(self, widths: dict[str, int]) -> None:
+    cross_fitting: CrossFitting = "folds"
+    reads_plans = False
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
-        self.widths = widths
+        self.widths = dict(widths)
         total = sum(widths.values())
         self.register_buffer("mean", torch.zeros(total))
         self.register_buffer("covariance", torch.eye(total))
@@ -30,7 +41,35 @@ class GaussianConditional(nn.Module):
         self.register_load_state_dict_post_hook(_forget_solved)  # type: ignore[no-untyped-call]
 
     @classmethod
-    def fit(
+    def fit(cls, rows: Examples, seed: int = 0) -> GaussianConditional:  # noqa: ARG003
+        """The Gaussian of all rows; each target's ridge is the one that predicts a held-out fold best.
+
+        Args:
+            rows: Training rows; fold 0 is held out.
+            seed: Nothing is drawn.
+        """
+        inner = _of(rows.take(rows.folds != 0))
+        model = _of(rows)
+        for column, name in enumerate(rows.names):
+            checked = held_out(rows, column)
+            if checked is None:
+                continue
+            shown, truth = checked
+            errors = [
+                float((inner.conditional(name, shown.latents, shown.observed, ridge) - truth).square().sum())
+                for ridge in RIDGES
+            ]
+            model.ridges[column] = RIDGES[int(np.argmin(errors))]
+        return model
+
+    def refit(self, rows: Examples) -> GaussianConditional:
+        """The Gaussian of other rows, with the same ridges."""
+        model = _of(rows)
+        model.ridges.copy_(self.ridges)
+        return model
+
+    @classmethod
+    def of(
         cls,
         latents: Mapping[str, Float[Tensor, "batch _"]],
         observed: Bool[Tensor, "batch modality"],
@@ -70,7 +109,11 @@ class GaussianConditional(nn.Module):
             start += width
         raise KeyError(name)
 
-    def predict(
+    def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
+        """E[z_target | observed latents]."""
+        return self.conditional(target, shown.latents, shown.observed)
+
+    def conditional(
         self,
         target: str,
         latents: Mapping[str, Float[Tensor, "batch _"]],
@@ -100,7 +143,7 @@ class GaussianConditional(nn.Module):
     ) -> dict[str, Float[Tensor, "batch _"]]:
         """The latents, and the conditional of what rows don't know."""
         return {
-            name: torch.where(known[:, column : column + 1], value, self.predict(name, latents, known))
+            name: torch.where(known[:, column : column + 1], value, self.conditional(name, latents, known))
             for column, (name, value) in enumerate(latents.items())
         }
 
@@ -118,6 +161,24 @@ class GaussianConditional(nn.Module):
         if ridge is None:
             self._solved[key] = weights
         return weights
+
+
+def held_out(rows: Examples, column: int) -> tuple[Shown, Tensor] | None:
+    """Pairs of fold 0 that hide a modality whose truth is known, with that truth; None where there are none.
+
+    Args:
+        rows: Training rows.
+        column: The modality's.
+    """
+    pairs = rows.pool.spaced(np.flatnonzero(rows.folds[rows.pool.rows] == 0), CHECKED)
+    pairs = pairs[rows.wanted(pairs)[:, column].numpy()]
+    if not len(pairs):
+        return None
+    return rows.shown(pairs), rows.latents[rows.names[column]][rows.rows(pairs)]
+
+
+def _of(rows: Examples) -> GaussianConditional:
+    return GaussianConditional.of(rows.latents, rows.known)
 
 
 def _forget_solved(model: nn.Module, _incompatible: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor, nn
 
-from omg_graph.priors.mixture import load_sizes, most_similar
+from omg_graph.priors.prior import Shown, SimilarRows, load_sizes, most_similar
 
 HALF_MOST = 60_000.0
 """Within half precision's range."""
@@ -169,62 +168,29 @@ class KernelConditional(nn.Module):
         relevance = self.relevance[row, column, pattern].double()
         return float(self.lengths[row, column]), float(self.ridges[row, column]), relevance
 
-    def predict(
-        self,
-        target: str,
-        latents: Mapping[str, Float[Tensor, "batch _"]],
-        observed: Bool[Tensor, "batch modality"],
-        ids: Sequence[str],
-        groups: Sequence[str],
-    ) -> Float[Tensor, "batch latent"]:
+    def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
         """The target's latents given the observed ones; zeros for samples that observe the target itself.
 
-        Args:
-            target: The modality.
-            latents: Every modality's latents; what isn't observed is not read.
-            observed: What is.
-            ids: The samples' ids: a kept row of the same id takes no part.
-            groups: The samples' groups: nor does one of the same group.
+        A kept row of a sample's id or group takes no part in its estimate.
         """
-        out = torch.zeros_like(latents[target])
-        for pattern, rows, near, own in self._near(target, latents, observed, ids, groups):
+        out = torch.zeros_like(shown.latents[target])
+        for pattern, rows, near, own in self._near(target, shown):
             out[rows] = self._regress(target, pattern, near, own)
         return out
 
-    def similar_rows(
-        self,
-        target: str,
-        latents: Mapping[str, Float[Tensor, "batch _"]],
-        observed: Bool[Tensor, "batch modality"],
-        ids: Sequence[str],
-        groups: Sequence[str],
-    ) -> SimilarRows:
+    def similar_rows(self, target: str, shown: Shown) -> SimilarRows:
         """The kept rows in the order in which they are like each sample, for the residuals of any rank.
 
-        None for samples that observe the target itself.
-
-        Args:
-            target: The modality.
-            latents: Every modality's latents.
-            observed: What is observed.
-            ids: The samples' ids: no kept row of the same id is taken.
-            groups: The samples' groups: nor one of the same group.
+        None for samples that observe the target itself, and none of a sample's id or group.
         """
         parts = []
-        for pattern, rows, near, own in self._near(target, latents, observed, ids, groups):
+        for pattern, rows, near, own in self._near(target, shown):
             # rounded: rows alike to the last digits must rank alike in any batch
             order = near.round(decimals=9).masked_fill(own, -1.0).argsort(dim=1, descending=True, stable=True)
             parts.append((rows, order, (~own).sum(dim=1), self._left(target, pattern)))
-        return SimilarRows(torch.zeros_like(latents[target]), tuple(parts))
+        return SimilarRows(torch.zeros_like(shown.latents[target]), tuple(parts))
 
-    def _near(
-        self,
-        target: str,
-        latents: Mapping[str, Tensor],
-        observed: Tensor,
-        ids: Sequence[str],
-        groups: Sequence[str],
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _near(self, target: str, shown: Shown) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each observed set: itself, its samples, their kernel with the kept rows, which are their own.
 
         Of the kept rows only those that know the target; nothing where there is none, and nothing for samples
@@ -234,10 +200,10 @@ class KernelConditional(nn.Module):
         known = self.known[:, column]
         if not bool(known.any()):
             return
-        x = _rounded(torch.cat(list(latents.values()), dim=1)).double()
-        own = self._own(ids, groups)[:, known]
+        x = _rounded(torch.cat(list(shown.latents.values()), dim=1)).double()
+        own = self._own(shown.ids, shown.groups)[:, known]
         references = self.references(known)
-        patterns, member = torch.unique(observed, dim=0, return_inverse=True)
+        patterns, member = torch.unique(shown.observed, dim=0, return_inverse=True)
         for index, pattern in enumerate(patterns):
             if bool(pattern.any()) and not bool(pattern[column]):
                 rows = (member == index).nonzero().squeeze(1)
@@ -342,31 +308,6 @@ class KernelConditional(nn.Module):
         """The kernel of rows with others, (left, right)."""
         parts = (squared_distances(block, right, pattern, self.spreads) for block in left.blocks(BLOCK))
         return torch.cat([matern_kernel(part, length, relevance) for part in parts])
-
-
-@dataclass(frozen=True)
-class SimilarRows:
-    """Which kept rows each sample of a batch is like: found once, however many draws there are."""
-
-    nothing: Float[Tensor, "batch latent"]
-    parts: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]
-    """For each observed set its samples, their kept rows from the most alike on, how many of these may serve,
-    and what the regression left of every kept row."""
-
-    def residuals(self, ranks: Int[Tensor, " batch"]) -> Float[Tensor, "batch latent"]:
-        """What the regression left of one kept row for each sample, at unit mean square over all rows.
-
-        The row's own group took no part in predicting it. Samples that observe nothing get zeros, and so do
-        those whose own group all kept rows are of.
-
-        Args:
-            ranks: Which row, 0 the most alike; beyond the last it starts again.
-        """
-        out = self.nothing.clone()
-        for rows, order, allowed, left in self.parts:
-            place = order.gather(1, (ranks[rows] % allowed.clamp(min=1)).unsqueeze(1)).squeeze(1)
-            out[rows] = left[place] * (allowed > 0).unsqueeze(1)
-        return out
 
 
 def _rounded(latents: Float[Tensor, "row latent"]) -> Float16[Tensor, "row latent"]:

@@ -1,59 +1,76 @@
-"""The mixture of priors: what evidence and closed-form conditionals know, subtracted before diffusion."""
+"""The mixture of priors: what they know of missing latents, subtracted before diffusion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-PriorKind = Literal["none", "evidence", "gaussian", "kernel", "mixture"]
-PARTS = ("evidence", "gaussian", "kernel")
-"""What an anchor is put together from, in the order of its weights."""
-ENOUGH = 20
-"""Rows of an observed set that its own weights need."""
+from omg_graph.priors.prior import (
+    ENOUGH,
+    KeepsRows,
+    Prior,
+    Shown,
+    SimilarRows,
+    load_sizes,
+    most_similar,
+    prior_class,
+)
 
 
 class Mixture(nn.Module):
-    """A weighted sum of evidence, Gaussian and kernel conditional, for each modality and observed set.
+    """A weighted sum of priors, for each modality and observed set; itself a prior.
 
-    The weights are fitted by non-negative least squares on cross-fitted predictions, down to zero: where
-    nothing can be known of a modality, the anchor is its training mean (zero in latent units). An observed
+    The weights are fitted by non-negative least squares on cross-fitted estimates, down to zero: where
+    nothing can be known of a modality, the sum is its training mean (zero in latent units). An observed
     set that was not fitted takes the weights of the one most like it.
     """
 
-    def __init__(self, names: tuple[str, ...], kind: PriorKind = "mixture", patterns: int = 0) -> None:
+    def __init__(self, widths: Mapping[str, int], priors: Sequence[str], patterns: int = 0) -> None:
         super().__init__()
-        self.names = names
-        self.kind = kind
-        self.register_buffer("patterns", torch.zeros(patterns, len(names), dtype=torch.bool))
-        self.register_buffer("weights", torch.zeros(len(names), patterns, len(PARTS)))
-        self.register_buffer("spreads", torch.ones(len(names), patterns))
+        self.names = tuple(widths)
+        self.priors = nn.ModuleDict({name: prior_class(name)(widths) for name in priors})
+        self.register_buffer("patterns", torch.zeros(patterns, len(widths), dtype=torch.bool))
+        self.register_buffer("weights", torch.zeros(len(widths), patterns, len(priors)))
+        self.register_buffer("spreads", torch.ones(len(widths), patterns))
         self.patterns: Tensor
         """Observed sets, (patterns, modalities)."""
         self.weights: Tensor
-        """(modalities, patterns, parts)."""
+        """(modalities, patterns, priors)."""
         self.spreads: Tensor
-        """Deviation of what the anchor leaves, (modalities, patterns), in latent units."""
+        """Deviation of the residuals, (modalities, patterns), in latent units."""
 
-    def uses(self, part: str) -> bool:
-        """Whether a part may have any weight."""
-        return self.kind in (part, "mixture")
+    def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
+        """The weighted sum for one modality, in latent units; priors without weight aren't asked."""
+        row = self.names.index(target)
+        nothing = torch.zeros_like(shown.latents[target])
+        parts = [
+            self.prior(name).predict(target, shown) if bool(self.weights[row, :, column].any()) else nothing
+            for column, name in enumerate(self.priors)
+        ]
+        return self.combined(target, torch.stack(parts, dim=-1), shown.observed) if parts else nothing
 
-    def forward(
+    def prior(self, name: str) -> Prior:
+        """One of the priors."""
+        prior: Prior = self.priors[name]  # type: ignore[assignment]
+        return prior
+
+    def combined(
         self,
         name: str,
-        parts: Float[Tensor, "batch latent part"],
+        parts: Float[Tensor, "batch latent prior"],
         observed: Bool[Tensor, "batch modality"],
     ) -> Float[Tensor, "batch latent"]:
-        """The anchor of one modality, in latent units.
+        """The weighted sum of estimates of one modality.
 
         Args:
             name: The modality.
-            parts: What each of ``PARTS`` predicts; parts that aren't used may hold anything finite.
+            parts: What each prior predicts, in their order; of a prior without weight anything finite.
             observed: What is observed.
         """
         if not len(self.patterns):
@@ -62,48 +79,81 @@ class Mixture(nn.Module):
         return (parts * weights.unsqueeze(1)).sum(dim=-1)
 
     def spread(self, name: str, observed: Bool[Tensor, "batch modality"]) -> Float[Tensor, " batch"]:
-        """Deviation of what the anchor leaves of one modality, in latent units."""
+        """Deviation of one modality's residuals, in latent units."""
         if not len(self.patterns):
             return torch.ones(len(observed), device=observed.device)
         return self.spreads[self.names.index(name)][self._nearest(name, observed)]
 
-    def fit(
+    def fit_weights(
         self,
         name: str,
         target: Float[Tensor, "batch latent"],
-        parts: Float[Tensor, "batch latent part"],
+        parts: Float[Tensor, "batch latent prior"],
         observed: Bool[Tensor, "batch modality"],
         patterns: Bool[Tensor, "pattern modality"],
     ) -> None:
-        """Fit one modality's weights on predictions that did not see their targets.
+        """Fit one modality's weights on estimates that did not see their targets.
 
         Args:
             name: The modality.
             target: Its latents.
-            parts: What each of ``PARTS`` predicts of them.
+            parts: What each prior predicts of them.
             observed: What is observed.
             patterns: Observed sets to fit, the same for all modalities; one with fewer than ``ENOUGH`` rows
                 takes the weights fitted over all rows.
         """
         if len(self.patterns) != len(patterns):
             self.patterns = patterns.clone()
-            self.weights = torch.zeros(len(self.names), len(patterns), len(PARTS))
+            self.weights = torch.zeros(len(self.names), len(patterns), len(self.priors))
             self.spreads = torch.ones(len(self.names), len(patterns))
-        parts = parts * torch.tensor([self.uses(part) for part in PARTS])
         row = self.names.index(name)
-        overall = self._fitted(parts, target)
+        overall = nonnegative_least_squares(parts.flatten(0, 1), target.reshape(-1))
         for column, pattern in enumerate(patterns):
             rows = (observed == pattern).all(dim=1)
             enough = int(rows.sum()) >= ENOUGH
-            self.weights[row, column] = self._fitted(parts[rows], target[rows]) if enough else overall
+            self.weights[row, column] = (
+                nonnegative_least_squares(parts[rows].flatten(0, 1), target[rows].reshape(-1))
+                if enough
+                else overall
+            )
             of_pattern = rows if enough else torch.ones_like(rows)
-            left = target[of_pattern] - parts[of_pattern] @ self.weights[row, column]
-            self.spreads[row, column] = left.square().mean().sqrt().clamp(min=1e-6)
+            residuals = target[of_pattern] - parts[of_pattern] @ self.weights[row, column]
+            self.spreads[row, column] = residuals.square().mean().sqrt().clamp(min=1e-6)
 
-    def _fitted(self, parts: Tensor, target: Tensor) -> Tensor:
-        if self.kind == "none":
-            return torch.zeros(len(PARTS))
-        return nonnegative_least_squares(parts.flatten(0, 1), target.reshape(-1))
+    def with_rows(
+        self,
+        latents: Mapping[str, Float[Tensor, "row _"]],
+        known: Bool[Tensor, "row modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> Mixture:
+        """The same mixture, whose priors that keep rows have more of them; all else is shared.
+
+        Args:
+            latents: Every modality's latents, anything where not known.
+            known: Which of it is known.
+            ids: The rows' ids; rows that are kept already add nothing.
+            groups: The rows' groups.
+        """
+        priors = {
+            name: prior.with_rows(latents, known, ids, groups) if isinstance(prior, KeepsRows) else prior
+            for name, prior in self.priors.items()
+        }
+        if all(priors[name] is prior for name, prior in self.priors.items()):
+            return self
+        extended = copy(self)
+        extended._modules = {**self._modules, "priors": nn.ModuleDict(priors)}
+        return extended
+
+    def similar_rows(self, target: str, shown: Shown) -> SimilarRows | None:
+        """Kept rows that are like each sample, by the first prior that keeps rows; None where none does."""
+        keeping = (prior for prior in self.priors.values() if isinstance(prior, KeepsRows))
+        return next((prior.similar_rows(target, shown) for prior in keeping if prior.keeps_rows), None)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether there are kept rows to compare samples with."""
+        return any(isinstance(prior, KeepsRows) and prior.keeps_rows for prior in self.priors.values())
 
     def _nearest(self, name: str, observed: Tensor) -> Tensor:
         return most_similar(self.patterns, observed, self.names.index(name))
@@ -111,28 +161,6 @@ class Mixture(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         load_sizes(self, ("patterns", "weights", "spreads"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def most_similar(
-    patterns: Bool[Tensor, "pattern modality"], observed: Bool[Tensor, "batch modality"], target: int
-) -> Int[Tensor, " batch"]:
-    """The pattern that is most like what each row observes, and doesn't hold the target itself.
-
-    Args:
-        patterns: Observed sets that something was fitted for.
-        observed: What each row observes.
-        target: The target's column.
-    """
-    holds = patterns[:, target].long() * patterns.shape[1]
-    return ((observed.unsqueeze(1) == patterns).sum(dim=2) - holds).argmax(dim=1)
-
-
-def load_sizes(module: nn.Module, names: Sequence[str], state_dict: dict[str, Any], prefix: str) -> None:
-    """Give buffers whose sizes were found in training the sizes that are about to be loaded."""
-    for name in names:
-        loaded, current = state_dict.get(prefix + name), getattr(module, name)
-        if isinstance(loaded, Tensor) and loaded.ndim == current.ndim:
-            setattr(module, name, torch.empty_like(loaded, device=current.device))
 
 
 def nonnegative_least_squares(

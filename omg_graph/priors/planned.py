@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.priors.mixture import ENOUGH, load_sizes, most_similar
+from omg_graph.priors.gaussian import RIDGES, GaussianConditional, held_out
+from omg_graph.priors.prior import ENOUGH, CrossFitting, Examples, Shown, load_sizes, most_similar
 
 MOST_DIRECTIONS = 48
 """Directions in which plans are told apart, at most."""
 LEAST_VARIANCE = 1e-3
 """Of the largest direction's: what varies less tells no plans apart."""
+SCALES = (1.0, 3.0)
+"""Candidates for what a plan's coordinate counts beside a latent; 0, the plan left out, is another."""
+TOLERANCE = 0.005
+"""By so much of itself the error of held-out rows has to fall for the plan to be read."""
+FEW_PLANS = 2000
+"""Pairs whose plans decide which directions there are."""
+MOST_PAIRS = 20_000
+"""Pairs that moments are taken of, at most."""
+BLOCK = 1024
 
 
 class PlannedConditional(nn.Module):
@@ -27,9 +37,14 @@ class PlannedConditional(nn.Module):
     of each observed set by itself.
     """
 
+    cross_fitting: CrossFitting = "folds"
+    reads_plans = True
+
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
         self.widths = dict(widths)
+        self.gaussian = GaussianConditional(widths)
+        """Of the latents."""
         modalities, total = len(self.widths), sum(self.widths.values())
         self.register_buffer("origin", torch.zeros(0))
         self.register_buffer("basis", torch.zeros(0, 0))
@@ -58,6 +73,48 @@ class PlannedConditional(nn.Module):
         self._solved: dict[tuple[tuple[bool, ...], str], tuple[Tensor, Tensor]] = {}
 
     @classmethod
+    def fit(cls, rows: Examples, seed: int = 0) -> PlannedConditional:  # noqa: ARG003
+        """Moments of all training pairs; ridge and scale of each target by what predicts fold 0 best.
+
+        Args:
+            rows: Training rows, their plans made without seeing what they are to predict.
+            seed: Nothing is drawn.
+        """
+        model = cls.telling_apart(rows.widths, rows.plans(rows.pool.spaced(rows.pool.everything, FEW_PLANS)))
+        model.gaussian = GaussianConditional.fit(rows)
+        inner = model.refit(rows.take(rows.folds != 0))
+        for column, name in enumerate(rows.names):
+            checked = held_out(rows, column)
+            if checked is None:
+                continue
+            shown, truth = checked
+
+            def error(guess: Tensor, truth: Tensor = truth) -> float:
+                return float((guess - truth).square().sum())
+
+            # the ridge that is best without a plan, lest a plan is read for the sake of another ridge
+            least = min(
+                error(inner.gaussian.conditional(name, shown.latents, shown.observed, ridge))
+                for ridge in RIDGES
+            ) * (1 - TOLERANCE)
+            for scale in SCALES:
+                for ridge in RIDGES:
+                    inner.use(name, ridge, scale)
+                    if (changed := error(inner.predict(name, shown))) < least:
+                        least = changed
+                        model.use(name, ridge, scale)
+        if bool(model.scales.any()):
+            model.take_moments(rows)
+        return model
+
+    def refit(self, rows: Examples) -> PlannedConditional:
+        """Moments of other rows, with the same directions, ridges and scales."""
+        model = deepcopy(self)
+        model.gaussian = self.gaussian.refit(rows)
+        model.take_moments(rows)
+        return model
+
+    @classmethod
     def telling_apart(
         cls, widths: Mapping[str, int], plans: Float[Tensor, "plan constraint shared"]
     ) -> PlannedConditional:
@@ -84,38 +141,28 @@ class PlannedConditional(nn.Module):
         placed: Tensor = (_features(plans) - self.origin) @ self.basis
         return placed
 
-    def fit(
-        self,
-        gaussian: GaussianConditional,
-        coordinates: Float[Tensor, "pair direction"],
-        latents: Mapping[str, Float[Tensor, "pair _"]],
-        known: Bool[Tensor, "pair modality"],
-        observed: Bool[Tensor, "pair modality"],
-        patterns: Bool[Tensor, "pattern modality"],
-    ) -> None:
-        """Take the moments of plans that were made without seeing what they are to predict.
-
-        Args:
-            gaussian: Of the latents.
-            coordinates: Of every pair's plan.
-            latents: All that is known of each pair's row, hidden or not.
-            known: Which of it is.
-            observed: What each plan was made from.
-            patterns: Observed sets to fit; one with fewer than ``ENOUGH`` pairs takes the moments of all.
-        """
-        per_column = known.repeat_interleave(torch.tensor(list(self.widths.values())), dim=1).double()
-        x = (torch.cat(list(latents.values()), dim=1) - gaussian.mean).double() * per_column
+    def take_moments(self, rows: Examples) -> None:
+        """Moments of plans and latents for each observed set; one with few pairs has the moments of all."""
+        pairs = rows.pool.spaced(rows.pool.everything, MOST_PAIRS)
+        blocks = [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
+        coordinates = torch.cat([self.coordinates(rows.plans(block)) for block in blocks])
+        index, observed = rows.rows(pairs), rows.visible(pairs)
+        per_column = rows.known[index].repeat_interleave(torch.tensor(list(self.widths.values())), dim=1)
+        per_column = per_column.double()
+        latents = torch.cat([value[index] for value in rows.latents.values()], dim=1)
+        x = (latents - self.gaussian.mean).double() * per_column
         means, covariances, crosses = [], [], []
+        patterns = rows.pool.observed_sets()
         for pattern in patterns:
-            rows = (observed == pattern).all(dim=1)
-            if int(rows.sum()) < ENOUGH:
-                rows = torch.ones_like(rows)
-            mean = coordinates[rows].double().mean(dim=0)
-            part = coordinates[rows] - mean
+            chosen = (observed == pattern).all(dim=1)
+            if int(chosen.sum()) < ENOUGH:
+                chosen = torch.ones_like(chosen)
+            mean = coordinates[chosen].double().mean(dim=0)
+            part = coordinates[chosen] - mean
             means.append(mean)
             covariances.append(part.T @ part / len(part))
-            crosses.append(part.T @ x[rows] / per_column[rows].sum(dim=0).clamp(min=1))
-        self.patterns = patterns.clone()
+            crosses.append(part.T @ x[chosen] / per_column[chosen].sum(dim=0).clamp(min=1))
+        self.patterns = patterns
         self.means = torch.stack(means).float()
         self.covariances = torch.stack(covariances).float()
         self.crosses = torch.stack(crosses).float()
@@ -131,50 +178,37 @@ class PlannedConditional(nn.Module):
         """Whether the plan takes part in a target's estimate."""
         return len(self.patterns) > 0 and float(self.scales[list(self.widths).index(target)]) > 0
 
-    def predict(
-        self,
-        gaussian: GaussianConditional,
-        target: str,
-        latents: Mapping[str, Float[Tensor, "batch _"]],
-        observed: Bool[Tensor, "batch modality"],
-        plans: Float[Tensor, "batch constraint shared"],
-    ) -> Float[Tensor, "batch latent"]:
+    def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
         """The target's latents; by the Gaussian alone where the plan is left out.
 
-        Args:
-            gaussian: Of the latents.
-            target: The modality; rows that observe it are conditioned on the others.
-            latents: Every modality's latents; what isn't observed is not read.
-            observed: What is.
-            plans: c_S, the whole plan's embedding first.
+        Rows that observe the target are conditioned on the others.
         """
-        if not self.reads_plan(target):
-            return gaussian.predict(target, latents, observed)
+        if shown.plan is None or not self.reads_plan(target):
+            return self.gaussian.predict(target, shown)
+        latents, observed, gaussian = shown.latents, shown.observed, self.gaussian
         given = observed.clone()
         given[:, list(self.widths).index(target)] = False
         x = torch.cat(list(latents.values()), dim=1) - gaussian.mean
-        coordinates = self.coordinates(plans)
+        coordinates = self.coordinates(shown.plan)
         mean = gaussian.mean[self._columns(target)]
         out = torch.zeros_like(latents[target])
         patterns, member = torch.unique(given, dim=0, return_inverse=True)
         for index, pattern in enumerate(patterns):
             rows = (member == index).nonzero().squeeze(1)
             features = self._repeated(pattern)
-            of_latents, of_plan = self._weights(gaussian, tuple(pattern.tolist()), target)
+            of_latents, of_plan = self._weights(tuple(pattern.tolist()), target)
             shift = coordinates[rows] - self.means[self._nearest(target, pattern)]
             out[rows] = mean + x[rows][:, features] @ of_latents + shift @ of_plan
         return out
 
-    def _weights(
-        self, gaussian: GaussianConditional, pattern: tuple[bool, ...], target: str
-    ) -> tuple[Tensor, Tensor]:
+    def _weights(self, pattern: tuple[bool, ...], target: str) -> tuple[Tensor, Tensor]:
         """(observed latents, latent) and (directions, latent)."""
         if (pattern, target) not in self._solved:
             row = list(self.widths).index(target)
             features = self._repeated(torch.tensor(pattern, device=self.crosses.device))
             place = self._nearest(target, features.new_tensor(pattern))
             scale, ridge = float(self.scales[row]), float(self.ridges[row])
-            covariance = gaussian.covariance.double()
+            covariance = self.gaussian.covariance.double()
             crosses = self.crosses[place].double() * scale
             beside = crosses[:, features]
             inner = torch.cat(

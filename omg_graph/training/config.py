@@ -98,15 +98,6 @@ class RetrieverSettings(Settings):
     """Training rows in the knowledge base at most, drawn by the seed; all of them by default."""
 
 
-class AnchorSettings(Settings):
-    """What is fitted in closed form before the executor trains."""
-
-    rows: int = Field(default=2000, ge=2)
-    """Training rows that the kernel conditional keeps at most, drawn by the seed; costs grow cubically."""
-    plan: bool = True
-    """Whether the Gaussian conditional reads the plan, where that helps held-out rows."""
-
-
 class OptimiserSettings(Settings):
     """How the executor is trained."""
 
@@ -152,11 +143,12 @@ class TrainingConfig(Settings):
     name: str = "default"
     missing_rate: float | None = Field(default=None, ge=0, le=1)
     """Draw each batch's patterns so that this share of slots is missing; every pattern alike if None."""
+    kernel_rows: int = Field(default=2000, ge=2)
+    """Training rows that each kernel regression keeps at most, drawn by the seed; costs grow cubically."""
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     encoder: EncoderSettings = EncoderSettings()
     planner: PlannerSettings = PlannerSettings()
     retriever: RetrieverSettings = RetrieverSettings()
-    anchor: AnchorSettings = AnchorSettings()
     executor: ExecutorConfig = ExecutorConfig()
     objective: ObjectiveWeights = ObjectiveWeights()
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -172,7 +164,7 @@ PAPER: dict[str, Any] = {
         "prediction": "epsilon",
         "sampler": "ddpm",
         "sample_steps": 100,
-        "anchor": "none",
+        "priors": (),
         "point_estimate": "sample",
         "observed_slots": False,
     },

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.data.columns import FillNonfinite
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.errors import ConfigError, DataError, ModelError
 from omg_graph.files import whole_folder, write_atomically
 from omg_graph.model.folder import load_model, save_model
@@ -22,9 +23,9 @@ from omg_graph.model.planners import PlannerOptions, make_planner
 from omg_graph.planner.interface import sampling_note
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.schemas import load_schema
+from omg_graph.priors.prior import Examples
 from omg_graph.training.config import StudentSettings, TrainingConfig, recorded_config
 from omg_graph.training.model_rows import ModelRows, read_model_rows
-from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.priors import label_pairs
 from omg_graph.training.raw_states import pair_states
 from omg_graph.training.request import Progress, check_output
@@ -97,7 +98,7 @@ def teach(
             pool = pool.at_rate(config.missing_rate)
         latents, estimates, states = model.latent_space.encode(split), None, None
         if config.planner.reading and model.label_regression is not None:
-            estimates = label_pairs(model.label_regression, latents, split, pool)
+            estimates = label_pairs(model.label_regression, Examples.of(split, latents, pool), split)
         if model.hidden_states is not None:
             states = pair_states(model.hidden_states, split, pool)
         planned.append(
@@ -152,7 +153,9 @@ def teach(
 
 
 def settings_of(model: Model) -> TrainingConfig:
-    """The settings that a model was trained with.
+    """The settings of the planner and its patterns that a model was trained with; the defaults for others.
+
+    Settings that this version doesn't have are left out.
 
     Raises:
         ModelError: if this version can't read them.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omg_graph.model.components import KeepQuery, PlanCondition, own_plan, validated
-from omg_graph.priors.kernel_tuning import search_factors
+from omg_graph.priors.kernel_fitting import search_factors
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.evidence import (
     Attention,
@@ -57,22 +57,20 @@ class EvidenceSource:
         self.own = OwnEntries(self.kb.ids, self.kb.groups)
         self.shortlisted = max(SHORTLIST, self.settings.top_k)
 
-    def query(self, data: PairData, pairs: IntArray, plan_table: Tensor) -> tuple[Tensor, Tensor]:
+    def query(self, data: PairData, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """Eq. 7's query of each pair, and the views that it has."""
         raw, has_view = data.raw_queries(pairs)
         if self.settings.query == "raw":
             return raw, has_view
         index = torch.from_numpy(pairs)
         ids = [data.ids[row] for row in data.pool.rows[pairs]]
-        plan = self.query_plan(data.plans(pairs, plan_table)[:, 0], ids)
+        plan = self.query_plan(data.plans(pairs)[:, 0], ids)
         if self.settings.query == "literal":
             raw = raw.new_zeros(len(pairs), self.kb.key_width)
             has_view = torch.ones(len(pairs), 1, dtype=torch.bool)
         return self.projection(raw, data.observation[index], plan), has_view
 
-    def shortlist(
-        self, data: PairData, plan_table: Tensor, *, fitted: bool, pairs: IntArray | None = None
-    ) -> dict[str, Tensor]:
+    def shortlist(self, data: PairData, *, fitted: bool, pairs: IntArray | None = None) -> dict[str, Tensor]:
         """Modality to (pairs, S): the best entries that have the modality, by exact search.
 
         Never the row itself, nor any of its group. A literal query (Eq. 7 as printed) says nothing before
@@ -80,7 +78,6 @@ class EvidenceSource:
 
         Args:
             data: Pairs.
-            plan_table: The plan table.
             fitted: Whether the query has been.
             pairs: Those to search for, the tables having -1 elsewhere; all if None.
         """
@@ -93,35 +90,31 @@ class EvidenceSource:
                 shared[key] = torch.full((len(data.pool), self.shortlisted), -1)
                 for start in range(0, len(wanted), BLOCK):
                     block = wanted[start : start + BLOCK]
-                    shared[key][torch.from_numpy(block)] = self._search(data, block, plan_table, has, fitted)
+                    shared[key][torch.from_numpy(block)] = self._search(data, block, has, fitted)
             out[name] = shared[key]
         return out
 
-    def _search(
-        self, data: PairData, pairs: IntArray, plan_table: Tensor, has: Tensor, fitted: bool
-    ) -> Tensor:
+    def _search(self, data: PairData, pairs: IntArray, has: Tensor, fitted: bool) -> Tensor:
         rows = data.pool.rows[pairs]
         ids = [data.ids[row] for row in rows]
         groups = [data.groups[row] for row in rows]
         allowed = torch.from_numpy(self.own.allowed(ids, groups)) & has
         with torch.no_grad():
-            query, has_view = self.query(data, pairs, plan_table)
+            query, has_view = self.query(data, pairs)
             if self.settings.query == "literal" and not fitted:
                 query = data.observation[torch.from_numpy(pairs)]
             found = exact_search(query, has_view, self.keys, self.has_view, allowed, k=self.shortlisted)
         return torch.where(found.found, found.indices, -1)
 
-    def evidence(
-        self, data: PairData, pairs: IntArray, plan_table: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def evidence(self, data: PairData, pairs: IntArray) -> tuple[dict[str, Tensor], Tensor]:
         """E of every modality (Eq. 8) and the mean of C_evi over them, (batch,) (Eq. 9).
 
         The top K are picked among the shortlist by the query as it is now; weights and cost carry a
         gradient to the query projection.
         """
-        query, has_view = self.query(data, pairs, plan_table)
+        query, has_view = self.query(data, pairs)
         index = torch.from_numpy(pairs)
-        plan = data.plans(pairs, plan_table)[:, 0]
+        plan = data.plans(pairs)[:, 0]
         evidence: dict[str, Tensor] = {}
         costs: list[Tensor] = []
         weighed: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -160,11 +153,9 @@ class ProjectionFit:
     error_after: float
 
 
-def evidence_error(
-    source: EvidenceSource, data: PairData, pairs: IntArray, plan_table: Tensor
-) -> tuple[Tensor, Tensor]:
+def evidence_error(source: EvidenceSource, data: PairData, pairs: IntArray) -> tuple[Tensor, Tensor]:
     """Squared error of E over the mean square of the truth, and the mean of C_evi."""
-    evidence, cost = source.evidence(data, pairs, plan_table)
+    evidence, cost = source.evidence(data, pairs)
     rows = data.rows(pairs)
     errors = []
     for column, (name, truth) in enumerate(data.latents.items()):
@@ -182,7 +173,6 @@ def fit_projection(
     source: EvidenceSource,
     training: PairData,
     validation: PairData,
-    plan_table: Tensor,
     checked: IntArray,
     *,
     seed: int,
@@ -198,11 +188,11 @@ def fit_projection(
     source = replace(source, attention=attention_weights)
 
     def loss(batch: IntArray, _epoch: int) -> Tensor:
-        error, cost = evidence_error(source, training, batch, plan_table)
+        error, cost = evidence_error(source, training, batch)
         return error + ALIGNMENT_WEIGHT * cost
 
     def validate() -> float:
-        return float(evidence_error(source, validation, checked, plan_table)[0])
+        return float(evidence_error(source, validation, checked)[0])
 
     with torch.no_grad():
         before = validate()
@@ -211,15 +201,15 @@ def fit_projection(
     initial = _copied(source.projection)
     scaled = before
     if settings.query == "corrected":
-        search_scales(source, training, plan_table)
+        search_scales(source, training)
         with torch.no_grad():
-            _search_anew(source, (training, validation), plan_table)
+            _search_anew(source, (training, validation))
             scaled = validate()
         if scaled < before:
             initial = _copied(source.projection)
         else:
             source.projection.load_state_dict(initial)
-            _search_anew(source, (training, validation), plan_table)
+            _search_anew(source, (training, validation))
             scaled = before
     report = fit(
         source.projection,
@@ -239,7 +229,7 @@ def fit_projection(
     return ProjectionFit(corrected or scaled < before, corrected, before, after)
 
 
-def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) -> Tensor:
+def search_scales(source: EvidenceSource, data: PairData) -> Tensor:
     """What each view counts in the query: the scales whose evidence errs least, found view by view.
 
     With a view that tells nothing of who is alike, the entries found first are the wrong ones, and no
@@ -255,8 +245,8 @@ def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) ->
 
     def error(scales: Tensor) -> float:
         projection.set_scales(scales)
-        found = source.shortlist(data, plan_table, fitted=True, pairs=pairs)
-        return float(evidence_error(source, replace(data, shortlist=found), pairs, plan_table)[0])
+        found = source.shortlist(data, fitted=True, pairs=pairs)
+        return float(evidence_error(source, replace(data, shortlist=found), pairs)[0])
 
     with torch.no_grad():
         start = torch.ones(len(projection.view_scales))
@@ -265,9 +255,9 @@ def search_scales(source: EvidenceSource, data: PairData, plan_table: Tensor) ->
     return best
 
 
-def _search_anew(source: EvidenceSource, splits: tuple[PairData, ...], plan_table: Tensor) -> None:
+def _search_anew(source: EvidenceSource, splits: tuple[PairData, ...]) -> None:
     for data in splits:
-        data.shortlist.update(source.shortlist(data, plan_table, fitted=True))
+        data.shortlist.update(source.shortlist(data, fitted=True))
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

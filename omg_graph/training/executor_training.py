@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,6 @@ from omg_graph.executor.objective import (
     objective,
 )
 from omg_graph.model.config import ModelConfig
-from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.priors.kernel import KernelConditional
-from omg_graph.priors.planned import PlannedConditional
 from omg_graph.seeding import generator, seeded
 from omg_graph.training.cache import Checkpoint, Content, weights_of
 from omg_graph.training.config import OptimiserSettings
@@ -61,8 +58,6 @@ class ExecutorTrainer:
     validation: PairData
     checked: IntArray
     """Validation pairs that choose the epoch."""
-    plan_table: Tensor
-    """(plans, constraints + 1, shared)."""
     weights: ObjectiveWeights
     seed: int
     train_projection: bool
@@ -101,9 +96,9 @@ class ExecutorTrainer:
 
     def inputs(self, data: PairData, pairs: IntArray) -> tuple[ExecutorInput, Conditions]:
         """The executor's input for some pairs, and what steers it."""
-        evidence, _ = self.source.evidence(data, pairs, self.plan_table)
-        batch = data.executor_input(pairs, self.plan_table, evidence, self.device)
-        return batch, self.executor.conditions(batch, self._anchors(data, pairs, batch.evidence))
+        evidence, _ = self.source.evidence(data, pairs)
+        batch = data.executor_input(pairs, evidence, self.device)
+        return batch, self.executor.conditions(batch, self._anchors(data, pairs, batch))
 
     def losses(self, data: PairData, pairs: IntArray, noising: Noising) -> Losses:
         """Every term of the objective for some pairs."""
@@ -118,11 +113,14 @@ class ExecutorTrainer:
             self.encoder.embed_one,
         )
 
-    def _anchors(self, data: PairData, pairs: IntArray, evidence: dict[str, Tensor]) -> dict[str, Tensor]:
-        visible = data.visible(pairs).to(self.device)
+    def _anchors(self, data: PairData, pairs: IntArray, batch: ExecutorInput) -> dict[str, Tensor]:
+        """As the executor's, of cross-fitted estimates; nothing is learned of evidence through them."""
+        mixture = self.executor.anchor
         return {
-            name: self.executor.anchor(name, data.anchor_parts(name, pairs, evidence[name].detach()), visible)
-            * ~visible[:, column : column + 1]
+            name: mixture.combined(
+                name, data.prior_parts(name, pairs, mixture, batch).detach(), batch.observed
+            )
+            * ~batch.observed[:, column : column + 1]
             for column, name in enumerate(data.names)
         }
 
@@ -293,45 +291,41 @@ class _Progress:
 
 
 def new_executor(
-    config: ModelConfig,
-    gaussian: GaussianConditional,
-    planned: PlannedConditional,
-    kernel: KernelConditional,
-    seed: int,
-    denoiser: type[Denoiser] = Denoiser,
+    config: ModelConfig, priors: Mapping[str, nn.Module], seed: int, denoiser: type[Denoiser] = Denoiser
 ) -> Executor:
-    """The executor with its first weights, and copies of its priors."""
+    """The executor with its first weights, and copies of the priors."""
     with seeded(seed, "executor weights"):
         executor = Executor(
             config.executor, config.modalities, config.latent_widths, config.shared_width, denoiser
         )
         if config.task is not None:
             executor.add_task(config.task)
-    executor.gaussian, executor.planned = deepcopy(gaussian), deepcopy(planned)
-    executor.kernel = deepcopy(kernel)
+    executor.anchor.priors.update(deepcopy(dict(priors)))
     return executor
 
 
-def fit_anchor(executor: Executor, source: EvidenceSource, data: PairData, plan_table: Tensor) -> None:
-    """Anchor weights and residual scales, on training pairs whose parts are all cross-fitted."""
+def fit_anchor(executor: Executor, source: EvidenceSource, data: PairData) -> None:
+    """The priors' weights and residual scales, on training pairs with cross-fitted estimates."""
     pairs = data.pool.spaced(data.pool.everything, ANCHOR_SAMPLE)
     blocks = [pairs[start : start + 512] for start in range(0, len(pairs), 512)]
     with torch.no_grad():
-        evidence = [source.evidence(data, block, plan_table)[0] for block in blocks]
-    rows, visible = data.rows(pairs), data.visible(pairs)
-    shown, counts = np.unique(data.pool.visible, axis=0, return_counts=True)
-    patterns = torch.from_numpy(shown[np.argsort(-counts, kind="stable")[:MOST_PATTERNS]])
+        found = [source.evidence(data, block)[0] for block in blocks]
+    evidence = {name: torch.cat([block[name] for block in found]) for name in data.names}
+    rows = data.rows(pairs)
+    shown = replace(data.shown(pairs), evidence=evidence)
+    sets, counts = np.unique(data.pool.visible, axis=0, return_counts=True)
+    patterns = torch.from_numpy(sets[np.argsort(-counts, kind="stable")[:MOST_PATTERNS]])
     scales = []
     for column, (name, truth) in enumerate(data.latents.items()):
         wanted = data.wanted(pairs)[:, column]
         if not bool(wanted.any()):
             scales.append(1.0)
             continue
-        of_name = torch.cat([block[name] for block in evidence])[wanted]
-        parts, target = data.anchor_parts(name, pairs[wanted.numpy()], of_name), truth[rows][wanted]
-        executor.anchor.fit(name, target, parts, visible[wanted], patterns)
-        left = target - executor.anchor(name, parts, visible[wanted])
-        scales.append(max(float(left.square().mean().sqrt()), 1e-6))
+        parts = data.prior_parts(name, pairs, executor.anchor, shown)[wanted]
+        target, visible = truth[rows][wanted], shown.observed[wanted]
+        executor.anchor.fit_weights(name, target, parts, visible, patterns)
+        residuals = target - executor.anchor.combined(name, parts, visible)
+        scales.append(max(float(residuals.square().mean().sqrt()), 1e-6))
     executor.residual_scale.copy_(torch.tensor(scales))
 
 

@@ -89,7 +89,7 @@ def fit_start(trainer: ExecutorTrainer) -> dict[str, float]:
         The score of each candidate; none where there are no rows to take residuals from.
     """
     executor, data = trainer.executor, trainer.validation
-    if not len(executor.kernel.known) or executor.anchor.kind == "none":
+    if not executor.anchor.keeps_rows:
         return {}
     pairs = trainer.checked[:: max(1, len(trainer.checked) // START_PAIRS)]
     totals = dict.fromkeys(STARTS, 0.0)

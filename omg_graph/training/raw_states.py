@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, Split
+from omg_graph.data.patterns import PatternPool
 from omg_graph.data.recordings import Recording, shortened
 from omg_graph.encoders.hidden_states import HiddenStates
 from omg_graph.encoders.observation import RawStates
 from omg_graph.encoders.raw_parts import Content, raw_parts, shown
 from omg_graph.omni.media import MOST_FRAMES, MOST_SECONDS
-from omg_graph.training.patterns import PatternPool
 
 IntArray = npt.NDArray[np.int64]
 

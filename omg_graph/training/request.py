@@ -217,9 +217,9 @@ def training_data(
     if any(shares.values()):
         missing = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         notes.append(f"missing by nature in the training rows: {missing}; never scored, nor hidden")
-    if len(train) > (kept := config.anchor.rows):
+    if len(train) > (kept := config.kernel_rows):
         # their matrices grow with the square of the rows, the time with the cube
-        notes.append(f"kernel regressions keep {kept} of {len(train)} training rows (anchor.rows)")
+        notes.append(f"kernel regressions keep {kept} of {len(train)} training rows (kernel_rows)")
     if lost:
         frames = ", ".join(f"{count} of {name}" for name, count in lost.items())
         notes.append(f"lost frames in the training rows: {frames}; filled for encoding")

@@ -12,13 +12,15 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, Split
+from omg_graph.data.patterns import PatternPool
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.objective import Targets
-from omg_graph.model.components import PlanCondition, own_plan
 from omg_graph.planner.schema import Plan, Schema
-from omg_graph.training.patterns import PatternPool
+from omg_graph.priors.mixture import Mixture
+from omg_graph.priors.prior import Examples, Shown
+from omg_graph.training.priors import Estimates
 from omg_graph.training.raw_states import PairStates
 
 IntArray = npt.NDArray[np.int64]
@@ -113,74 +115,51 @@ def planned_rows(
     return PlannedRows(latents, pool, plans, table[ids], ids, unimodal, states, label_estimates)
 
 
-@dataclass(frozen=True)
-class PairData:
+@dataclass(frozen=True, kw_only=True)
+class PairData(Examples):
     """What the executor trains on: pairs of one split. Cross-fitted where they come from training rows."""
 
-    ids: tuple[str, ...]
-    groups: tuple[str, ...]
-    latents: dict[str, Tensor]
-    """Modality to (rows, latent): the truth, zeros where it isn't known."""
-    known: Tensor
-    """(rows, modalities): what the data really hold."""
     label: Tensor | None
     """(rows,): number or class index, NaN where there is none."""
     keys: Tensor
     """(rows, key width): the rows' keys with all their views."""
     view_of_column: Tensor
     """(key width,): which view each column of a key belongs to."""
-    pool: PatternPool
     observation: Tensor
     """(pairs, shared): u_X."""
-    plan_index: Tensor
-    """(pairs,): the chosen plan, as a row of the plan table."""
-    gaussian: dict[str, Tensor]
-    """Modality to (pairs, latent): the Gaussian conditional."""
-    kernel: dict[str, Tensor]
-    """Modality to (pairs, latent): the kernel conditional."""
+    estimates: dict[str, Estimates | None]
+    """What each prior says of the pairs, by its name; None where it is asked for every batch."""
     shortlist: dict[str, Tensor]
     """Modality to (pairs, S): candidate entries for evidence, best first, -1 where there are none."""
     label_estimates: Tensor | None = None
     """(pairs, columns): what the label's regression says, where there is one."""
     words: Tensor | None = None
     """(rows, terms): what the transcripts say, where they are read; they are hidden with the text."""
-    condition: PlanCondition = own_plan
-    """What stands for c_S."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The modalities, in order."""
-        return tuple(self.latents)
-
-    def visible(self, pairs: IntArray) -> Tensor:
-        """(batch, modalities): what each pair shows."""
-        return torch.from_numpy(self.pool.visible[pairs])
-
-    def rows(self, pairs: IntArray) -> Tensor:
-        """(batch,): the row of each pair."""
-        return torch.from_numpy(self.pool.rows[pairs])
-
-    def wanted(self, pairs: IntArray) -> Tensor:
-        """(batch, modalities): what each pair hides and the data hold."""
-        return self.known[self.rows(pairs)] & ~self.visible(pairs)
 
     def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
         visible = self.visible(pairs)
         return self.keys[self.rows(pairs)] * visible[:, self.view_of_column], visible
 
-    def plans(self, pairs: IntArray, plan_table: Tensor) -> Tensor:
-        """c_S of each pair, (batch, constraints + 1, shared): what steers, and what L_plan asks for."""
-        rows = plan_table[self.plan_index[torch.from_numpy(pairs)]]
-        # what is drawn for a pair is drawn anew with every batch: else the network would know it by its noise
-        batch = int(pairs[0]) if len(pairs) else 0
-        return self.condition(rows, [f"{batch} {pair}" for pair in pairs.tolist()])
+    def prior_parts(self, name: str, pairs: IntArray, mixture: Mixture, shown: Shown) -> Tensor:
+        """What each prior of a mixture says of one modality, (batch, latent, priors).
 
-    def anchor_parts(self, name: str, pairs: IntArray, evidence: Tensor) -> Tensor:
-        """What the anchor of one modality is put together from, (batch, latent, parts)."""
-        index = torch.from_numpy(pairs)
-        closed = (part[name][index].to(evidence.device) for part in (self.gaussian, self.kernel))
-        return torch.stack([evidence, *closed], dim=-1)
+        Args:
+            name: The modality.
+            pairs: Some pairs.
+            mixture: With the priors.
+            shown: The same pairs, for priors that are asked anew.
+        """
+        index, device = torch.from_numpy(pairs), shown.observed.device
+        parts = []
+        for key in mixture.priors:
+            of_pairs = self.estimates[key]
+            if of_pairs is None:
+                parts.append(mixture.prior(key).predict(name, shown))
+            else:
+                parts.append(of_pairs[name][index].to(device))
+        nothing = shown.latents[name].new_zeros(len(pairs), self.widths[name], 0)
+        return torch.stack(parts, dim=-1) if parts else nothing
 
     def targets(self, pairs: IntArray, device: torch.device) -> Targets:
         """The truth of what each pair hides."""
@@ -192,20 +171,20 @@ class PairData:
         )
 
     def executor_input(
-        self, pairs: IntArray, plan_table: Tensor, evidence: dict[str, Tensor], device: torch.device
+        self, pairs: IntArray, evidence: dict[str, Tensor], device: torch.device
     ) -> ExecutorInput:
         """The executor's input for some pairs."""
-        index, rows = torch.from_numpy(pairs), self.pool.rows[pairs]
+        index, shown = torch.from_numpy(pairs), self.shown(pairs)
         return ExecutorInput(
-            tuple(self.ids[row] for row in rows),
-            send_to_device(self.pool.shown(self.latents, pairs), device),
-            self.visible(pairs).to(device),
-            self.observation[index].to(device),
-            self.plans(pairs, plan_table).to(device),
-            send_to_device(evidence, device),
-            tuple(self.groups[row] for row in rows),
-            None if self.label_estimates is None else self.label_estimates[index].to(device),
-            self.visible_words(pairs, device),
+            ids=shown.ids,
+            groups=shown.groups,
+            latents=send_to_device(shown.latents, device),
+            observed=shown.observed.to(device),
+            plan=self.plans(pairs).to(device),
+            evidence=send_to_device(evidence, device),
+            observation=self.observation[index].to(device),
+            label_estimates=None if self.label_estimates is None else self.label_estimates[index].to(device),
+            words=self.visible_words(pairs, device),
         )
 
     def visible_words(self, pairs: IntArray, device: torch.device) -> Tensor | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from omg_graph.codecs.autoencoder import AutoencoderSettings
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import Split
+from omg_graph.data.patterns import PatternPool, pattern_pool
 from omg_graph.encoders.hidden_states import ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
@@ -29,10 +30,9 @@ from omg_graph.planner.student import StudentPlanner
 from omg_graph.predictor.label_regression import LabelRegression, WordEncoder
 from omg_graph.predictor.task import TaskHeadConfig
 from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.priors.kernel import KernelConditional
-from omg_graph.priors.planned import PlannedConditional
+from omg_graph.priors.kernel_fitting import rows_drawn
+from omg_graph.priors.prior import Examples, prior_class
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.training import priors
 from omg_graph.training.cache import Content, Made, StageCache, digest_of
 from omg_graph.training.config import (
     EncoderSettings,
@@ -51,13 +51,13 @@ from omg_graph.training.executor_training import (
 from omg_graph.training.fitting import EpochCallback
 from omg_graph.training.folds import group_folds
 from omg_graph.training.observation_encoder import encoder_config, fit_observation_encoder
-from omg_graph.training.patterns import PatternPool, pattern_pool
 from omg_graph.training.prediction import (
     fit_direct_networks,
     fit_prediction,
     fit_trust_and_start,
     put_head,
 )
+from omg_graph.training.priors import Estimates, label_pairs, pair_estimates
 from omg_graph.training.raw_states import PairStates, pair_states, states_notes
 from omg_graph.training.request import Progress, TrainingData
 from omg_graph.training.rows import IntArray, PairData, PlannedRows, planned_rows
@@ -76,6 +76,7 @@ CHECKED_TURNS = 3
 M = TypeVar("M", bound=nn.Module)
 Tensors = dict[str, Tensor]
 Facts = dict[str, Any]
+PlanTable = tuple[list[Plan], IntArray, Tensor]
 
 
 @dataclass
@@ -230,39 +231,25 @@ class TrainingRun:
         thinker = self.data.origin.get("thinker")
         return self.cache.stage("texts", embed, load, texts, encoder.name, thinker)
 
-    # priors
+    # the label's regression
 
-    @cached_property
-    def gaussian(self) -> Made[GaussianConditional]:
-        """The joint Gaussian of the training rows' latents."""
-        widths = self.codecs.value.widths
-        return self.cache.stage(
-            "gaussian",
-            _weights_of(priors.fit_gaussian),
-            lambda tensors, _: _loaded(GaussianConditional(widths), tensors),
-            self.latents,
-            self.train,
-            self.folds,
-            self.train_pool,
-        )
+    def _examples(self, place: int) -> Made[Examples]:
+        """Rows of one split and their pairs; what a training row misses is filled by a joint Gaussian."""
+        split, latents, pool = (
+            (self.train, self.latents, self.train_pool),
+            (self.valid, self.valid_latents, self.valid_pool),
+        )[place]
 
-    @cached_property
-    def kernel(self) -> Made[KernelConditional]:
-        """Kernel regression of missing latents; an empty one where no anchor asks for it."""
-        widths = self.codecs.value.widths
-        if self.config.executor.anchor not in ("kernel", "mixture"):
-            return Made(KernelConditional(widths), "none")
-        return self.cache.stage(
-            "kernel",
-            _weights_of(priors.fit_kernel),
-            lambda tensors, _: _loaded(KernelConditional(widths), tensors),
-            self.latents,
-            self.train,
-            self.gaussian,
-            self.train_pool,
-            self.config.anchor.rows,
-            self.seed,
-        )
+        def make(
+            split: Split, latents: Tensors, pool: PatternPool, folds: IntArray | None, most_rows: int
+        ) -> Examples:
+            rows = Examples.of(split, latents, pool, folds, most_rows)
+            if place or bool(rows.known.all()):
+                return rows
+            return replace(rows, latents=GaussianConditional.fit(rows).filled(rows.latents, rows.known))
+
+        folds = None if place else self.folds
+        return self.cache.derived("examples", make, split, latents, pool, folds, self.config.kernel_rows)
 
     @cached_property
     def task(self) -> TaskHeadConfig | None:
@@ -277,8 +264,12 @@ class TrainingRun:
         if task is None or not task.reading:
             return None
 
-        def fitted(*arguments: Any) -> Content:
-            regression = priors.fit_label_regression(*arguments)
+        def fitted(rows: Examples, split: Split, task: TaskHeadConfig, words: bool, seed: int) -> Content:
+            label = label_tensor(split)
+            if label is None:
+                raise ValueError("expected training rows with labels")
+            texts = split.raw_text if words else None
+            regression = LabelRegression.fit(rows, task, label, texts, seed)
             return dict(regression.kernel.state_dict()), regression.words.model_dump(mode="json")
 
         def load(tensors: Tensors, facts: Facts) -> LabelRegression:
@@ -290,36 +281,23 @@ class TrainingRun:
             "label-regression",
             fitted,
             load,
-            self.latents,
+            self._examples(0),
             self.train,
-            self.gaussian,
             task,
-            self.train_pool,
             self.config.task.reading == "words",
-            self.config.anchor.rows,
             self.seed,
         )
 
-    def _label_estimates(
-        self, latents: Made[Tensors], split: Made[Split], pool: PatternPool
-    ) -> Made[Tensor] | None:
-        if self.label_regression is None:
-            return None
-        return self.cache.derived(
-            "label estimates", priors.label_pairs, self.label_regression, latents, split, pool
-        )
-
     @cached_property
-    def estimates(self) -> tuple[Made[priors.PairEstimates], Made[priors.PairEstimates]]:
-        """What the priors say of every training pair, cross-fitted, and of every validation pair."""
-        made = []
-        for latents, split, pool, folds in (
-            (self.latents, self.train, self.train_pool, self.folds),
-            (self.valid_latents, self.valid, self.valid_pool, None),
-        ):
-            label = self._label_estimates(latents, split, pool)
-            of = (self.gaussian, self.kernel, label, self.label_regression, latents, split, pool, folds)
-            made.append(self.cache.derived("estimates", priors.estimate_pairs, *of))
+    def label_estimates(self) -> tuple[Made[Tensor], Made[Tensor]] | None:
+        """The label's regression of every training and validation pair."""
+        regression = self.label_regression
+        if regression is None:
+            return None
+        made = [
+            self.cache.derived("label estimates", label_pairs, regression, self._examples(place), split)
+            for place, split in enumerate((self.train, self.valid))
+        ]
         return made[0], made[1]
 
     # psi and the student
@@ -411,20 +389,19 @@ class TrainingRun:
     @cached_property
     def student_rows(self) -> tuple[Made[PlannedRows], Made[PlannedRows]]:
         """The planned rows with label estimates, where the student is to read them."""
-        if not self.config.planner.reading or self.label_regression is None:
+        estimates = self.label_estimates
+        if not self.config.planner.reading or estimates is None:
             return self.planned
-        return self._with_estimates(0), self._with_estimates(1)
-
-    def _with_estimates(self, place: int) -> Made[PlannedRows]:
-        rows = self.planned[place]
-        latents, split = ((self.latents, self.train), (self.valid_latents, self.valid))[place]
-        estimates = self._label_estimates(latents, split, rows.value.pool)
-        return self.cache.derived(
-            "rows with estimates",
-            lambda rows, estimates: replace(rows, label_estimates=estimates),
-            rows,
-            estimates,
-        )
+        made = [
+            self.cache.derived(
+                "rows with estimates",
+                lambda rows, estimates: replace(rows, label_estimates=estimates),
+                self.planned[place],
+                estimates[place],
+            )
+            for place in (0, 1)
+        ]
+        return made[0], made[1]
 
     def _student(self, encoder: Made[ObservationEncoder], fold: int | None = None) -> Made[StudentPlanner]:
         rows, checked = self.student_rows
@@ -536,7 +513,7 @@ class TrainingRun:
             )
 
         count = settings.entries or len(self.data.train)
-        rows = priors.rows_drawn(self.data.train.ids, count, self.seed, "entries")
+        rows = rows_drawn(self.data.train.ids, count, self.seed, "entries")
         return self.cache.derived(
             "entries",
             make,
@@ -551,117 +528,116 @@ class TrainingRun:
         )
 
     @cached_property
-    def plan_table(self) -> Made[tuple[list[Plan], IntArray, Tensor]]:
+    def plan_table(self) -> Made[PlanTable]:
         """Distinct plans of all pairs, which of them each pair has, and c_S of each."""
 
-        def make(plans: PairPlans, texts: CachedTextEncoder) -> tuple[list[Plan], IntArray, Tensor]:
+        def make(plans: PairPlans, texts: CachedTextEncoder) -> PlanTable:
             return plan_table(self.data.schema, texts, plans.training_plans + plans.validation_plans)
 
         return self.cache.derived("plan table", make, self.pair_plans, self.texts)
 
-    def _pairs(self, place: int) -> Made[PairData]:
-        """Pairs of training or validation rows, their shortlists still empty."""
-        split, latents, pool = (
-            (self.train, self.latents, self.train_pool),
-            (self.valid, self.valid_latents, self.valid_pool),
-        )[place]
+    def _planned_examples(self, place: int) -> Made[Examples]:
+        """The rows with the plan of every pair."""
         condition = self.components.condition
 
-        def make(
-            split: Split,
-            latents: Tensors,
-            pool: PatternPool,
-            plans: PairPlans,
-            table: tuple[list[Plan], IntArray, Tensor],
-            estimates: priors.PairEstimates,
-            _condition: str,
-        ) -> PairData:
-            count = len(plans.training_plans)
-            keys, owners = [], []
-            for column, (name, value) in enumerate(latents.items()):
-                there = torch.from_numpy(split.observed[name])[:, None]
-                norms = value.norm(dim=1, keepdim=True)
-                keys.append(torch.where(there, value / norms.clamp(min=1e-12), 0.0))
-                owners += [column] * value.shape[1]
-            return PairData(
-                ids=split.ids,
-                groups=split.groups,
-                latents=latents,
-                known=torch.from_numpy(split.mask()),
-                label=label_tensor(split),
-                keys=torch.cat(keys, dim=1),
-                view_of_column=torch.tensor(owners),
-                pool=pool,
-                observation=(plans.training, plans.validation)[place],
-                plan_index=torch.from_numpy((table[1][:count], table[1][count:])[place]),
-                gaussian=estimates.gaussian,
-                kernel=estimates.kernel,
-                shortlist={},
-                label_estimates=estimates.label,
-                words=estimates.words,
+        def make(rows: Examples, table: PlanTable, _condition: str) -> Examples:
+            _, index, embeddings = table
+            count = len(self.train_pool)
+            own = (index[:count], index[count:])[place]
+            return replace(
+                rows,
+                plan_index=torch.from_numpy(own),
+                plan_table=embeddings,
                 condition=condition,
             )
 
         return self.cache.derived(
-            "pairs",
-            make,
-            split,
-            latents,
-            pool,
-            self.pair_plans,
-            self.plan_table,
-            self.estimates[place],
-            condition.__name__,
+            "planned examples", make, self._examples(place), self.plan_table, condition.__name__
         )
 
     @cached_property
-    def planned_conditional(self) -> Made[PlannedConditional]:
-        """The Gaussian conditional that reads the plan, where that helps held-out rows."""
+    def priors(self) -> dict[str, Made[Any]]:
+        """The priors of the executor's mixture, by name."""
         widths = self.codecs.value.widths
-        if not self.config.anchor.plan or self.config.executor.anchor not in ("gaussian", "mixture"):
-            return Made(PlannedConditional(widths), "none")
-        return self.cache.stage(
-            "planned",
-            _weights_of(
-                lambda gaussian, data, table, folds: priors.fit_planned(gaussian, data, table[2], folds)
-            ),
-            lambda tensors, _: _loaded(PlannedConditional(widths), tensors),
-            self.gaussian,
-            self._pairs(0),
-            self.plan_table,
-            self.folds,
+        made = {}
+        for name in self.config.executor.priors:
+            kind = prior_class(name)
+            made[name] = self.cache.stage(
+                f"prior-{name}",
+                _weights_of(kind.fit),
+                lambda tensors, _, kind=kind: _loaded(kind(widths), tensors),  # type: ignore[misc]
+                self._examples_for(kind, 0),
+                self.seed,
+            )
+        return made
+
+    def _examples_for(self, prior: Any, place: int) -> Made[Examples]:
+        """What a prior is shown: what reads no plans is made once for all plans."""
+        return self._planned_examples(place) if prior.reads_plans else self._examples(place)
+
+    def _estimates(self, place: int) -> list[Made[Estimates | None]]:
+        """What each prior says of every pair."""
+        return [
+            self.cache.derived(
+                "estimates",
+                partial(pair_estimates, training=place == 0),
+                prior,
+                self._examples_for(prior.value, place),
+            )
+            for prior in self.priors.values()
+        ]
+
+    def _pairs(self, place: int) -> Made[PairData]:
+        """Pairs of training or validation rows, their shortlists those of the raw query at first."""
+        split = (self.train, self.valid)[place]
+        source, regression = self._source.value, self.label_regression
+        label_estimates = self.label_estimates
+
+        def make(
+            rows: Examples,
+            split: Split,
+            plans: PairPlans,
+            estimates: list[Estimates | None],
+            label_estimates: Tensor | None,
+            regression: LabelRegression | None,
+            _source: Any,
+        ) -> PairData:
+            keys, owners = [], []
+            for column, value in enumerate(rows.latents.values()):
+                there = rows.known[:, column : column + 1]
+                norms = value.norm(dim=1, keepdim=True)
+                keys.append(torch.where(there, value / norms.clamp(min=1e-12), 0.0))
+                owners += [column] * value.shape[1]
+            data = PairData(
+                **vars(rows),
+                label=label_tensor(split),
+                keys=torch.cat(keys, dim=1),
+                view_of_column=torch.tensor(owners),
+                observation=(plans.training, plans.validation)[place],
+                estimates=dict(zip(self.priors, estimates, strict=True)),
+                shortlist={},
+                label_estimates=label_estimates,
+                words=None if regression is None else regression.describe(split.raw_text, len(split)),
+            )
+            return replace(data, shortlist=source.shortlist(data, fitted=False))
+
+        return self.cache.derived(
+            "pairs",
+            make,
+            self._planned_examples(place),
+            split,
+            self.pair_plans,
+            self._estimates(place),
+            None if label_estimates is None else label_estimates[place],
+            regression,
+            self._source,
+            remember=False,
         )
 
     @cached_property
     def pairs(self) -> tuple[Made[PairData], Made[PairData]]:
-        """What the executor trains on and is checked on, their shortlists those of the raw query at first."""
-        table = self.plan_table.value[2]
-        source = self._source.value
-
-        def make(
-            planned: PlannedConditional,
-            gaussian: GaussianConditional,
-            data: PairData,
-            folds: Any,
-            _source: Any,
-        ) -> PairData:
-            data = priors.planned_pairs(planned, gaussian, data, table, folds)
-            return replace(data, shortlist=source.shortlist(data, table, fitted=False))
-
-        made = [
-            self.cache.derived(
-                "steered pairs",
-                make,
-                self.planned_conditional,
-                self.gaussian,
-                self._pairs(place),
-                folds,
-                self._source,
-                remember=False,
-            )
-            for place, folds in enumerate((self.folds, None))
-        ]
-        return made[0], made[1]
+        """What the executor trains on and is checked on."""
+        return self._pairs(0), self._pairs(1)
 
     @cached_property
     def checked(self) -> IntArray:
@@ -688,7 +664,6 @@ class TrainingRun:
     def query(self) -> Made[ProjectionFit]:
         """Eq. 7's correction to the raw query, which ``source`` then has, and the pairs their shortlists."""
         training, validation = self.pairs
-        table = self.plan_table.value[2]
 
         def fitted(
             source: EvidenceSource,
@@ -702,7 +677,6 @@ class TrainingRun:
                 source,
                 training,
                 validation,
-                table,
                 checked,
                 seed=seed,
                 keep=self.components.keep_query,
@@ -727,7 +701,7 @@ class TrainingRun:
         if facts["kept"]:
             # the query has moved: what it finds first has too
             for data in (training.value, validation.value):
-                data.shortlist.update(source.shortlist(data, table, fitted=True))
+                data.shortlist.update(source.shortlist(data, fitted=True))
         return Made(ProjectionFit(**facts), made.digest, made.facts)
 
     @property
@@ -750,15 +724,14 @@ class TrainingRun:
             validation: PairData,
             encoder: ObservationEncoder,
             codecs: LatentSpace,
-            gaussian: GaussianConditional,
-            planned: PlannedConditional,
-            kernel: KernelConditional,
+            priors: list[Any],
             _settings: Any,
         ) -> ExecutorTrainer:
-            config, table = self._model_config(query), self.plan_table.value[2]
-            executor = new_executor(config, gaussian, planned, kernel, self.seed, self.components.denoiser)
+            fitted = dict(zip(self.priors, priors, strict=True))
+            config = self._model_config(query)
+            executor = new_executor(config, fitted, self.seed, self.components.denoiser)
             # on the CPU, where the pairs are; the trainer then moves the executor to its device
-            fit_anchor(executor, self.source, training, table)
+            fit_anchor(executor, self.source, training)
             return ExecutorTrainer(
                 executor=executor,
                 source=self.source,
@@ -767,7 +740,6 @@ class TrainingRun:
                 training=training,
                 validation=validation,
                 checked=self.checked,
-                plan_table=table,
                 weights=self.config.objective,
                 seed=self.seed,
                 train_projection=query.corrected,
@@ -784,9 +756,7 @@ class TrainingRun:
             validation,
             self.encoder,
             self.codecs,
-            self.gaussian,
-            self.planned_conditional,
-            self.kernel,
+            list(self.priors.values()),
             [self.config.executor, self.task, self.config.objective, self.seed, self.components.names],
             remember=False,
         )
@@ -910,14 +880,7 @@ class TrainingRun:
     @cached_property
     def planner_model(self) -> Model:
         """A model whose planner can be asked, and whose executor was never trained."""
-        executor = new_executor(
-            self._model_config(None),
-            self.gaussian.value,
-            PlannedConditional(self.codecs.value.widths),
-            self.kernel.value,
-            self.seed,
-            self.components.denoiser,
-        )
+        executor = new_executor(self._model_config(None), {}, self.seed, self.components.denoiser)
         return self._assembled(executor, None, self.text_encoder, build_projection(self._model_config(None)))
 
     @cached_property

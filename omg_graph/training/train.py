@@ -136,18 +136,13 @@ class Training:
             errors[name] = feature_error(made.value, name, guess, valid, valid.observed[name])
         return {**made.facts, "sha256": made.digest, "held_out_error": errors, "rows": len(valid)}
 
-    def priors(self) -> dict[str, Any]:
-        """The priors of latents and label, and what they say of every pair."""
-        run = self.run
-        _ = run.estimates
-        regression, kernel = run.label_regression, run.kernel
-        return {
-            "gaussian": {"ridges": run.gaussian.value.ridges.tolist(), "sha256": run.gaussian.digest},
-            "kernel": {"rows": len(kernel.value.known), "sha256": kernel.digest},
-            "label": None
-            if regression is None
-            else {"words": regression.value.words.width, "sha256": regression.digest},
-        }
+    def label_regression(self) -> dict[str, Any]:
+        """The label's regression, and its estimate of every pair."""
+        regression = self.run.label_regression
+        if regression is None:
+            return {"words": None}
+        _ = self.run.label_estimates
+        return {"words": regression.value.words.width, "sha256": regression.digest}
 
     def encoder(self) -> dict[str, Any]:
         """Psi."""
@@ -168,15 +163,13 @@ class Training:
             "distinct_plans": len(self.run.plan_table.value[0]),
         }
 
+    def priors(self) -> dict[str, Any]:
+        """The priors of missing latents."""
+        return {name: made.digest for name, made in self.run.priors.items()}
+
     def evidence(self) -> dict[str, Any]:
-        """The knowledge base, the prior that reads plans, and the learned query."""
-        run = self.run
-        planned = run.planned_conditional.value
-        return {
-            **_record(run.query),
-            "entries": len(run.entries.value),
-            "plan_read_for": [name for name in planned.widths if planned.reads_plan(name)],
-        }
+        """The knowledge base and the learned query."""
+        return {**_record(self.run.query), "entries": len(self.run.entries.value)}
 
     def executor(self) -> dict[str, Any]:
         """The executor, under the whole objective."""
@@ -224,10 +217,11 @@ class Training:
 STAGES: dict[str, Callable[[Training], dict[str, Any]]] = {
     "prepare": Training.prepare,
     "codecs": Training.codecs,
-    "priors": Training.priors,
+    "label_regression": Training.label_regression,
     "encoder": Training.encoder,
     "student": Training.student,
     "plans": Training.plans,
+    "priors": Training.priors,
     "evidence": Training.evidence,
     "executor": Training.executor,
     "prediction": Training.prediction,

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.data.reader import read_data_file
 
 Refused = Callable[..., str]
@@ -19,15 +18,8 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    stages_in_common: None,
-    quickly_measured: None,
-) -> None:
-    """Nothing that a command sets in this process outlives a test, but where that is what is tested."""
-    if request.path.stem != "test_runtime":
-        monkeypatch.setattr(Settings, "apply", lambda self: None)
+def _quick(stages_in_common: None, quickly_measured: None) -> None:
+    """No command makes a stage or measures a planner at full length."""
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.planner.prompting import load_prompt
 from omg_graph.planner.schemas import load_schema
 
@@ -21,7 +20,6 @@ PLANS = [("作品", "称赞", "积极"), ("服务", "抱怨", "略微消极")]
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chat_server: Any) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     monkeypatch.setenv("OMG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.cli.train import PAGE, REPORT
 from omg_graph.model.folder import load_model
 from omg_graph.planner import calling
@@ -25,7 +24,6 @@ CHAT = ("--teacher", "chat", "--planner-model", "openai:tiny")
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chat_server: Any) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     monkeypatch.setattr(calling, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("OMG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)

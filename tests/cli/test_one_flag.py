@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 
 Document = dict[str, Any]
 Run = Callable[..., list[Document]]
@@ -39,7 +38,6 @@ def run(
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
     """``omg run`` of two clips without their audio; the trajectories as they are on disk."""
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     monkeypatch.setenv("OMG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
 from omg_graph.data.writing import save_sample
@@ -31,7 +30,6 @@ CHAT = ("--planner", "chat", "--planner-model", "openai:tiny")
 def _environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chat_server: Any, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     monkeypatch.setattr(calling, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("OMG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,7 +15,8 @@ from omg_graph.cli.app import ALWAYS, CHATTY, QUIET, THREAD_VARIABLES, Settings
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _clean(monkeypatch: pytest.MonkeyPatch, settings_apply: Callable[[Settings], None]) -> Iterator[None]:
+    monkeypatch.setattr(Settings, "apply", settings_apply)
     for name in (*THREAD_VARIABLES, *QUIET, *ALWAYS):
         # Set first, so that the state before the test is what comes back after it.
         monkeypatch.setenv(name, "")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.record.trajectory import Plan
 
 Capture = pytest.CaptureFixture[str]
@@ -23,9 +22,7 @@ Omg = Callable[..., Any]
 def results(tiny_data_file: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trace") / "out"
     common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "valid"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Settings, "apply", lambda self: None)
-        assert main(["run", *common, "--missing", "audio", "--limit", "3", "--output", str(folder)]) == 0
+    assert main(["run", *common, "--missing", "audio", "--limit", "3", "--output", str(folder)]) == 0
     return folder
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from omg_graph import reconstruct
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import read_data_file
 from omg_graph.embedded.build import SAMPLE, build_simulator, measure, sample_clip
@@ -98,9 +97,8 @@ def test_the_sample_is_reconstructed(model: Model) -> None:
 
 
 def test_omg_run_takes_it_by_default_and_says_what_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     command = ["run", "--input", str(SAMPLE), "--output", str(tmp_path / "out")]
     assert main(command) == 0
     told = capsys.readouterr().out

@@ -18,17 +18,11 @@ from omg_graph.evaluation.runner import ModelRunner
 from omg_graph.evaluation.tables import LabelTarget, choose_target
 from omg_graph.metrics.features import energy_scores
 from omg_graph.metrics.labels import scores_of
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.record.artifacts import MemoryArtifactStore
 from omg_graph.state import Settings
 
 MISSING = "audio"
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 @pytest.fixture(scope="module")

@@ -245,13 +245,13 @@ def part(batch: ExecutorInput, conditions: Conditions, rows: list[int]) -> tuple
         return {name: value[index] for name, value in values.items()}
 
     some = ExecutorInput(
-        tuple(batch.ids[row] for row in rows),
-        take(batch.latents),
-        batch.observed[index],
-        batch.observation[index],
-        batch.plan[index],
-        take(batch.evidence),
-        tuple(batch.groups[row] for row in rows),
+        ids=tuple(batch.ids[row] for row in rows),
+        groups=tuple(batch.groups[row] for row in rows),
+        latents=take(batch.latents),
+        observed=batch.observed[index],
+        observation=batch.observation[index],
+        plan=batch.plan[index],
+        evidence=take(batch.evidence),
     )
     return some, conditions.take(index)
 
@@ -385,7 +385,8 @@ def test_rows_alike_are_found_once_for_all_draws(
     make_executor: Build, batch: ExecutorInput, conditions: Conditions
 ) -> None:
     executor = make_executor(sampler="ddim", sample_steps=4)
-    executor.kernel = KernelConditional.keep(
+    kernel = executor.anchor.priors["kernel"]
+    kernel.regression = KernelConditional.keep(
         batch.latents, torch.ones_like(batch.observed), [f"kept-{i}" for i in batch.ids], batch.ids
     )
     assert executor.similar_rows(batch) == {}, "draws start from noise"

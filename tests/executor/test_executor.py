@@ -12,7 +12,6 @@ from omg_graph.executor.executor import (
     ExecutorConfig,
     ExecutorInput,
 )
-from omg_graph.priors.mixture import PARTS
 
 Build = Callable[..., Executor]
 
@@ -21,7 +20,7 @@ def anchor_on_everything(executor: Executor, weight: float) -> None:
     """The same weight for every part and observed set."""
     anchor = executor.anchor
     anchor.patterns = torch.ones(1, len(executor.names), dtype=torch.bool)
-    anchor.weights = torch.full((len(executor.names), 1, len(PARTS)), weight)
+    anchor.weights = torch.full((len(executor.names), 1, len(anchor.priors)), weight)
 
 
 def test_the_estimate_has_every_modality_s_shape(make_executor: Build, batch: ExecutorInput) -> None:

@@ -11,13 +11,8 @@ import torch
 from omg_graph.data.dataset import Split
 from omg_graph.errors import DataError, KnowledgeBaseError
 from omg_graph.knowledge.entries import EntrySource, build_knowledge_base, choose_plans, read_sources
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
+from omg_graph.priors.prior import Shown
 
 
 @pytest.fixture
@@ -99,17 +94,21 @@ def test_two_samples_of_one_id(model: Model, split: Split) -> None:
         build_knowledge_base(model, [], name="x")
 
 
+def kept_rows(model: Model) -> int:
+    return len(model.executor.state_dict()["anchor.priors.kernel.regression.known"])
+
+
 def test_entries_that_came_later_are_rows_of_the_kernel_regression_too(model: Model, split: Split) -> None:
     kb = build_knowledge_base(model, [EntrySource(split, "later")], name="later")
-    rows = len(model.executor.kernel.known)
+    rows = kept_rows(model)
     more = model.with_knowledge_base(model.knowledge_base.extended(kb))
-    assert len(more.executor.kernel.known) == rows + len(split)
-    assert len(model.executor.kernel.known) == rows
+    assert kept_rows(more) == rows + len(split)
+    assert kept_rows(model) == rows
     assert more.executor.denoiser is model.executor.denoiser
     back = more.with_knowledge_base(model.knowledge_base)
     assert back.executor is model.executor
     again = more.with_knowledge_base(kb)
-    assert len(again.executor.kernel.known) == rows + len(split)
+    assert kept_rows(again) == rows + len(split)
 
 
 def test_a_later_entry_of_one_s_own_group_takes_no_part(model: Model, split: Split) -> None:
@@ -121,7 +120,8 @@ def test_a_later_entry_of_one_s_own_group_takes_no_part(model: Model, split: Spl
 
     def predicted(one: Model, groups: tuple[str, ...]) -> torch.Tensor:
         new = tuple(f"new{row}" for row in range(6))
-        return one.executor.kernel.predict(target, latents, pattern, new, groups)
+        shown = Shown(ids=new, groups=groups, latents=latents, observed=pattern)
+        return one.executor.anchor.prior("kernel").predict(target, shown)
 
     nobody = tuple(f"nobody{row}" for row in range(6))
     assert not torch.allclose(predicted(more, nobody), predicted(model, nobody), atol=1e-4)

@@ -11,14 +11,8 @@ from langgraph.graph import END, START, StateGraph
 from omg_graph.errors import ConfigError, KnowledgeBaseError
 from omg_graph.graph import build_graph
 from omg_graph.knowledge.graph import build_knowledge_base_graph
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.retriever.entries import KnowledgeBase
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 def test_its_drawing_and_schemas() -> None:

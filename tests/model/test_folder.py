@@ -20,11 +20,6 @@ from omg_graph.model.folder import load_model, read_manifest, save_model
 from omg_graph.model.model import Model, choose_device, components_fingerprint
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
-
-
 @pytest.fixture
 def copied(tiny_model_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model_folder, tmp_path / "model"))

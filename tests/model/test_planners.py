@@ -14,10 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.errors import ConfigError, ModelError, SchemaError
 from omg_graph.model.folder import load_model, save_model
-from omg_graph.model.planners import GROUP, OWN, OWN_STORED, STORED_GROUP, make_planner, registered_planners
+from omg_graph.model.planners import PLANNERS, STORED, make_planner
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "planners.md").read_text("utf-8")
@@ -32,20 +31,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def put(folder: Path, module: str, source: str, entries: dict[str, str], group: str = GROUP) -> None:
+def put(folder: Path, module: str, source: str, entries: dict[str, str], group: str = PLANNERS) -> None:
     (folder / f"{module}.py").write_text(source, "utf-8")
     metadata = folder / f"{module}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{lines}")
-
-
-def test_our_own_are_registered_like_any_other() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert {entry.name: entry.value for entry in OWN} == project["entry-points"][GROUP]
-    assert set(registered_planners()) >= {"chat", "distilled"}
-    assert project["entry-points"][STORED_GROUP] == {OWN_STORED.name: OWN_STORED.value}
 
 
 def test_a_planner_of_another_package_is_stored_with_its_model(
@@ -55,7 +47,7 @@ def test_a_planner_of_another_package_is_stored_with_its_model(
         "from omg_graph.planner.student import StudentPlanner\n"
         "class Mine(StudentPlanner):\n    name = 'mine'\n"
     )
-    put(install, "mine_planner", source, {"mine": "mine_planner:Mine"}, STORED_GROUP)
+    put(install, "mine_planner", source, {"mine": "mine_planner:Mine"}, STORED)
     model = load_model(tiny_model_folder)
     try:
         mine = importlib.import_module("mine_planner").Mine.load(tiny_model_folder / "planner")
@@ -74,15 +66,14 @@ def test_the_distilled_one_is_the_models_own(tiny_model_folder: Path) -> None:
 
 
 def test_the_documented_planner_runs(
-    install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    install: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (source,) = (
         block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "def make(" in block
     )
     (declared,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.M | re.S)
-    entries = tomllib.loads(declared)["project"]["entry-points"][GROUP]
+    entries = tomllib.loads(declared)["project"]["entry-points"][PLANNERS]
     put(install, "keyword_planner", source, entries)
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
     output = tmp_path / "out"
     sample = ROOT / "examples" / "sample.pkl"
     try:

@@ -45,13 +45,13 @@ def test_the_closed_form_for_every_pattern(pattern: list[bool], target: str) -> 
         given, x = torch.cat(others), torch.cat(list(latents.values()), dim=1).double()
         gain = covariance[columns[index]][:, given] @ torch.linalg.inv(covariance[given][:, given])
         wanted = wanted + (x[:, given] - mean[given]) @ gain.T
-    predicted = model.predict(target, latents, torch.tensor([pattern] * 5))
+    predicted = model.conditional(target, latents, torch.tensor([pattern] * 5))
     assert torch.allclose(predicted.double(), wanted, atol=1e-4)
 
 
 def test_complete_rows_give_the_plain_covariance() -> None:
     latents = sampled(50)
-    model = GaussianConditional.fit(latents, torch.ones(50, 3, dtype=torch.bool))
+    model = GaussianConditional.of(latents, torch.ones(50, 3, dtype=torch.bool))
     x = torch.cat(list(latents.values()), dim=1)
     assert torch.allclose(model.mean, x.mean(0), atol=1e-5)
     assert torch.allclose(model.covariance, torch.cov(x.T, correction=0), atol=1e-4)
@@ -63,7 +63,7 @@ def test_em_recovers_a_known_gaussian_from_rows_that_miss_a_third() -> None:
     hidden = {
         name: value * observed[:, column : column + 1] for column, (name, value) in enumerate(latents.items())
     }
-    model = GaussianConditional.fit(hidden, observed, iterations=40, ridge=1e-4)
+    model = GaussianConditional.of(hidden, observed, iterations=40, ridge=1e-4)
     mean, covariance = known_gaussian()
     assert torch.allclose(model.mean.double(), mean, atol=0.1)
     relative = (model.covariance - covariance).norm() / covariance.norm()
@@ -78,19 +78,21 @@ def test_what_missing_slots_hold_is_never_read() -> None:
         name: torch.where(observed[:, column : column + 1], value, 99.0)
         for column, (name, value) in enumerate(latents.items())
     }
-    first, second = GaussianConditional.fit(latents, observed), GaussianConditional.fit(noisy, observed)
+    first, second = GaussianConditional.of(latents, observed), GaussianConditional.of(noisy, observed)
     assert torch.allclose(first.covariance, second.covariance)
     for name in WIDTHS:
-        assert torch.equal(first.predict(name, latents, observed), first.predict(name, noisy, observed))
+        assert torch.equal(
+            first.conditional(name, latents, observed), first.conditional(name, noisy, observed)
+        )
 
 
 def test_a_row_alone_is_the_row_in_its_batch() -> None:
     model, latents = exact_model(), sampled(7)
     observed = torch.tensor(PATTERNS)
     for name in WIDTHS:
-        together = model.predict(name, latents, observed)
+        together = model.conditional(name, latents, observed)
         for row in range(7):
-            alone = model.predict(
+            alone = model.conditional(
                 name, {key: value[row : row + 1] for key, value in latents.items()}, observed[row : row + 1]
             )
             assert torch.allclose(alone[0], together[row], rtol=1e-4, atol=1e-5)
@@ -99,7 +101,7 @@ def test_a_row_alone_is_the_row_in_its_batch() -> None:
 def test_a_strong_ridge_predicts_the_mean() -> None:
     model, latents = exact_model(), sampled(4)
     observed = torch.tensor([[True, True, False]] * 4)
-    predicted = model.predict("c", latents, observed, ridge=1e9)
+    predicted = model.conditional("c", latents, observed, ridge=1e9)
     assert torch.allclose(predicted, model.mean[5:].expand(4, 1), atol=1e-4)
 
 
@@ -107,11 +109,11 @@ def test_solutions_are_not_kept_beyond_what_they_were_solved_for() -> None:
     """Neither new ridges nor a newly loaded covariance may meet old weights."""
     model, latents = exact_model(), sampled(4)
     observed = torch.tensor([[True, True, False]] * 4)
-    before = model.predict("c", latents, observed)
+    before = model.conditional("c", latents, observed)
     model.ridges.fill_(5.0)
     assert torch.equal(
-        model.predict("c", latents, observed), model.predict("c", latents, observed, ridge=5.0)
+        model.conditional("c", latents, observed), model.conditional("c", latents, observed, ridge=5.0)
     )
-    assert not torch.equal(before, model.predict("c", latents, observed))
+    assert not torch.equal(before, model.conditional("c", latents, observed))
     model.load_state_dict(GaussianConditional(WIDTHS).state_dict())
-    assert torch.equal(model.predict("c", latents, observed), torch.zeros(4, 1))
+    assert torch.equal(model.conditional("c", latents, observed), torch.zeros(4, 1))

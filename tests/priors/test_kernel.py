@@ -10,7 +10,8 @@ from torch import Tensor
 
 from omg_graph.priors import kernel as kernel_module
 from omg_graph.priors.kernel import KernelConditional, _Kept
-from omg_graph.priors.kernel_tuning import LENGTHS, RIDGES, _spread_relevance, tune_kernel
+from omg_graph.priors.kernel_fitting import LENGTHS, RIDGES, _spread_relevance, tune_kernel
+from omg_graph.priors.prior import Shown
 from omg_graph.seeding import generator
 
 WIDTHS = {"a": 3, "b": 2, "c.d": 1}
@@ -50,12 +51,18 @@ def showing(pattern: list[bool], count: int = ROWS) -> Tensor:
     return torch.tensor([pattern]).expand(count, 3)
 
 
+def shown(
+    latents: dict[str, Tensor], observed: Tensor, ids: tuple[str, ...], groups: tuple[str, ...]
+) -> Shown:
+    return Shown(ids=ids, groups=groups, latents=latents, observed=observed)
+
+
 def test_one_modality_gives_gaussian_process_regression() -> None:
     model, new = kept(), rounded(rows(1, 7))
     process = GaussianProcessRegressor(
         Matern(length_scale=float(model.spreads[0].sqrt()), nu=1.5), alpha=0.05, optimizer=None
     ).fit(rounded(rows())["a"].numpy(), rounded(rows())["b"].numpy())
-    predicted = model.predict("b", new, showing([True, False, False], 7), NEW[:7], NEW[:7])
+    predicted = model.predict("b", shown(new, showing([True, False, False], 7), NEW[:7], NEW[:7]))
     assert torch.allclose(predicted, torch.from_numpy(process.predict(new["a"].numpy())).float(), atol=1e-4)
 
 
@@ -63,7 +70,7 @@ def test_one_modality_gives_gaussian_process_regression() -> None:
 def test_own_groups_are_left_out_exactly(pattern: list[bool]) -> None:
     """The closed form equals keeping only the others."""
     model, latents = kept(), rows()
-    together = model.predict("b", latents, showing(pattern), IDS, GROUPS)
+    together = model.predict("b", shown(latents, showing(pattern), IDS, GROUPS))
     for group in range(0, ROWS // 3, 5):
         own = torch.tensor([name == f"group{group}" for name in GROUPS])
         names = [name for name, mine in zip(IDS, own.tolist(), strict=True) if not mine]
@@ -76,16 +83,16 @@ def test_own_groups_are_left_out_exactly(pattern: list[bool]) -> None:
         set_ridge(others)
         others.spreads.copy_(model.spreads)
         part = {name: value[own] for name, value in latents.items()}
-        alone = others.predict("b", part, showing(pattern, 3), NEW[:3], NEW[:3])
+        alone = others.predict("b", shown(part, showing(pattern, 3), NEW[:3], NEW[:3]))
         assert torch.allclose(together[own], alone, atol=1e-4)
 
 
 def test_an_id_is_enough_to_be_left_out() -> None:
     model, latents = kept(groups=IDS), rows()
     pattern = showing([True, False, True])
-    by_id = model.predict("b", latents, pattern, IDS, NEW)
-    assert torch.allclose(by_id, model.predict("b", latents, pattern, NEW, IDS), atol=1e-6)
-    assert float((model.predict("b", latents, pattern, NEW, NEW) - by_id).abs().max()) > 0.05
+    by_id = model.predict("b", shown(latents, pattern, IDS, NEW))
+    assert torch.allclose(by_id, model.predict("b", shown(latents, pattern, NEW, IDS)), atol=1e-6)
+    assert float((model.predict("b", shown(latents, pattern, NEW, NEW)) - by_id).abs().max()) > 0.05
 
 
 def test_what_is_not_observed_is_not_read() -> None:
@@ -93,9 +100,10 @@ def test_what_is_not_observed_is_not_read() -> None:
     noisy = {**latents, "b": torch.full_like(latents["b"], 9.0), "c.d": torch.full_like(latents["c.d"], 9.0)}
     pattern = showing([True, False, False])
     assert torch.equal(
-        model.predict("b", latents, pattern, NEW, NEW), model.predict("b", noisy, pattern, NEW, NEW)
+        model.predict("b", shown(latents, pattern, NEW, NEW)),
+        model.predict("b", shown(noisy, pattern, NEW, NEW)),
     )
-    assert not model.predict("b", latents, showing([False, True, False]), NEW, NEW).any()
+    assert not model.predict("b", shown(latents, showing([False, True, False]), NEW, NEW)).any()
 
 
 def test_rows_that_lack_the_target_never_serve_as_one() -> None:
@@ -105,7 +113,8 @@ def test_rows_that_lack_the_target_never_serve_as_one() -> None:
     other.latents[::2, 3:5] = 99.0
     pattern = showing([True, False, True])
     assert torch.equal(
-        model.predict("b", rows(3), pattern, NEW, NEW), other.predict("b", rows(3), pattern, NEW, NEW)
+        model.predict("b", shown(rows(3), pattern, NEW, NEW)),
+        other.predict("b", shown(rows(3), pattern, NEW, NEW)),
     )
 
 
@@ -114,17 +123,19 @@ def test_targets_that_other_rows_know_do_not_get_in_each_other_s_way() -> None:
     known[::2, 1] = False
     used, pattern = kept(known), showing([True, False, False])
     for target in ("b", "c.d", "b"):
-        fresh = kept(known).predict(target, rows(3), pattern, NEW, NEW)
-        assert torch.equal(used.predict(target, rows(3), pattern, NEW, NEW), fresh)
+        fresh = kept(known).predict(target, shown(rows(3), pattern, NEW, NEW))
+        assert torch.equal(used.predict(target, shown(rows(3), pattern, NEW, NEW)), fresh)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_row_alone_is_the_row_in_its_batch(pattern: list[bool]) -> None:
     model, latents = kept(), rows()
-    together = model.predict("c.d", latents, showing(pattern), IDS, GROUPS)
+    together = model.predict("c.d", shown(latents, showing(pattern), IDS, GROUPS))
     for row in (0, 20):
         part = {name: value[row : row + 1] for name, value in latents.items()}
-        alone = model.predict("c.d", part, showing(pattern, 1), IDS[row : row + 1], GROUPS[row : row + 1])
+        alone = model.predict(
+            "c.d", shown(part, showing(pattern, 1), IDS[row : row + 1], GROUPS[row : row + 1])
+        )
         assert torch.allclose(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
@@ -141,20 +152,21 @@ def test_an_observed_set_takes_what_the_most_similar_took() -> None:
 def test_what_was_kept_is_loaded_with_its_size() -> None:
     model = kept()
     loaded = KernelConditional(WIDTHS)
-    assert not loaded.predict("b", rows(), showing([True, False, False]), NEW, NEW).any()
+    assert not loaded.predict("b", shown(rows(), showing([True, False, False]), NEW, NEW)).any()
     loaded.load_state_dict(model.state_dict())
     pattern = showing([True, False, True])
     assert torch.equal(
-        loaded.predict("b", rows(), pattern, IDS, GROUPS), model.predict("b", rows(), pattern, IDS, GROUPS)
+        loaded.predict("b", shown(rows(), pattern, IDS, GROUPS)),
+        model.predict("b", shown(rows(), pattern, IDS, GROUPS)),
     )
 
 
 def test_a_neighbour_s_residual_is_what_the_others_left_of_it() -> None:
     model, latents = kept(), rows()
     pattern = [True, False, True]
-    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, GROUPS)
+    left = rounded(latents)["b"] - model.predict("b", shown(latents, showing(pattern), IDS, GROUPS))
     unit = left / left.square().mean().sqrt()
-    first = model.similar_rows("b", latents, showing(pattern), NEW, NEW).residuals(FIRST)
+    first = model.similar_rows("b", shown(latents, showing(pattern), NEW, NEW)).residuals(FIRST)
     assert torch.allclose(first, unit, atol=1e-3)  # the most alike of a row that nobody knows is itself
 
 
@@ -162,7 +174,7 @@ def test_residuals_never_come_from_the_own_group() -> None:
     model, latents = kept(), rows()
     pattern = showing([True, False, True])
     unit = model._left("b", pattern[0])
-    similar = model.similar_rows("b", latents, pattern, IDS, GROUPS)
+    similar = model.similar_rows("b", shown(latents, pattern, IDS, GROUPS))
     for rank in (0, 1, 44, 45):
         taken = similar.residuals(torch.full((ROWS,), rank))
         source = torch.cdist(taken, unit).argmin(dim=1)
@@ -174,8 +186,10 @@ def test_where_all_rows_are_its_own_a_sample_gets_nothing() -> None:
     model, latents = kept(groups=("one",) * ROWS), rows()
     pattern, one = showing([True, False, True]), ("one",) * ROWS
     ranks = torch.arange(ROWS)
-    assert not model.similar_rows("b", latents, pattern, NEW, one).residuals(ranks).any()
-    assert torch.allclose(model.predict("b", latents, pattern, NEW, one), torch.zeros(ROWS, 2), atol=1e-6)
+    assert not model.similar_rows("b", shown(latents, pattern, NEW, one)).residuals(ranks).any()
+    assert torch.allclose(
+        model.predict("b", shown(latents, pattern, NEW, one)), torch.zeros(ROWS, 2), atol=1e-6
+    )
 
 
 def test_a_neighbour_is_the_same_alone_and_in_a_batch() -> None:
@@ -184,41 +198,45 @@ def test_a_neighbour_is_the_same_alone_and_in_a_batch() -> None:
     values = {name: value[:12].repeat(4, 1) for name, value in values.items()}
     model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, IDS)
     pattern, ranks = [True, False, True], torch.arange(ROWS) % 7
-    together = model.similar_rows("b", values, showing(pattern), NEW, NEW).residuals(ranks)
+    together = model.similar_rows("b", shown(values, showing(pattern), NEW, NEW)).residuals(ranks)
     for row in range(ROWS):
         part = {name: value[row : row + 1] for name, value in values.items()}
         name, rank = NEW[row : row + 1], ranks[row : row + 1]
-        alone = model.similar_rows("b", part, showing(pattern, 1), name, name).residuals(rank)
+        alone = model.similar_rows("b", shown(part, showing(pattern, 1), name, name)).residuals(rank)
         assert torch.equal(alone[0], together[row])
 
 
 def test_samples_that_observe_the_target_get_zeros() -> None:
     model, latents = kept(), rows()
     pattern = torch.tensor([[True, True, False], [True, False, True]]).repeat(ROWS // 2, 1)
-    together = model.predict("b", latents, pattern, IDS, GROUPS)
+    together = model.predict("b", shown(latents, pattern, IDS, GROUPS))
     assert not together[pattern[:, 1]].any()
-    alone = model.predict("b", latents, showing([True, False, True]), IDS, GROUPS)
+    alone = model.predict("b", shown(latents, showing([True, False, True]), IDS, GROUPS))
     assert torch.allclose(together[~pattern[:, 1]], alone[~pattern[:, 1]], atol=1e-6)
-    assert not model.similar_rows("b", latents, pattern, NEW, NEW).residuals(FIRST)[pattern[:, 1]].any()
+    assert (
+        not model.similar_rows("b", shown(latents, pattern, NEW, NEW)).residuals(FIRST)[pattern[:, 1]].any()
+    )
 
 
 def test_new_samples_are_predicted_alike_without_the_inverse() -> None:
     """In use a system is solved for its right side alone; in training its inverse is at hand."""
     training, used = kept().train(), kept().eval()
     for pattern, target in product(([True, False, True], [True, False, False]), ("b", "c.d")):
-        one, other = (m.predict(target, rows(5), showing(pattern), NEW, NEW) for m in (training, used))
+        one, other = (m.predict(target, shown(rows(5), showing(pattern), NEW, NEW)) for m in (training, used))
         assert torch.allclose(one, other, atol=1e-6)
     assert training._last_inverse is not None
     assert used._last_inverse is None
-    own = used.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
-    assert torch.allclose(own, training.predict("b", rows(), showing([True, False, True]), IDS, GROUPS))
+    own = used.predict("b", shown(rows(), showing([True, False, True]), IDS, GROUPS))
+    assert torch.allclose(
+        own, training.predict("b", shown(rows(), showing([True, False, True]), IDS, GROUPS))
+    )
 
 
 def test_what_is_kept_of_solutions_changes_no_result() -> None:
     model, forgetful = kept(), kept()
     forgetful._solved = _Kept(3000)
     for pattern, target in product(PATTERNS * 2, WIDTHS):
-        asked = (target, rows(5), showing(pattern), NEW, NEW)
+        asked = (target, shown(rows(5), showing(pattern), NEW, NEW))
         assert torch.allclose(model.predict(*asked), forgetful.predict(*asked), atol=1e-6)
         one, other = (m.similar_rows(*asked).residuals(FIRST) for m in (model, forgetful))
         assert torch.allclose(one, other, atol=1e-5)
@@ -228,9 +246,9 @@ def test_what_is_kept_of_solutions_changes_no_result() -> None:
 
 def test_a_kernel_is_the_same_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     pattern = showing([True, True, False])
-    whole = kept().predict("c.d", rows(5), pattern, NEW, NEW)
+    whole = kept().predict("c.d", shown(rows(5), pattern, NEW, NEW))
     monkeypatch.setattr(kernel_module, "BLOCK", 7)
-    assert torch.allclose(kept().predict("c.d", rows(5), pattern, NEW, NEW), whole, atol=1e-6)
+    assert torch.allclose(kept().predict("c.d", shown(rows(5), pattern, NEW, NEW)), whole, atol=1e-6)
 
 
 def test_rows_in_groups_of_their_own_are_left_out_one_by_one() -> None:
@@ -238,14 +256,14 @@ def test_rows_in_groups_of_their_own_are_left_out_one_by_one() -> None:
     mixed = tuple(name if row < 24 else f"group{row // 3}" for row, name in enumerate(IDS))
     model, latents = kept(groups=mixed), rows()
     pattern = [True, False, True]
-    left = rounded(latents)["b"] - model.predict("b", latents, showing(pattern), IDS, mixed)
+    left = rounded(latents)["b"] - model.predict("b", shown(latents, showing(pattern), IDS, mixed))
     unit = left / left.square().mean().sqrt()
     assert torch.allclose(model._left("b", torch.tensor(pattern)), unit, atol=1e-3)
 
 
 def test_nothing_solved_survives_a_move() -> None:
     model = kept()
-    model.predict("b", rows(), showing([True, False, True]), IDS, GROUPS)
+    model.predict("b", shown(rows(), showing([True, False, True]), IDS, GROUPS))
     assert model._solved.bytes
     model.to("meta")
     assert not model._solved.bytes
@@ -258,7 +276,7 @@ def test_what_half_precision_cannot_hold_stays_finite() -> None:
     values = {name: value.clone() for name, value in rows().items()}
     values["a"][0] = 1e6
     model = KernelConditional.keep(values, torch.ones(ROWS, 3, dtype=torch.bool), IDS, GROUPS)
-    assert bool(model.predict("b", values, showing([True, False, True]), IDS, GROUPS).isfinite().all())
+    assert bool(model.predict("b", shown(values, showing([True, False, True]), IDS, GROUPS)).isfinite().all())
 
 
 def test_more_rows_are_as_if_they_had_been_kept_from_the_start() -> None:
@@ -273,7 +291,8 @@ def test_more_rows_are_as_if_they_had_been_kept_from_the_start() -> None:
     extended = model.extended(latents, every, IDS, GROUPS)
     pattern = showing([True, False, True])
     assert torch.allclose(
-        extended.predict("b", rows(5), pattern, NEW, NEW), whole.predict("b", rows(5), pattern, NEW, NEW)
+        extended.predict("b", shown(rows(5), pattern, NEW, NEW)),
+        whole.predict("b", shown(rows(5), pattern, NEW, NEW)),
     )
     assert len(model.known) == 30
     assert model.extended(first, every[:30], IDS[:30], GROUPS[:30]) is model
@@ -287,7 +306,9 @@ def test_tuning_learns_what_there_is_and_shrinks_what_there_is_not() -> None:
     assert float(model.ridges[0, 1]) <= 1.0
     assert float(model.ridges[0, 2]) >= 10.0
     new = rows(4)
-    error = (model.predict("b", new, showing([True, False, False]), NEW, NEW) - new["b"]).square().mean()
+    error = (
+        (model.predict("b", shown(new, showing([True, False, False]), NEW, NEW)) - new["b"]).square().mean()
+    )
     assert float(error) < 0.35 * float(new["b"].square().mean())
 
 
@@ -301,7 +322,7 @@ def test_tuning_finds_the_smallest_error_without_own_groups() -> None:
         model.lengths.fill_(length)
         model.ridges.fill_(ridge)
         model.load_state_dict(model.state_dict())
-        guess = model.predict("b", rows(), showing(pattern), IDS, GROUPS)
+        guess = model.predict("b", shown(rows(), showing(pattern), IDS, GROUPS))
         errors[length, ridge] = float((guess - rows()["b"]).square().sum())
     assert errors[min(errors, key=lambda pair: errors[pair])] == pytest.approx(
         min(value for (length, ridge), value in errors.items() if close(chosen, (length, ridge))), rel=1e-3
@@ -325,10 +346,10 @@ def test_a_modality_that_says_nothing_of_who_is_alike_loses_relevance() -> None:
     assert float(model.relevance[1, 2, 1]) < 0.1
     assert torch.equal(model.relevance[0, 2, :1], torch.ones(1))  # alone there is nothing to weigh it against
     observed = torch.tensor([[True, True, False]]).expand(count, 3)
-    weighed = model.predict("c.d", latents, observed, names, names)
+    weighed = model.predict("c.d", shown(latents, observed, names, names))
     model.relevance = torch.ones_like(model.relevance)
     model.forget()
-    alike = model.predict("c.d", latents, observed, names, names)
+    alike = model.predict("c.d", shown(latents, observed, names, names))
     errors = [float((guess - latents["c.d"]).square().mean()) for guess in (weighed, alike)]
     assert errors[0] < 0.7 * errors[1]
 

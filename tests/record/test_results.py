@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.errors import DataError, OmgError
 from omg_graph.record.artifacts import content_hash
 from omg_graph.record.results import open_run
@@ -20,9 +19,7 @@ from omg_graph.record.results import open_run
 def results(tiny_data_file: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "out"
     common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "valid"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Settings, "apply", lambda self: None)
-        assert main(["run", *common, "--missing", "audio", "--limit", "2", "--output", str(folder)]) == 0
+    assert main(["run", *common, "--missing", "audio", "--limit", "2", "--output", str(folder)]) == 0
     return folder
 
 

@@ -28,7 +28,7 @@ def test_the_paper_s_reading() -> None:
     optimiser = paper.optimiser
     assert (optimiser.batch_size, optimiser.learning_rate, optimiser.patience) == (32, 2e-3, 30)
     executor = paper.executor
-    assert (executor.prediction, executor.sampler, executor.anchor) == ("epsilon", "ddpm", "none")
+    assert (executor.prediction, executor.sampler, executor.priors) == ("epsilon", "ddpm", ())
     assert not paper.planner.include_greedy
     assert paper.autoencoder.kind == "vae"
 

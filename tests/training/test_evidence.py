@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.retriever.keys import side_by_side
 from omg_graph.retriever.query import QueryProjection
 from omg_graph.seeding import generator
 from omg_graph.training.config import RetrieverSettings
 from omg_graph.training.evidence import EvidenceSource, evidence_error, fit_projection, search_scales
-from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.rows import PairData
 
 ROWS, WIDTH = 160, 4
@@ -43,8 +43,9 @@ def pairs(seed: int, name: str) -> PairData:
         pool=pool,
         observation=torch.zeros(ROWS, 3),
         plan_index=torch.zeros(ROWS, dtype=torch.int64),
-        gaussian={key: torch.zeros_like(value) for key, value in latents.items()},
-        kernel={key: torch.zeros_like(value) for key, value in latents.items()},
+        plan_table=TABLE,
+        folds=np.zeros(ROWS, dtype=np.int64),
+        estimates={},
         shortlist={},
     )
 
@@ -67,21 +68,21 @@ def source_over(data: PairData, **settings: object) -> EvidenceSource:
     )
     projection = QueryProjection(3, 3, [view.width for view in views])
     made = EvidenceSource(kb, projection, RetrieverSettings(**settings))  # type: ignore[arg-type]
-    data.shortlist.update(made.shortlist(data, TABLE, fitted=True))
+    data.shortlist.update(made.shortlist(data, fitted=True))
     return made
 
 
 def error(source: EvidenceSource, data: PairData) -> float:
-    data.shortlist.update(source.shortlist(data, TABLE, fitted=True))
+    data.shortlist.update(source.shortlist(data, fitted=True))
     with torch.no_grad():
-        return float(evidence_error(source, data, EVERY, TABLE)[0])
+        return float(evidence_error(source, data, EVERY)[0])
 
 
 def test_a_view_of_noise_counts_little_afterwards() -> None:
     data = pairs(0, "row")
     source = source_over(data)
     before = error(source, data)
-    scales = search_scales(source, data, TABLE)
+    scales = search_scales(source, data)
     assert float(scales[1]) < float(scales[0]) / 4
     assert error(source, data) < 0.7 * before
 
@@ -89,8 +90,8 @@ def test_a_view_of_noise_counts_little_afterwards() -> None:
 def test_scales_are_kept_for_what_they_bring_validation_rows() -> None:
     training, validation = pairs(0, "row"), pairs(1, "new")
     source = source_over(training, epochs=1)
-    validation.shortlist.update(source.shortlist(validation, TABLE, fitted=True))
-    fitted = fit_projection(source, training, validation, TABLE, EVERY, seed=0)
+    validation.shortlist.update(source.shortlist(validation, fitted=True))
+    fitted = fit_projection(source, training, validation, EVERY, seed=0)
     assert fitted.kept
     assert fitted.error_after < 0.8 * fitted.error_before
     if not fitted.corrected:  # then nothing but the scales is left in the query
@@ -102,7 +103,7 @@ def test_scales_are_kept_for_what_they_bring_validation_rows() -> None:
 def test_nothing_is_searched_where_no_query_is_learned(settings: dict[str, object]) -> None:
     data = pairs(0, "row")
     source = source_over(data, **settings)
-    fitted = fit_projection(source, data, data, TABLE, EVERY, seed=0)
+    fitted = fit_projection(source, data, data, EVERY, seed=0)
     assert not fitted.kept
     assert not fitted.corrected
     assert isinstance(source.projection, QueryProjection)

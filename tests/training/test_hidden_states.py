@@ -16,8 +16,8 @@ import torch
 from omg_graph import pipeline
 from omg_graph.api import reconstruct
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.data.dataset import Split
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.data.reader import read_data_file
 from omg_graph.data.recordings import Recording
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerRecord, ThinkerTextEncoder
@@ -29,16 +29,10 @@ from omg_graph.model.folder import load_model, read_manifest
 from omg_graph.seeding import derived_seed, generator
 from omg_graph.training.config import EncoderSettings, load_config
 from omg_graph.training.observation_encoder import embed_pairs, fit_observation_encoder
-from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.raw_states import PairStates, pair_states, states_notes
 from omg_graph.training.rows import PlannedRows
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +69,8 @@ def reading_model(
     config.write_text(json.dumps(all_patterns))
     link.symlink_to(tiny_thinker_folder, target_is_directory=True)
     command = ["train", "--data", str(recorded_file), "--output", str(model), "--config", str(config)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Settings, "apply", lambda self: None)
-        encoder = ["--encoder", "qwen-omni", "--encoder-model", str(link)]
-        assert main([*command, *encoder, "--no-planner-report"]) == 0
+    encoder = ["--encoder", "qwen-omni", "--encoder-model", str(link)]
+    assert main([*command, *encoder, "--no-planner-report"]) == 0
     return model
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.encoders.observation import ObservationEncoder, ObservationEncoderConfig
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.model.folder import load_model, read_manifest
@@ -18,7 +19,6 @@ from omg_graph.seeding import generator, seeded
 from omg_graph.training import observation_encoder
 from omg_graph.training.config import EncoderSettings, load_config
 from omg_graph.training.observation_encoder import fit_observation_encoder, unimodal_loss
-from omg_graph.training.patterns import pattern_pool
 from omg_graph.training.rows import PlannedRows
 
 ROWS, SHARED = 240, 6

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,16 @@ from torch import Tensor
 
 from omg_graph.bench.ablation.components import gaussian_noise, no_plan
 from omg_graph.data.dataset import Labels, ModalitySpec, Split
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.predictor.task import TaskHeadConfig, label_width
 from omg_graph.priors.gaussian import GaussianConditional
-from omg_graph.training.patterns import pattern_pool
-from omg_graph.training.priors import fit_label_regression, fit_planned, label_pairs, planned_pairs
+from omg_graph.priors.planned import PlannedConditional
+from omg_graph.priors.prior import Examples, Shown, prior_class
+from omg_graph.training.priors import label_pairs, pair_estimates
+from omg_graph.training.rows import PairData
 from omg_graph.training.stages import TrainingRun
+from omg_graph.training.targets import label_tensor
 
 ROWS, WIDTHS = 60, {"text": 3, "audio": 2}
 IDS = tuple(f"row{row}" for row in range(ROWS))
@@ -52,10 +54,6 @@ def split(words: bool = True, labels: np.ndarray = SCORES) -> Split:
     )
 
 
-def latents(data: Split) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in data.arrays.items()}
-
-
 TASK = TaskHeadConfig(
     kind="degrees",
     names=("bad", "poor", "fair", "good", "fine"),
@@ -67,18 +65,23 @@ TASK = TaskHeadConfig(
 TASK = TASK.model_copy(update={"reading": label_width(TASK)})
 
 
-def fitted(data: Split, words: bool = True) -> LabelRegression:
-    known = torch.from_numpy(data.mask())
-    gaussian = GaussianConditional.fit(latents(data), known)
+def examples(data: Split) -> Examples:
     pool = pattern_pool(data.mask(), data.ids, 24, 0)
-    return fit_label_regression(latents(data), data, gaussian, TASK, pool, words, ROWS, 0)
+    values = {name: torch.from_numpy(array) for name, array in data.arrays.items()}
+    return Examples.of(data, values, pool, most_rows=ROWS)
+
+
+def fitted(data: Split, words: bool = True) -> LabelRegression:
+    label = label_tensor(data)
+    assert label is not None
+    return LabelRegression.fit(examples(data), TASK, label, data.raw_text if words else None, 0)
 
 
 def read(regression: LabelRegression, data: Split, shown: tuple[bool, bool], texts: bool) -> Tensor:
     """Of new samples with the same features and words."""
     new = tuple(f"new{row}" for row in range(ROWS))
-    words = data.raw_text if texts else None
-    return regression.predict(latents(data), torch.tensor([shown] * ROWS), words, new, new)
+    asked = Shown(ids=new, groups=new, latents=examples(data).latents, observed=torch.tensor([shown] * ROWS))
+    return regression.predict(asked, data.raw_text if texts else None)
 
 
 def test_words_tell_the_label_where_features_are_noise() -> None:
@@ -91,12 +94,11 @@ def test_words_tell_the_label_where_features_are_noise() -> None:
 
 def test_hidden_text_is_not_read() -> None:
     data = split()
-    pool = pattern_pool(data.mask(), data.ids, 24, 0)
-    regression = fitted(data)
-    pairs = label_pairs(regression, latents(data), data, pool)
+    rows, regression = examples(data), fitted(data)
+    pairs = label_pairs(regression, rows, data)
     other = replace(data, raw_text=tuple("a superb film" for _ in IDS))
-    changed = label_pairs(regression, latents(data), other, pool)
-    hidden = ~pool.visible[:, 0]
+    changed = label_pairs(regression, rows, other)
+    hidden = ~rows.pool.visible[:, 0]
     assert torch.equal(pairs[hidden], changed[hidden])
     assert not torch.allclose(pairs[~hidden], changed[~hidden], atol=0.1)
 
@@ -105,10 +107,9 @@ def test_a_row_s_own_group_has_no_say() -> None:
     """Labels that no other group explains can't be read off a training row."""
     random = np.random.default_rng(1)
     data = split(words=False, labels=random.permutation(SCORES))
-    pool = pattern_pool(data.mask(), data.ids, 24, 0)
-    regression = fitted(data)
-    value = label_pairs(regression, latents(data), data, pool)[:, 0].numpy()
-    truth = np.asarray(data.labels.values)[pool.rows]  # type: ignore[union-attr]
+    rows, regression = examples(data), fitted(data)
+    value = label_pairs(regression, rows, data)[:, 0].numpy()
+    truth = np.asarray(data.labels.values)[rows.pool.rows]  # type: ignore[union-attr]
     assert abs(np.corrcoef(value, truth)[0, 1]) < 0.35
 
 
@@ -121,78 +122,63 @@ def test_rows_without_a_label_teach_nothing() -> None:
     assert bool(read(regression, data, (True, True), texts=True).isfinite().all())
 
 
-def test_a_split_without_labels_is_refused() -> None:
-    data = replace(split(), labels=None)
-    with pytest.raises(ValueError, match="nothing to learn from"):
-        fitted(data)
-
-
 def test_nobody_reads_what_is_wholly_missing() -> None:
     data = split()
     assert not read(fitted(data), data, (False, False), texts=False).any()
 
 
-# the Gaussian conditional that reads the plan
+# estimates of pairs
 
 
-def telling(tiny_run: TrainingRun) -> tuple[Any, torch.Tensor]:
+def telling(tiny_run: TrainingRun) -> PairData:
     """The pairs, with a latent that is known from each row's plan and from nothing else."""
-    data, table = tiny_run.pairs[0].value, tiny_run.plan_table.value[2]
-    rows = torch.from_numpy(data.pool.rows)
+    data = tiny_run.pairs[0].value
+    assert data.plan_table is not None
     source = torch.Generator().manual_seed(0)
-    index = torch.randint(len(table), (len(data.ids),), generator=source)  # one plan for each row
-    last = data.names[-1]
-    told = table[index][:, 1:].flatten(1)
-    latents = dict(data.latents)
-    mixing = torch.randn(told.shape[1], latents[last].shape[1], generator=source)
-    latents[last] = (told - told.mean(0)) @ mixing
-    return replace(data, latents=latents, plan_index=index[rows]), table
-
-
-def test_what_the_plan_tells_is_read_from_it(tiny_run: TrainingRun) -> None:
-    data, table = telling(tiny_run)
+    index = torch.randint(len(data.plan_table), (len(data.ids),), generator=source)  # one plan for each row
+    features = data.plan_table[index][:, 1:].flatten(1)
     name = data.names[-1]
-    gaussian = deepcopy(tiny_run.gaussian.value)
-    model = fit_planned(gaussian, data, table, tiny_run.folds)
-    assert model.reads_plan(name)
-    made = planned_pairs(model, gaussian, data, table, tiny_run.folds)
-    hidden = ~data.visible(np.arange(len(data.pool)))[:, -1]
+    mixing = torch.randn(features.shape[1], data.widths[name], generator=source)
+    latents = {**data.latents, name: (features - features.mean(0)) @ mixing}
+    return replace(data, latents=latents, plan_index=index[torch.from_numpy(data.pool.rows)])
+
+
+def test_the_plan_is_read_where_it_predicts(tiny_run: TrainingRun) -> None:
+    data = telling(tiny_run)
+    name = data.names[-1]
+    hidden = ~data.visible(data.pool.everything)[:, -1]
     truth = data.latents[name][torch.from_numpy(data.pool.rows)][hidden]
-    with_plan = (made.gaussian[name][hidden] - truth).square().mean()
-    without = (data.gaussian[name][hidden] - truth).square().mean()
-    assert float(with_plan) < 0.5 * float(without)
+    errors = []
+    for kind in (PlannedConditional, GaussianConditional):
+        estimates = pair_estimates(kind.fit(data), data, training=True)
+        assert estimates is not None
+        errors.append(float((estimates[name][hidden] - truth).square().mean()))
+    assert errors[0] < 0.5 * errors[1]
 
 
 @pytest.mark.parametrize("condition", [gaussian_noise, no_plan])
 def test_what_is_no_plan_is_left_out(tiny_run: TrainingRun, condition: Any) -> None:
-    data, table = telling(tiny_run)
-    data = replace(data, condition=condition)
-    model = fit_planned(tiny_run.gaussian.value, data, table, tiny_run.folds)
-    assert not model.reads_plan(data.names[-1])
+    data = replace(telling(tiny_run), condition=condition)
+    assert not PlannedConditional.fit(data).reads_plan(data.names[-1])
 
 
-def test_a_row_s_own_values_never_reach_its_prediction(tiny_run: TrainingRun) -> None:
-    """What is predicted of a fold doesn't change with the fold's own latents."""
-    data, table = telling(tiny_run)
-    folds, name = tiny_run.folds, data.names[-1]
-    model = fit_planned(tiny_run.gaussian.value, data, table, folds)
-    other = dict(data.latents)
-    other[name] = torch.where(torch.from_numpy(folds == 1)[:, None], other[name] + 5.0, other[name])
-    made, moved = (
-        planned_pairs(model, tiny_run.gaussian.value, one, table, folds)
-        for one in (data, replace(data, latents=other))
-    )
-    hidden = ~data.pool.visible[:, -1]
-    of_fold = torch.from_numpy((folds[data.pool.rows] == 1) & hidden)
-    assert torch.equal(made.gaussian[name][of_fold], moved.gaussian[name][of_fold])
-    others = torch.from_numpy((folds[data.pool.rows] != 1) & hidden)
-    assert not torch.equal(made.gaussian[name][others], moved.gaussian[name][others])
+@pytest.mark.parametrize("name", ["gaussian", "planned"])
+def test_a_fold_s_own_values_never_reach_its_estimates(tiny_run: TrainingRun, name: str) -> None:
+    """What is estimated of a fold's rows doesn't change with what is true of them."""
+    data = telling(tiny_run)
+    target, prior = data.names[-1], prior_class(name).fit(data, 0)
+    of_fold = torch.from_numpy(data.folds == 1)
+    moved = torch.where(of_fold[:, None], data.latents[target] + 5.0, data.latents[target])
+    other = replace(data, latents={**data.latents, target: moved})
+    first, second = (pair_estimates(prior, rows, training=True) for rows in (data, other))
+    assert first is not None
+    assert second is not None
+    hidden, folds = ~data.pool.visible[:, -1], data.folds[data.pool.rows]
+    own, others = (torch.from_numpy(which & hidden) for which in (folds == 1, folds != 1))
+    assert torch.equal(first[target][own], second[target][own])
+    assert not torch.equal(first[target][others], second[target][others])
 
 
-def test_a_setting_leaves_it_out(tiny_run: TrainingRun, tmp_path: Path) -> None:
-    anchor = tiny_run.config.anchor.model_copy(update={"plan": False})
-    other = tiny_run.variant(tiny_run.config.model_copy(update={"anchor": anchor}), tmp_path)
-    model, data = other.planned_conditional.value, tiny_run.pairs[0].value
-    assert not model.scales.any()
-    table = tiny_run.plan_table.value[2]
-    assert planned_pairs(model, tiny_run.gaussian.value, data, table, None) is data
+def test_evidence_is_asked_for_every_batch(tiny_run: TrainingRun) -> None:
+    data = tiny_run.pairs[0].value
+    assert pair_estimates(prior_class("evidence").fit(data, 0), data, training=True) is None

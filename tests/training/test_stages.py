@@ -95,7 +95,7 @@ def test_what_settings_leave_alone_is_made_once(
         runs.append(Training(request).run)
         _ = runs[-1].prediction
     second, alone = runs
-    early = {"codecs", "texts", "gaussian", "kernel", "label-regression", "direct", "encoder", "student"}
+    early = {"codecs", "texts", "label-regression", "direct", "encoder", "student"}
     folds = {f"{part}-fold-{fold}" for part in ("encoder", "student") for fold in (0, 1)}
     twice = {name for name, files in files_of(second).items() if len(files) == 2}
     assert not twice & (early | folds)
@@ -111,7 +111,7 @@ def test_the_objective_moves_the_executor_alone(tiny_run: TrainingRun, tmp_path:
         update={"objective": tiny_run.config.objective.model_copy(update={"plan": 1.0})}
     )
     other = tiny_run.variant(config, tmp_path)
-    for stage in ("codecs", "encoder", "student", "pair_plans", "gaussian", "query"):
+    for stage in ("codecs", "encoder", "student", "pair_plans", "label_regression", "query"):
         assert getattr(other, stage) == getattr(tiny_run, stage), stage
     assert other.trainer.digest != tiny_run.trainer.digest
 
@@ -176,10 +176,10 @@ def test_rows_that_the_kernel_leaves_out_are_noted(
     notes = {}
     for kept in (48, 40):
         output = str(tmp_path / str(kept))
-        settings = tiny_settings | {"anchor": {"rows": kept}}
+        settings = tiny_settings | {"kernel_rows": kept}
         request = TrainingRequest(data=str(tiny_data_file), output=output, overrides=settings)
         notes[kept] = [note for note in Training(request).run.notes if "kernel" in note]
-    assert notes == {48: [], 40: ["kernel regressions keep 40 of 48 training rows (anchor.rows)"]}
+    assert notes == {48: [], 40: ["kernel regressions keep 40 of 48 training rows (kernel_rows)"]}
 
 
 def test_a_planner_that_nothing_stops_early_is_noted(

@@ -142,20 +142,20 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "plain-diffusion",
         "plain conditional diffusion: the same network and budget with nothing fitted in closed form either",
-        _always(**NEITHER, executor={"anchor": "none"}, task={"reading": "none", "direct": NO_NETWORKS}),
+        _always(**NEITHER, executor={"priors": ()}, task={"reading": "none", "direct": NO_NETWORKS}),
         ("architecture",),
         components=ZEROS,
     ),
     Variant(
         "no-anchor",
         "diffusion of the latent itself: what subtracting the anchor brings",
-        _always(executor={"anchor": "none"}),
+        _always(executor={"priors": ()}),
         ("architecture",),
     ),
     Variant(
         "no-plan-in-anchor",
         "the anchor's Gaussian conditional doesn't read the plan: what the plan brings by it",
-        _always(anchor={"plan": False}),
+        _always(executor={"priors": ("evidence", "gaussian", "kernel")}),
         ("architecture",),
     ),
     Variant(
@@ -287,7 +287,7 @@ VARIANTS: tuple[Variant, ...] = (
             executor={
                 "shallow_layers": [],
                 "deep_layers": [],
-                "anchor": "none",
+                "priors": (),
                 "observed_slots": True,
             },
             objective={"evidence": 0.0},

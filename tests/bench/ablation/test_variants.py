@@ -112,8 +112,7 @@ def test_plain_diffusion_is_told_neither_plan_nor_evidence_by_the_same_network(
 def test_plain_diffusion_has_nothing_fitted_in_closed_form(trained: Trained) -> None:
     model = trained("plain-diffusion")
     assert model.label_regression is None
-    assert not len(model.executor.kernel.known)
-    assert not model.executor.anchor.weights.any()
+    assert not model.executor.anchor.priors
     assert float(model.executor.start) == 1.0
     default = trained(DEFAULT)
     assert default.label_regression is not None

@@ -14,7 +14,6 @@ from omg_graph.bench.baselines import choice
 from omg_graph.bench.baselines.fitted import Fitting
 from omg_graph.bench.baselines.networks import NetworkSettings
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.evaluate import EvaluationRequest, choose_floors, evaluate
 from omg_graph.evaluation.predictions import read_predictions
@@ -48,7 +47,6 @@ def document(request_: EvaluationRequest) -> dict[str, Any]:
     pytest.importorskip("sklearn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "NetworkSettings", lambda **_: NetworkSettings(hidden=8, epochs=3))
-        patch.setattr(Settings, "apply", lambda self: None)
         evaluate(request_)
         again = evaluate(request_).document
     assert any("0 fits made" in text for text in again["notes"])

@@ -12,14 +12,8 @@ from omg_graph.bench.study.measuring import Answer, Seen
 from omg_graph.bench.study.world import World
 from omg_graph.data.reader import read_data_file
 from omg_graph.metrics.features import energy_scores
-from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
 from omg_graph.simulator import DEGREES
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_folder: Path) -> Model:
-    return load_model(tiny_model_folder)
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,10 @@ from omg_graph.bench.study.study import Study, StudyRequest, run_study
 from omg_graph.bench.study.variants import MODEL, VARIANTS, train_variants
 from omg_graph.bench.study.world import World, make_world
 from omg_graph.cli import main
-from omg_graph.cli.app import Settings
 from omg_graph.errors import ConfigError, DataError
 from omg_graph.simulator import AffectSimulator, Embed
 
 TinyStudy = tuple[Study, Path, list[str]]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "apply", lambda self: None)
 
 
 def kept(folder: Path, name: str) -> RunResult:

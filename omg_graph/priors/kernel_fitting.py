@@ -1,13 +1,14 @@
-"""What the kernel regression is tuned to: lengths, ridges, and what each modality tells of who is alike."""
+"""The kernel prior, and how kernel regressions are fitted: rows to keep, lengths, ridges, relevance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
 import torch
-from jaxtyping import Bool
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from omg_graph.priors.kernel import (
     KernelConditional,
@@ -18,6 +19,8 @@ from omg_graph.priors.kernel import (
     matern_kernel,
     squared_distances,
 )
+from omg_graph.priors.prior import CrossFitting, Examples, Shown, SimilarRows
+from omg_graph.seeding import derived_seed
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """Candidates for the kernel's length, in units of a modality's own spread."""
@@ -28,8 +31,127 @@ STEP = 4.0
 """Factor of one step of that search."""
 LEAST_RELEVANT = 1e-3
 """A modality's relevance at least, of the most relevant one's."""
+TUNING_ROWS = 800
+"""Lengths and ridges are chosen on no more rows than this."""
 GAIN = 0.03
 """By so much of itself the error has to fall for modalities to count unlike; less is chance."""
+
+
+class KernelPrior(nn.Module):
+    """Kernel regression of every modality's latents."""
+
+    cross_fitting: CrossFitting = "exact"
+    reads_plans = False
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.regression = KernelConditional(widths)
+
+    @classmethod
+    def fit(cls, rows: Examples, seed: int) -> KernelPrior:
+        """Keep rows; choose lengths and ridges by what predicts rows without their own groups best.
+
+        Args:
+            rows: Training rows.
+            seed: Decides which are kept.
+        """
+        return cls(rows.widths)._with(
+            kept_and_tuned(
+                rows.latents,
+                rows.known,
+                rows.ids,
+                rows.groups,
+                rows.pool.observed_sets(),
+                most_rows=rows.most_rows,
+                seed=seed,
+                purpose="kernel",
+            )
+        )
+
+    def refit(self, rows: Examples) -> KernelPrior:
+        """Never asked for: estimates of kept rows are exact without their groups."""
+        raise NotImplementedError
+
+    def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
+        """The regression's; no row of a sample's own id or group takes part."""
+        return self.regression.predict(target, shown)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether any row is kept."""
+        return len(self.regression.known) > 0
+
+    def similar_rows(self, target: str, shown: Shown) -> SimilarRows:
+        """The kept rows that each sample is like, none of its own id or group."""
+        return self.regression.similar_rows(target, shown)
+
+    def with_rows(
+        self,
+        latents: Mapping[str, Float[Tensor, "row _"]],
+        known: Bool[Tensor, "row modality"],
+        ids: Sequence[str],
+        groups: Sequence[str],
+    ) -> KernelPrior:
+        """The same regression on more rows; what they don't know is estimated by the regression itself."""
+        shown = Shown(ids=tuple(ids), groups=tuple(groups), latents=dict(latents), observed=known)
+        filled = {
+            name: torch.where(known[:, column : column + 1], value, self.predict(name, shown))
+            for column, (name, value) in enumerate(latents.items())
+        }
+        extended = self.regression.extended(filled, known, ids, groups)
+        return self if extended is self.regression else KernelPrior(extended.widths)._with(extended)
+
+    def _with(self, regression: KernelConditional) -> KernelPrior:
+        self.regression = regression
+        return self
+
+
+def kept_and_tuned(
+    inputs: Mapping[str, Tensor],
+    known: Tensor,
+    ids: Sequence[str],
+    groups: Sequence[str],
+    patterns: Tensor,
+    *,
+    most_rows: int,
+    seed: int,
+    purpose: str,
+    targets: Sequence[str] | None = None,
+) -> KernelConditional:
+    """A kernel regression that keeps rows, tuned on at most ``TUNING_ROWS`` of them.
+
+    Args:
+        inputs: Of the rows, by name, (rows, width) each.
+        known: Which of it is known, (rows, inputs).
+        ids: The rows' ids.
+        groups: The rows' groups.
+        patterns: Observed sets to tune for, (patterns, inputs).
+        most_rows: Rows to keep at most.
+        seed: Decides which, with ``purpose``.
+        purpose: What the regression is for.
+        targets: Inputs to tune for as targets; all of them if None.
+    """
+    kept, tuned = (
+        KernelConditional.keep(
+            {name: value[drawn] for name, value in inputs.items()},
+            known[drawn],
+            [ids[row] for row in drawn.tolist()],
+            [groups[row] for row in drawn.tolist()],
+        )
+        for drawn in (
+            rows_drawn(ids, count, seed, purpose) for count in (most_rows, min(most_rows, TUNING_ROWS))
+        )
+    )
+    tune_kernel(tuned, patterns, targets)
+    kept.patterns, kept.lengths, kept.ridges = tuned.patterns, tuned.lengths, tuned.ridges
+    kept.relevance = tuned.relevance
+    return kept
+
+
+def rows_drawn(ids: Sequence[str], count: int, seed: int, purpose: str) -> Tensor:
+    """Up to ``count`` rows in their order, drawn by the seed; fewer of them are among more of them."""
+    drawn = np.argsort(np.array([derived_seed(seed, purpose, sample_id) for sample_id in ids]), kind="stable")
+    return torch.from_numpy(np.sort(drawn[:count]))
 
 
 def tune_kernel(

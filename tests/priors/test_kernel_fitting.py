@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from omg_graph.priors.kernel_tuning import search_factors
+from omg_graph.priors.kernel_fitting import search_factors
 
 
 def distance(wanted: list[float]) -> object:

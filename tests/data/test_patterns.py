@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omg_graph.data.patterns import pattern_pool
 from omg_graph.training.folds import group_folds
-from omg_graph.training.patterns import pattern_pool
 
 
 @settings(deadline=None, max_examples=40)

@@ -41,6 +41,22 @@ class PatternPool:
         """All pairs."""
         return np.arange(len(self.rows), dtype=np.int64)
 
+    def take(self, kept: BoolArray) -> tuple[PatternPool, IntArray]:
+        """The pairs of some rows, and which of all pairs these are.
+
+        Args:
+            kept: (rows,), which.
+        """
+        pairs = np.flatnonzero(kept[self.rows])
+        counts = np.diff(self.starts)[kept]
+        pool = PatternPool(
+            (np.cumsum(kept) - 1)[self.rows[pairs]],
+            self.visible[pairs],
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            None if self.chances is None else self.chances[pairs],
+        )
+        return pool, pairs
+
     def shown(self, latents: Mapping[str, Tensor], pairs: IntArray) -> dict[str, Tensor]:
         """Modality to (batch, latent): what some pairs show of their rows' latents, zero where hidden."""
         rows, visible = torch.from_numpy(self.rows[pairs]), torch.from_numpy(self.visible[pairs])
@@ -59,11 +75,12 @@ class PatternPool:
             shown = self.visible[pairs][:, split.names.index(TEXT_MODALITY)]
         return tuple(split.raw_text[row] if there else None for row, there in zip(rows, shown, strict=True))
 
-    def by_pattern(self) -> Iterator[IntArray]:
-        """All pairs in blocks that show the same modalities."""
-        patterns, member = np.unique(self.visible, axis=0, return_inverse=True)
+    def by_pattern(self, pairs: IntArray | None = None) -> Iterator[IntArray]:
+        """Pairs, all of them by default, in blocks that show the same modalities."""
+        pairs = self.everything if pairs is None else pairs
+        patterns, member = np.unique(self.visible[pairs], axis=0, return_inverse=True)
         for index in range(len(patterns)):
-            of_pattern = np.flatnonzero(member == index)
+            of_pattern = pairs[member == index]
             for start in range(0, len(of_pattern), BLOCK):
                 yield of_pattern[start : start + BLOCK]
 
