@@ -29,6 +29,8 @@ OWN = {
         "qwen-omni": "omg_graph.model.planners:qwen_omni_planner",
     },
     "omg_graph.stored_planners": {"distilled": "omg_graph.planner.student:StudentPlanner"},
+    "omg_graph.retrievers": {"chroma": "omg_graph.retriever.retriever:ChromaRetriever"},
+    "omg_graph.predictors": {"head": "omg_graph.predictor.task:TaskHead"},
     "omg_graph.priors": {
         "evidence": "omg_graph.priors.prior:EvidencePrior",
         "gaussian": "omg_graph.priors.gaussian:GaussianConditional",

@@ -17,7 +17,7 @@ from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.per_modality import PerModality
 from omg_graph.executor.denoiser import Conditions, Denoiser
 from omg_graph.executor.diffusion import DenoisingPath, Prediction, SamplerName, StepCallback, denoise
-from omg_graph.predictor.task import TaskHead, TaskHeadConfig
+from omg_graph.predictor.task import Predictor, TaskHeadConfig, predictor_class
 from omg_graph.priors.mixture import Mixture
 from omg_graph.priors.prior import Shown, SimilarRows
 from omg_graph.seeding import generator
@@ -130,11 +130,11 @@ class Executor(nn.Module):
         (modalities, observed modalities - 1)."""
         self.start: Tensor
         """Where draws start, of T: at 1 from noise, below from the noised residual of a row alike."""
-        self.task: TaskHead | None = None
+        self.task: Predictor | None = None
 
     def add_task(self, config: TaskHeadConfig) -> None:
-        """Give the executor a task head."""
-        self.task = TaskHead(config)
+        """Give the executor the predictor that a configuration names."""
+        self.task = predictor_class(config.predictor)(config)
 
     def with_rows(
         self,

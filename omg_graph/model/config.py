@@ -53,6 +53,8 @@ class PlanningSettings(_Record):
 class RetrievalSettings(_Record):
     """How evidence is found and weighed."""
 
+    kind: str = Field(default="chroma", exclude_if=lambda name: name == "chroma")
+    """The retriever's name among the entry points ``omg_graph.retrievers``."""
     top_k: int = 10
     temperature: float = 0.07
     query: QueryKind = "corrected"

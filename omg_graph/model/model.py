@@ -27,9 +27,8 @@ from omg_graph.planner.interface import Planner
 from omg_graph.planner.schema import Schema
 from omg_graph.predictor.label_regression import LabelRegression
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.retriever.index import ChromaIndex
 from omg_graph.retriever.keys import View, side_by_side
-from omg_graph.retriever.retriever import ChromaRetriever, Retriever
+from omg_graph.retriever.retriever import Retriever, retriever_class
 
 PSI_VIEW = "psi"
 
@@ -64,7 +63,7 @@ class Model:
 
     @property
     def retriever(self) -> Retriever:
-        """The retriever given, or Chroma over the knowledge base, opened at first use."""
+        """The retriever given, or the model's own over the knowledge base, opened at first use."""
         if self.custom_retriever is not None:
             return self.custom_retriever
         with _OPENING:
@@ -73,8 +72,10 @@ class Model:
     @cached_property
     def _own_retriever(self) -> Retriever:
         settings = self.config.retrieval
-        index = ChromaIndex.open(self.knowledge_base)
-        return ChromaRetriever(self.knowledge_base, index, settings.temperature, self.components.attention)
+        retriever: Retriever = retriever_class(settings.kind).open(
+            self.knowledge_base, settings.temperature, self.components.attention
+        )
+        return retriever
 
     @property
     def names(self) -> tuple[str, ...]:

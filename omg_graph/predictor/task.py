@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omg_graph.plugins import component
+from omg_graph.predictor.calibration import fit_spread, fit_temperature
 from omg_graph.predictor.direct import DirectHead, DirectHeadConfig
+
+GROUP = "omg_graph.predictors"
+"""The entry points that register predictors."""
 
 SLOT_NORM = 4.0
 """Typical length of a slot in the head's input."""
@@ -42,6 +47,8 @@ class TaskHeadConfig(BaseModel):
     regression_weight: float = 0.5
     reading: int = Field(default=0, ge=0)
     """Numbers that the label regression gives the head; 0 without one."""
+    predictor: str = Field(default="head", exclude_if=lambda name: name == "head")
+    """The predictor's name among the entry points ``omg_graph.predictors``."""
     direct: DirectHeadConfig | None = None
     """Networks from what is observed straight to the label, which are averaged in; None without them."""
 
@@ -51,52 +58,74 @@ class TaskHeadConfig(BaseModel):
         return max(len(self.names), 1)
 
 
-class TaskHead(nn.Module):
-    """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
+@runtime_checkable
+class Predictor(Protocol):
+    """What predicts the label: a torch module, made of a ``TaskHeadConfig``.
 
-    The perceptron's last layer starts at zero: where data are few, what is linear is learned first. The label
-    regression's estimate, if there is one, is added by a linear map of its own. A direct head, if there is
-    one, has a share in the probabilities (or in the number). At the end a temperature divides the logits,
-    and a spread stretches a sentiment's value about the training labels' mean.
+    It is trained with the executor (Eq. 18), then again by itself on the finished executor's estimates.
     """
 
-    share: Tensor
+    config: TaskHeadConfig
+    averages_networks: bool
+    """Whether direct networks can be averaged in; ``with_networks`` and ``mixed`` then do so."""
+
+    def __call__(
+        self,
+        observation: Tensor,
+        latents: Mapping[str, Tensor],
+        label_estimates: Tensor | None = None,
+        observed: Tensor | None = None,
+        words: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, outputs): logits over the names, or the standardised number."""
+        ...
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(batch,): L_task of each row (Eq. 17), zero for a label that is NaN; differentiable."""
+        ...
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(batch, outputs): probabilities over the names."""
+        ...
+
+    def value(self, outputs: Tensor) -> Tensor:
+        """(batch,): the predicted number in the label's units."""
+        ...
+
+    def calibrate(self, outputs: Tensor, label: Tensor) -> dict[str, float]:
+        """Fit confidence on validation rows with a label, and return what was fitted, by name."""
+        ...
+
+
+class LabelHead(nn.Module):
+    """What predictors have in common: losses, probabilities, values and their calibration."""
+
+    averages_networks = False
     temperature: Tensor
     spread: Tensor
 
     def __init__(self, config: TaskHeadConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = config.shared_width + sum(config.widths.values())
-        self.dropout = nn.Dropout(config.dropout)
-        self.linear = nn.Linear(inputs, config.outputs)
-        last = nn.Linear(config.hidden, config.outputs)
-        self.perceptron = nn.Sequential(
-            nn.Dropout(config.dropout),
-            nn.Linear(inputs, config.hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            last,
-        )
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.reading = nn.Linear(config.reading, config.outputs, bias=False) if config.reading else None
-        if self.reading is not None:
-            nn.init.zeros_(self.reading.weight)
-        self.direct = (
-            None
-            if config.direct is None
-            else DirectHead(config.direct, config.widths, config.scales, config.outputs)
-        )
-        self.register_buffer("share", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("spread", torch.ones(()))
+
+    def logits(
+        self,
+        observation: Tensor,
+        latents: Mapping[str, Tensor],
+        label_estimates: Tensor | None,
+        observed: Tensor | None,
+        words: Tensor | None,
+    ) -> Tensor:
+        """(batch, outputs), before calibration; the arguments are those of ``forward``."""
+        raise NotImplementedError
 
     def forward(
         self,
         observation: Float[Tensor, "batch shared"],
         latents: Mapping[str, Float[Tensor, "batch _"]],
-        reading: Float[Tensor, "batch reading"] | None = None,
+        label_estimates: Float[Tensor, "batch estimate"] | None = None,
         observed: Bool[Tensor, "batch modality"] | None = None,
         words: Float[Tensor, "batch term"] | None = None,
     ) -> Float[Tensor, "batch output"]:
@@ -105,37 +134,12 @@ class TaskHead(nn.Module):
         Args:
             observation: u_X.
             latents: One slot for each modality.
-            reading: The label regression's estimate; None while the executor itself is trained.
-            observed: Which slots are observed, for the direct head; None leaves that out.
-            words: What the transcripts say, for the direct head.
+            label_estimates: The label regression's; None while the executor itself is trained.
+            observed: Which slots are observed, for direct networks; None leaves those out.
+            words: What the transcripts say, for direct networks.
         """
-        config = self.config
-        # each slot at about SLOT_NORM, whatever its width; u_X has length one
-        slots = [
-            latents[name] * (SLOT_NORM / (config.scales[name] * width**0.5))
-            for name, width in config.widths.items()
-        ]
-        fused = torch.cat([observation, *slots], dim=-1)
-        logits: Tensor = self.linear(self.dropout(fused)) + self.perceptron(fused)
-        if self.reading is not None and reading is not None:
-            logits = logits + self.reading(READING_NORM * reading)
-        if self.direct is not None and observed is not None:
-            logits = self.mixed(logits, self.direct(latents, observed, words))
+        logits = self.logits(observation, latents, label_estimates, observed, words)
         return logits / self.temperature
-
-    def mixed(
-        self, outputs: Float[Tensor, "batch output"], votes: Float[Tensor, "member batch output"]
-    ) -> Float[Tensor, "batch output"]:
-        """The head's own outputs with the direct head's: probabilities are averaged, or numbers.
-
-        Args:
-            outputs: The head's own.
-            votes: Of each network of the direct head.
-        """
-        if self.config.kind == "number":
-            return torch.lerp(outputs, votes.mean(dim=0), self.share)
-        shares = torch.lerp(outputs.softmax(dim=-1), votes.softmax(dim=-1).mean(dim=0), self.share)
-        return shares.clamp(min=1e-12).log()
 
     def probabilities(self, outputs: Float[Tensor, "batch output"]) -> Float[Tensor, "batch output"]:
         """Probabilities over the names."""
@@ -175,6 +179,123 @@ class TaskHead(nn.Module):
     def class_index(self, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Which of the names each label is."""
         return class_index(self.config, target)
+
+    def calibrate(
+        self, outputs: Float[Tensor, "batch output"], label: Float[Tensor, " batch"]
+    ) -> dict[str, float]:
+        """Set temperature and spread to what suits the labels of validation rows best.
+
+        No class or degree changes its rank by the temperature. A sentiment's value is the expectation over
+        its degrees, which shrinks where the head is unsure; the spread is the one with the least absolute
+        error.
+        """
+        if self.config.kind == "number":
+            return {}
+        temperature = fit_temperature(outputs, self.class_index(label))
+        self.temperature.fill_(temperature)
+        fitted = {"temperature": temperature, "spread": 1.0}
+        if self.config.kind == "degrees":
+            centre = self.config.target_mean
+            fitted["spread"] = fit_spread(self.value(outputs / temperature) - centre, label - centre)
+            self.spread.fill_(fitted["spread"])
+        return fitted
+
+
+class TaskHead(LabelHead):
+    """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
+
+    The perceptron's last layer starts at zero: where data are few, what is linear is learned first. The label
+    regression's estimate, if there is one, is added by a linear map of its own. A direct head, if there is
+    one, has a share in the probabilities (or in the number). At the end a temperature divides the logits,
+    and a spread stretches a sentiment's value about the training labels' mean.
+    """
+
+    averages_networks = True
+    share: Tensor
+
+    def __init__(self, config: TaskHeadConfig) -> None:
+        super().__init__(config)
+        inputs = config.shared_width + sum(config.widths.values())
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(inputs, config.outputs)
+        last = nn.Linear(config.hidden, config.outputs)
+        self.perceptron = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(inputs, config.hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            last,
+        )
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.reading = nn.Linear(config.reading, config.outputs, bias=False) if config.reading else None
+        if self.reading is not None:
+            nn.init.zeros_(self.reading.weight)
+        self.direct = (
+            None
+            if config.direct is None
+            else DirectHead(config.direct, config.widths, config.scales, config.outputs)
+        )
+        self.register_buffer("share", torch.zeros(()))
+
+    def logits(
+        self,
+        observation: Tensor,
+        latents: Mapping[str, Tensor],
+        label_estimates: Tensor | None,
+        observed: Tensor | None,
+        words: Tensor | None,
+    ) -> Tensor:
+        """See ``LabelHead``."""
+        config = self.config
+        # each slot at about SLOT_NORM, whatever its width; u_X has length one
+        slots = [
+            latents[name] * (SLOT_NORM / (config.scales[name] * width**0.5))
+            for name, width in config.widths.items()
+        ]
+        fused = torch.cat([observation, *slots], dim=-1)
+        logits: Tensor = self.linear(self.dropout(fused)) + self.perceptron(fused)
+        if self.reading is not None and label_estimates is not None:
+            logits = logits + self.reading(READING_NORM * label_estimates)
+        if self.direct is not None and observed is not None:
+            logits = self.mixed(logits, self.direct(latents, observed, words))
+        return logits
+
+    def mixed(
+        self, outputs: Float[Tensor, "batch output"], votes: Float[Tensor, "member batch output"]
+    ) -> Float[Tensor, "batch output"]:
+        """The head's own outputs with the direct head's: probabilities are averaged, or numbers.
+
+        Args:
+            outputs: The head's own.
+            votes: Of each network of the direct head.
+        """
+        if self.config.kind == "number":
+            return torch.lerp(outputs, votes.mean(dim=0), self.share)
+        shares = torch.lerp(outputs.softmax(dim=-1), votes.softmax(dim=-1).mean(dim=0), self.share)
+        return shares.clamp(min=1e-12).log()
+
+    def with_networks(self, networks: DirectHeadConfig, weights: Mapping[str, Tensor]) -> TaskHead:
+        """The same head with direct networks, whose share is still zero.
+
+        Args:
+            networks: Their sizes.
+            weights: Theirs.
+        """
+        head = TaskHead(self.config.model_copy(update={"direct": networks}))
+        head.load_state_dict(self.state_dict(), strict=False)
+        if head.direct is not None:
+            head.direct.load_state_dict(weights)
+        return head.to(self.share.device)
+
+
+def predictor_class(name: str) -> Any:
+    """The class that is registered under a name.
+
+    Raises:
+        ConfigError: if there is none, or its package can't be imported.
+    """
+    return component(GROUP, name)
 
 
 def class_index(config: TaskHeadConfig, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from omg_graph.errors import KnowledgeBaseError
+from omg_graph.plugins import component
 from omg_graph.retriever.entries import IntArray, KnowledgeBase
 from omg_graph.retriever.evidence import (
     DEFAULT_TEMPERATURE,
@@ -24,6 +25,9 @@ from omg_graph.retriever.keys import BoolArray, FloatArray
 
 NOBODY = -1
 """The number of a sample or group that no entry belongs to."""
+
+GROUP = "omg_graph.retrievers"
+"""The entry points that register retrievers."""
 
 
 class OwnEntries:
@@ -174,7 +178,11 @@ def _blocks(which: IntArray, numbers_each: int) -> list[IntArray]:
 
 
 class Retriever(Protocol):
-    """(E, N_K) = pi_R(X, S; D) for a batch (section 3.4): anything that finds evidence for samples."""
+    """(E, N_K) = pi_R(X, S; D) for a batch (section 3.4): anything that finds evidence for samples.
+
+    A class that is registered under the entry points ``omg_graph.retrievers`` also has
+    ``open(kb, temperature, attention)``, which makes one for a model's knowledge base.
+    """
 
     name: str
 
@@ -207,6 +215,15 @@ class Retriever(Protocol):
         ...
 
 
+def retriever_class(name: str) -> Any:
+    """The class that is registered under a name.
+
+    Raises:
+        ConfigError: if there is none, or its package can't be imported.
+    """
+    return component(GROUP, name)
+
+
 class ChromaRetriever:
     """Evidence from a knowledge base through its Chroma index; equal to ``attention.exact_search``."""
 
@@ -234,6 +251,22 @@ class ChromaRetriever:
             name: np.bincount(self._own.entry_groups[flags], minlength=groups)
             for name, flags in kb.has_value.items()
         }
+
+    @classmethod
+    def open(
+        cls,
+        kb: KnowledgeBase,
+        temperature: float = DEFAULT_TEMPERATURE,
+        attention: Attention = attention_weights,
+    ) -> ChromaRetriever:
+        """One over a knowledge base, whose index is made where there is none yet.
+
+        Args:
+            kb: The knowledge base.
+            temperature: kappa of Eq. 8.
+            attention: How entries are weighed.
+        """
+        return cls(kb, ChromaIndex.open(kb), temperature, attention)
 
     def retrieve(
         self,

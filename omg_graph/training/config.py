@@ -88,6 +88,8 @@ class PlannerSettings(PlanChoiceSettings, StudentSettings):
 class RetrieverSettings(Settings):
     """Top-K, temperature and the query."""
 
+    kind: str = "chroma"
+    """What searches: its name among the entry points ``omg_graph.retrievers``."""
     top_k: int = Field(default=10, ge=1)
     temperature: float = Field(default=0.07, gt=0)
     query: Literal["corrected", "raw", "literal"] = "corrected"
@@ -126,6 +128,8 @@ class TaskSettings(Settings):
 
     epochs: int = Field(default=60, ge=1)
     """Of the head that is fitted on the finished executor's estimates."""
+    predictor: str = "head"
+    """Its name among the entry points ``omg_graph.predictors``."""
     refit: bool = True
     """Off: the head that was trained jointly stays, the literal Eq. 18."""
     reading: Literal["words", "features", "none"] = "words"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.executor import Executor, ExecutorInput
 from omg_graph.predictor.direct import VALENCE_COLUMNS, DirectHead, DirectHeadConfig
-from omg_graph.predictor.task import TaskHead, TaskHeadConfig
+from omg_graph.predictor.task import TaskHeadConfig, predictor_class
 from omg_graph.seeding import seeded
 from omg_graph.training.cache import Content
 from omg_graph.training.config import DirectSettings
@@ -37,12 +35,6 @@ SHARES = (0.0, 0.25, 0.5, 0.75)
 """Candidates for the direct networks' share in the prediction."""
 SHARE_TOLERANCE = 0.002
 """By so much of itself the loss has to fall for the networks to be kept."""
-COLDEST, HOTTEST = 0.25, 4.0
-NARROWEST, WIDEST = 0.8, 1.5
-SPREAD_TOLERANCE = 0.001
-"""Of the mean absolute error, for a spread to be taken."""
-TOLERANCE = 0.005
-"""Nats of mean log-likelihood that a temperature has to bring; for less the head stays as it is."""
 
 
 def fit_trust_and_start(trainer: ExecutorTrainer) -> Content:
@@ -166,7 +158,7 @@ def fit_direct_networks(
         components=min(DIRECTIONS, terms),
     )
     with seeded(seed, "direct head"):
-        head = TaskHead(task.model_copy(update={"direct": config}))
+        head = predictor_class(task.predictor)(task.model_copy(update={"direct": config}))
     if words is not None and head.direct is not None:
         head.direct.fit_directions(words[words.any(dim=1)])
     head.to(device)
@@ -176,7 +168,8 @@ def fit_direct_networks(
 
         def loss_of(data: PairData, pairs: IntArray, member: int = member) -> Tensor:
             votes = _votes(head, data, pairs, device, slice(member, member + 1))
-            return head.loss(votes[0], data.labels[data.rows(pairs)].to(device)).mean()
+            losses: Tensor = head.loss(votes[0], data.labels[data.rows(pairs)].to(device))
+            return losses.mean()
 
         report = fit(
             networks.members[member],
@@ -194,7 +187,7 @@ def fit_direct_networks(
 
 
 def _votes(
-    head: TaskHead, data: PairData, pairs: IntArray, device: torch.device, members: slice = slice(None)
+    head: Any, data: PairData, pairs: IntArray, device: torch.device, members: slice = slice(None)
 ) -> Tensor:
     """(member, pair, output)."""
     rows, visible = data.rows(pairs), data.visible(pairs).to(device)
@@ -203,10 +196,11 @@ def _votes(
     return votes
 
 
-def _networks(head: TaskHead) -> DirectHead:
-    if head.direct is None:
-        raise ValueError("a head with networks beside was expected")
-    return head.direct
+def _networks(head: Any) -> DirectHead:
+    networks: DirectHead | None = head.direct
+    if networks is None:
+        raise ValueError("expected a head with direct networks")
+    return networks
 
 
 # the task head
@@ -234,8 +228,8 @@ def fit_prediction(
     facts: dict[str, Any] = {"task": None, "direct": None, "temperature": None, "spread": None}
     if epochs is not None and trainer.executor.task is not None and trainer.training.label is not None:
         facts |= _fit_head(trainer, epochs, direct, seed, on_epoch)
-    if calibrated and (fitted := calibrate(trainer)) is not None:
-        facts |= vars(fitted)
+    if calibrated:
+        facts |= _calibrate(trainer)
     head = trainer.executor.task
     networks = None if head is None else head.config.direct
     facts["networks"] = None if networks is None else networks.model_dump(mode="json")
@@ -268,7 +262,8 @@ def _fit_head(
     if executor.task is None:
         raise ValueError("a task head was expected")
     with seeded(seed, "task head"):
-        head = TaskHead(executor.task.config).to(trainer.device)
+        config = executor.task.config
+        head = predictor_class(config.predictor)(config).to(trainer.device)
     seen, checked = training.pool.everything, validation.labelled()
     filled = {
         "training": _filled(trainer, training, seen),
@@ -291,7 +286,8 @@ def _fit_head(
         return outputs_of(validation, filled["validation"], checked, np.arange(len(checked), dtype=np.int64))
 
     def loss_of(data: PairData, pairs: IntArray, outputs: Tensor) -> Tensor:
-        return head.loss(outputs, data.labels[data.rows(pairs)].to(trainer.device)).mean()
+        losses: Tensor = head.loss(outputs, data.labels[data.rows(pairs)].to(trainer.device))
+        return losses.mean()
 
     report = fit(
         head,
@@ -315,7 +311,7 @@ def _fit_head(
 
 
 def _share(
-    trainer: ExecutorTrainer, plain: TaskHead, direct: Content, outputs: Tensor, checked: IntArray
+    trainer: ExecutorTrainer, plain: Any, direct: Content, outputs: Tensor, checked: IntArray
 ) -> dict[str, Any]:
     """Average the head with direct networks, unless validation rows are better off without them.
 
@@ -323,11 +319,7 @@ def _share(
         The share (one half where there are no rows to choose on), the loss at each, the networks' epochs.
     """
     weights, facts = direct
-    config = DirectHeadConfig.model_validate(facts["config"])
-    head = TaskHead(plain.config.model_copy(update={"direct": config}))
-    head.load_state_dict(plain.state_dict(), strict=False)
-    _networks(head).load_state_dict(weights)
-    head.to(trainer.device).eval()
+    head = plain.with_networks(DirectHeadConfig.model_validate(facts["config"]), weights).eval()
     losses: dict[float, float] = {}
     if len(checked):
         data = trainer.validation
@@ -360,33 +352,12 @@ def _filled(trainer: ExecutorTrainer, data: PairData, pairs: IntArray) -> dict[s
     return {name: torch.cat(rows) for name, rows in parts.items() if rows}
 
 
-# how sure the head may be
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What validation rows say of a head's confidence."""
-
-    temperature: float
-    """Divides the logits; 1 where the head is calibrated already."""
-    spread: float
-    """Stretches a sentiment's value about the labels' mean; 1 where that brings too little."""
-
-
-def calibrate(trainer: ExecutorTrainer) -> Calibration | None:
-    """Set the head's temperature and spread to what suits the validation rows' labels best.
-
-    No class or degree changes its rank by the temperature. A sentiment's value is the expectation over its
-    degrees, which shrinks where the head is unsure; the spread is the one with the least absolute error.
-    Every missing pattern of the validation rows counts alike.
-
-    Returns:
-        Both; None where the head gives no probabilities or no validation row has a label.
-    """
+def _calibrate(trainer: ExecutorTrainer) -> dict[str, float]:
+    """Calibrate on validation rows with a label; every missing pattern counts the same."""
     head, data = trainer.executor.task, trainer.validation
     pairs = data.labelled()
-    if head is None or head.config.kind == "number" or not len(pairs):
-        return None
+    if head is None or not len(pairs):
+        return {}
     parts = []
     with torch.no_grad():
         for block in blocks_of(pairs):
@@ -394,58 +365,4 @@ def calibrate(trainer: ExecutorTrainer) -> Calibration | None:
             slots = trainer.executor.fill(batch, trainer.executor.estimate(batch, conditions))
             parts.append(head(batch.observation, slots, batch.label_estimates, batch.observed, batch.words))
     outputs = torch.cat(parts)
-    label = data.labels[data.rows(pairs)].to(outputs.device)
-    temperature = fit_temperature(outputs, head.class_index(label))
-    head.temperature.fill_(temperature)
-    spread = 1.0
-    if head.config.kind == "degrees":
-        centre = head.config.target_mean
-        spread = fit_spread(head.value(outputs / temperature) - centre, label - centre)
-        head.spread.fill_(spread)
-    return Calibration(temperature, spread)
-
-
-def fit_spread(values: Tensor, labels: Tensor) -> float:
-    """The factor with the least mean absolute error; 1 if that gains less than ``SPREAD_TOLERANCE`` of it.
-
-    Args:
-        values: (rows,), predictions less the labels' mean.
-        labels: (rows,), likewise.
-    """
-    made, truth = values.double(), labels.double()
-
-    def loss(factor: float) -> float:
-        return float((factor * made - truth).abs().mean())
-
-    factor = _least(loss, NARROWEST, WIDEST)
-    return factor if loss(factor) < (1 - SPREAD_TOLERANCE) * loss(1.0) else 1.0
-
-
-def fit_temperature(outputs: Tensor, classes: Tensor) -> float:
-    """The temperature with the least mean cross-entropy; 1 if that gains less than ``TOLERANCE``.
-
-    The loss is convex in the inverse of the temperature.
-
-    Args:
-        outputs: (rows, classes), logits.
-        classes: (rows,), the true ones.
-    """
-    logits, truth = outputs.double(), classes.long()
-
-    def loss(inverse: float) -> float:
-        return float(F.cross_entropy(logits * inverse, truth))
-
-    inverse = _least(loss, 1 / HOTTEST, 1 / COLDEST)
-    return 1 / inverse if loss(1.0) - loss(inverse) > TOLERANCE else 1.0
-
-
-def _least(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Where a convex function has its minimum, by golden-section search."""
-    golden = (math.sqrt(5) - 1) / 2
-    while high - low > 1e-4:
-        one, other = high - golden * (high - low), low + golden * (high - low)
-        if loss(one) < loss(other):
-            high = other
-        else:
-            low = one
-    return (low + high) / 2
+    return head.calibrate(outputs, data.labels[data.rows(pairs)].to(outputs.device))

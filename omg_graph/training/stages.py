@@ -28,7 +28,7 @@ from omg_graph.model.model import Model, components_fingerprint
 from omg_graph.planner.schema import Plan
 from omg_graph.planner.student import StudentPlanner
 from omg_graph.predictor.label_regression import LabelRegression, WordEncoder
-from omg_graph.predictor.task import TaskHeadConfig
+from omg_graph.predictor.task import TaskHeadConfig, predictor_class
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel_fitting import rows_drawn
 from omg_graph.priors.prior import Examples, prior_class
@@ -802,6 +802,8 @@ class TrainingRun:
         settings, task = self.config.task, self.task
         if task is None or not settings.refit or not settings.direct.members:
             return None
+        if not predictor_class(task.predictor).averages_networks:
+            return None
         return self.cache.stage(
             "direct",
             partial(fit_direct_networks, device=self.device, on_epoch=self._on_epoch("direct head")),
@@ -867,6 +869,7 @@ class TrainingRun:
             metrics=choose_family(usable_labels(train)),
             planning=PlanningSettings(**settings.planner.only(PlanChoiceSettings).model_dump()),
             retrieval=RetrievalSettings(
+                kind=settings.retriever.kind,
                 top_k=settings.retriever.top_k,
                 temperature=settings.retriever.temperature,
                 query=settings.retriever.query,

@@ -19,9 +19,10 @@ def task_config(
 ) -> TaskHeadConfig | None:
     """The head's configuration, with room for label estimates if it reads them; None without labels."""
     task = task_head(split, schema, space, shared_width)
-    if task is None or not settings.refit or settings.reading == "none":
-        return task
-    return task.model_copy(update={"reading": label_width(task)})
+    if task is None:
+        return None
+    width = label_width(task) if settings.refit and settings.reading != "none" else 0
+    return task.model_copy(update={"reading": width, "predictor": settings.predictor})
 
 
 def task_head(split: Split, schema: Schema, space: LatentSpace, shared_width: int) -> TaskHeadConfig | None:
