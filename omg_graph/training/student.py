@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from omg_graph.data.dataset import BoolArray, Split
-from omg_graph.data.patterns import PatternPool
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.planner.interface import PlannerInput, Sampling
