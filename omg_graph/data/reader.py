@@ -62,16 +62,15 @@ class ReadOptions(TypedDict, total=False):
     feature_means: Mapping[str, FloatArray] | None
     """Modality to the means that ``mean`` fills with, a model's own: what takes the place of a number then
     doesn't depend on the rows beside it."""
+    leave_out: Collection[str]
+    """Splits that are not looked at where there is ``train``; training leaves out ``test``."""
 
 
-def read_data_file(
-    path: Path, *, leave_out: Collection[str] = (), **options: Unpack[ReadOptions]
-) -> DataFile:
+def read_data_file(path: Path, **options: Unpack[ReadOptions]) -> DataFile:
     """Read a pickle or an ``.npz`` file of samples; which of both it is, its first bytes say.
 
     Args:
         path: the file.
-        leave_out: splits that are not looked at where there is ``train``; training leaves out ``test``.
         **options: see ``ReadOptions``.
 
     Raises:
@@ -81,9 +80,6 @@ def read_data_file(
     content = read_content(path)
     try:
         layout = find_layout(content, options.get("specs", ()))
-        if "train" in layout.splits:
-            kept = {name: fields for name, fields in layout.splits.items() if name not in leave_out}
-            layout = replace(layout, splits=kept)
         data = _data_file(layout, path, file_digest(path), path.parent, **options)
     except DataError as error:
         raise type(error)(f"{path}: {printable(error)}") from None
@@ -184,7 +180,11 @@ def _data_file(
     with_labels: bool = True,
     specs: Sequence[ModalitySpec] = (),
     feature_means: Mapping[str, FloatArray] | None = None,
+    leave_out: Collection[str] = (),
 ) -> DataFile:
+    if "train" in layout.splits:
+        kept = {name: fields for name, fields in layout.splits.items() if name not in leave_out}
+        layout = replace(layout, splits=kept)
     target, note = choose_label(layout.splits, label) if with_labels else (None, None)
     raws = read_raw_splits(layout, modalities, target, folder)
     for raw in raws:

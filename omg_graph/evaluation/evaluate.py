@@ -13,7 +13,7 @@ import numpy as np
 
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.dataset import BoolArray, Split
-from omg_graph.data.reader import DataFile, read_data_file
+from omg_graph.data.reader import DataFile
 from omg_graph.data.splits import choose_split, conform
 from omg_graph.errors import ConfigError, ModelError
 from omg_graph.evaluation.floor_data import TrainingRows, rows_of_entries, rows_of_split
@@ -470,11 +470,11 @@ class _Session:
 
 def _read(request: EvaluationRequest, path: Path, model: Model) -> DataFile:
     """The file with the label that the model predicts, where the file has several."""
-    specs, target = model.config.modalities, model.config.target
-    data = read_data_file(path, label=request.label, fill_nonfinite=request.fill_nonfinite, specs=specs)
+    read, target = partial(model.read, path, fill_nonfinite=request.fill_nonfinite), model.config.target
+    data = read(label=request.label)
     names = {split.labels.name for split in data.splits.values() if split.labels is not None}
     if request.label is None and target is not None and names and target.name not in names:
-        return read_data_file(path, label=target.name, fill_nonfinite=request.fill_nonfinite, specs=specs)
+        return read(label=target.name)
     return data
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.dataset import Split
-from omg_graph.data.reader import DataFile, read_data_file
+from omg_graph.data.reader import DataFile
 from omg_graph.data.splits import conform
 from omg_graph.encoders.hidden_states import HiddenStates, raw_states
 from omg_graph.encoders.observation import ObservationEncoder
@@ -132,14 +132,7 @@ def read_sources(
     notes: list[str] = []
     found: set[str] = set()
     for path in files:
-        data = read_data_file(
-            path,
-            modalities=modalities,
-            label=label,
-            fill_nonfinite=fill_nonfinite,
-            specs=model.config.modalities,
-            feature_means=model.latent_space.feature_means,
-        )
+        data = model.read(path, modalities=modalities, label=label, fill_nonfinite=fill_nonfinite)
         names = _chosen(data, splits)
         found.update(names)
         for name in names:

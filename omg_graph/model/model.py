@@ -9,13 +9,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from omg_graph.codecs.latents import LatentSpace
+from omg_graph.data.reader import DataFile, ReadOptions, read_data_file
 from omg_graph.encoders.hidden_states import HiddenStates, ThinkerTextEncoder
 from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import CachedTextEncoder
@@ -88,6 +89,15 @@ class Model:
         if self.config.retrieval.query == "literal":
             return side_by_side({PSI_VIEW: self.config.shared_width})
         return side_by_side(self.latent_space.widths)
+
+    def read(self, path: Path, **options: Unpack[ReadOptions]) -> DataFile:
+        """A data file as this model reads it: its modalities, and its training means for ``mean``.
+
+        Raises:
+            DataError: if the file can't be used.
+        """
+        own = ReadOptions(specs=self.config.modalities, feature_means=self.latent_space.feature_means)
+        return read_data_file(path, **(own | options))
 
     def with_knowledge_base(self, kb: KnowledgeBase) -> Model:
         """The same model over other entries.

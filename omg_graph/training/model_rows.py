@@ -9,7 +9,6 @@ from typing import Any
 
 from omg_graph.data.columns import FillNonfinite
 from omg_graph.data.dataset import Split
-from omg_graph.data.reader import read_data_file
 from omg_graph.data.splits import conform, training_splits
 from omg_graph.errors import DataError
 from omg_graph.model.model import Model
@@ -55,12 +54,10 @@ def read_model_rows(
     """
     target, manifest = model.config.target, model.manifest
     read = partial(
-        read_data_file,
+        model.read,
         path,
         label=label or (None if target is None else target.name),
         fill_nonfinite=fill_nonfinite,
-        specs=model.config.modalities,
-        feature_means=model.latent_space.feature_means,
         leave_out=tuple({"test"} - {checked}),
     )
     data = read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -321,6 +322,29 @@ def test_the_model_that_was_trained_on_the_samples_is_pointed_out(
     assert any("was trained on them" in text for text in on_train.notes)
     on_valid = evaluate(replace(request, split="valid"))
     assert any("flattered" in text for text in on_valid.notes)
+
+
+def test_a_broken_number_takes_the_training_mean_as_in_a_run(
+    tiny_model_folder: Path, tiny_data_file: Path, clip_model: Model, tmp_path: Path
+) -> None:
+    """Of the model, not of the file that is measured: a sample's figures then don't depend on its company."""
+    rows = pickle.loads(tiny_data_file.read_bytes())["test"]  # our own file
+    figures = []
+    for number in (np.nan, clip_model.latent_space.feature_means["audio"].reshape(-1)[1]):
+        rows["audio"][0, 1] = number
+        path = tmp_path / "alone.pkl"
+        path.write_bytes(pickle.dumps({"test": rows}))
+        request = EvaluationRequest(
+            tiny_model_folder,
+            path,
+            tmp_path / "out",
+            patterns=[["audio"]],
+            draws=0,
+            floors="none",
+            fill_nonfinite="mean",
+        )
+        figures.append(evaluate(request).document["rows"])
+    assert figures[0] == figures[1]
 
 
 def test_someone_elses_folder_is_left_alone(
