@@ -40,6 +40,50 @@ def is_nothing(value: object) -> bool:
     return value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
 
 
+def shape_of(value: object) -> tuple[int, ...] | None:
+    """The shape of numbers in an array or in lists, by each list's first item; None of anything else."""
+    if isinstance(value, np.ndarray):
+        return value.shape if value.dtype.kind in "biuf" else None
+    if isinstance(value, (list, tuple)):
+        some = [item for item in value if item is not None]
+        inner = shape_of(next((item for item in some if not is_nothing(item)), some[0] if some else None))
+        return None if inner is None else (len(value), *inner)
+    return () if isinstance(value, (int, float, np.number, np.bool_)) else None
+
+
+def is_scalar(value: object) -> bool:
+    """Whether a value is one text or number, and not a list of them."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0
+    return isinstance(value, (str, bytes, int, float, np.generic))
+
+
+def per_sample(value: object, rows: int, label: str, *, single: bool) -> list[object]:
+    """A field with one value for each sample, as a list of Python's own values; None may be among them.
+
+    Args:
+        value: an array or a list; with ``single`` the value of the one sample will do.
+        rows: how many samples there are.
+        label: of the field, for messages.
+        single: whether there is one sample, whose fields need no axis of samples.
+
+    Raises:
+        DataError: if there isn't one value for each sample.
+    """
+    if isinstance(value, np.ndarray):
+        value = (value.reshape(-1) if value.size == rows else value).tolist()
+    if single and is_scalar(value):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise DataError(f"{label}: expected a list of {rows} values, got {type(value).__name__}: give a list")
+    if len(value) != rows:
+        raise DataError(f"{label}: expected {rows} values, got {len(value)}: give one for each sample")
+    return [
+        item.item() if isinstance(item, (np.generic, np.ndarray)) and item.size == 1 else item
+        for item in value
+    ]
+
+
 def plain_dtype(text: str) -> np.dtype[np.generic]:
     """The data type that a short code such as ``<f4`` names, if it is one of numbers, booleans or strings.
 

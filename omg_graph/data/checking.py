@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_fiel
 
 from omg_graph.data.arrays import printable
 from omg_graph.data.columns import Column, FillNonfinite
-from omg_graph.data.dataset import BoolArray, Labels, ModalityKind, check_names
+from omg_graph.data.dataset import BoolArray, Labels, ModalityKind, check_names, squeezed
 from omg_graph.data.fields import RawSplit, find_layout
 from omg_graph.data.labels import choose_label, read_labels
 from omg_graph.data.reader import file_digest, read_content, read_raw_splits
@@ -197,8 +197,8 @@ def check_content(
 
 
 def _split_report(raw: RawSplit, labels: Labels | None) -> SplitReport:
-    observed = {name: raw.observed(name) for name in raw.columns}
-    mask = np.stack(list(observed.values()), axis=1) if observed else np.zeros((raw.rows, 1), bool)
+    observed = [column.observed for column in raw.columns.values()]
+    mask = np.stack(observed, axis=1) if observed else np.zeros((raw.rows, 1), bool)
     sizes = Counter(raw.groups)
     return SplitReport(
         name=raw.name,
@@ -211,7 +211,7 @@ def _split_report(raw: RawSplit, labels: Labels | None) -> SplitReport:
         nothing_observed=int((~mask.any(axis=1)).sum()),
         complete=int(mask.all(axis=1).sum()),
         repeated_rows=_repeated(raw, mask),
-        modalities=tuple(_modality_report(column, observed[name]) for name, column in raw.columns.items()),
+        modalities=tuple(map(_modality_report, raw.columns.values())),
         labels=None if labels is None else _label_report(labels),
     )
 
@@ -233,16 +233,14 @@ def _repeated(raw: RawSplit, mask: BoolArray) -> int:
     return repeated
 
 
-def _modality_report(column: Column, observed: BoolArray) -> ModalityReport:
-    rows = observed.reshape(-1, *([1] * (column.values.ndim - 1)))
-    there = column.frames_given() & rows
+def _modality_report(column: Column) -> ModalityReport:
+    observed, broken = column.observed, column.broken
+    there = column.inside & observed.reshape(-1, *([1] * (column.values.ndim - 1)))
     finite = there & np.isfinite(column.values)
     values = column.values[finite].astype(np.float64)
     some = values.size > 0
     within = tuple(range(1, column.values.ndim))
-    broken = np.where(observed, column.broken(), 0)
-    frames = column.lost()
-    lost = np.zeros((len(observed), 1), bool) if frames is None else frames & observed[:, None]
+    lost = np.zeros((len(observed), 1), bool) if column.lost is None else column.lost
     zero = observed & ~np.any(there & ~((column.values == 0) | np.isnan(column.values)), axis=within)
     lengths = np.zeros(0, int) if column.lengths is None else column.lengths[observed]
     return ModalityReport(
@@ -304,7 +302,7 @@ def _check_split(raw: RawSplit, report: SplitReport, fill: FillNonfinite | None,
     for modality in report.modalities:
         name, column = modality.name, raw.columns[modality.name]
         if modality.nonfinite_rows:
-            row = int(np.flatnonzero(column.broken() * raw.observed(name))[0])
+            row = int(np.flatnonzero(column.broken)[0])
             remedy = (
                 f"filled with {fill}" if fill else "give --fill-nonfinite zero or mean, or make them None"
             )
@@ -350,7 +348,7 @@ def _check_split(raw: RawSplit, report: SplitReport, fill: FillNonfinite | None,
 
 def _trailing(column: Column) -> str:
     """What to say of rows that end in lost frames where nothing gives lengths: that may well be padding."""
-    lost = column.lost()
+    lost = column.lost
     if lost is None or column.lengths is not None or not lost[:, -1].any():
         return ""
     return (
@@ -405,7 +403,7 @@ def _agree(one: Column, other: Column) -> bool:
     """Whether splits agree: in width, where both hold vectors or sequences, else but for axes of length 1."""
     if one.kind == other.kind != "image":
         return one.shape[-1] == other.shape[-1]
-    return [size for size in one.shape if size != 1] == [size for size in other.shape if size != 1]
+    return squeezed(one.shape) == squeezed(other.shape)
 
 
 def _check_length(raw: RawSplit, train: RawSplit, findings: _Findings) -> None:

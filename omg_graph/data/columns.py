@@ -1,15 +1,16 @@
-"""One modality of one split: from whatever a file holds to an array, then to what is observed of it."""
+"""One modality of one split: whatever a file holds, as an array and what is observed of it."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from omg_graph.data.arrays import is_nothing
+from omg_graph.data.arrays import is_nothing, per_sample
 from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalityKind
 from omg_graph.errors import DataError
 
@@ -50,7 +51,7 @@ class Column:
     values: FloatArray
     """(samples, *shape); zeros where nothing is given, and not yet finite everywhere."""
     given: BoolArray
-    """(samples,): False where the file holds None."""
+    """(samples,): False where the file holds None, or says that the modality is not observed."""
     lengths: IntArray | None = None
     """(samples,): frames that are there."""
 
@@ -59,7 +60,8 @@ class Column:
         """The shape of one sample."""
         return self.values.shape[1:]
 
-    def frames_given(self) -> BoolArray:
+    @cached_property
+    def inside(self) -> BoolArray:
         """(samples, *shape): True for numbers that are no padding and belong to a given row."""
         inside = np.broadcast_to(_beside(self.given, self.values), self.values.shape)
         if self.lengths is None:
@@ -67,50 +69,70 @@ class Column:
         within: BoolArray = np.arange(self.shape[0])[None, :] < self.lengths[:, None]
         return inside & within[:, :, None]
 
-    def absent(self) -> BoolArray:
-        """(samples,): rows that are not given, have no frame, or are wholly NaN."""
-        there = self.frames_given()
-        axes = tuple(range(1, there.ndim))
-        absent: BoolArray = ~np.any(there & ~np.isnan(self.values), axis=axes)
-        return absent
+    @cached_property
+    def observed(self) -> BoolArray:
+        """(samples,): rows that are given, have a frame, and are not wholly NaN."""
+        axes = tuple(range(1, self.values.ndim))
+        return np.asarray(np.any(self.inside & ~np.isnan(self.values), axis=axes))
 
+    @cached_property
     def lost(self) -> BoolArray | None:
-        """(samples, frames): wholly NaN frames of rows that are there; None where no frame is lost."""
+        """(samples, frames): wholly NaN frames of rows that are observed; None where no frame is lost."""
         # a look at one feature spares whole files the rest
         if self.kind != "sequence" or not np.isnan(self.values[..., 0]).any():
             return None
-        lost: BoolArray = np.all(np.isnan(self.values) & self.frames_given(), axis=2)
-        lost &= ~self.absent()[:, None]
+        lost: BoolArray = np.all(np.isnan(self.values) & self.inside, axis=2)
+        lost &= self.observed[:, None]
         return lost if lost.any() else None
 
+    @cached_property
     def broken(self) -> IntArray:
-        """(samples,): how many numbers of a row that is there are not finite, lost frames left out."""
-        wrong = self.frames_given() & ~np.isfinite(self.values)
-        lost = self.lost()
-        if lost is not None:
-            wrong &= ~lost[:, :, None]
+        """(samples,): how many numbers of an observed row are not finite, lost frames left out."""
+        wrong = self.inside & ~np.isfinite(self.values)
+        if self.lost is not None:
+            wrong &= ~self.lost[:, :, None]
         counts: IntArray = wrong.sum(axis=tuple(range(1, wrong.ndim)), dtype=np.int64)
-        counts[self.absent()] = 0
-        return counts
+        return counts * self.observed
 
     def means(self) -> FloatArray:
         """The mean of each feature (of each pixel, of an image) over its finite values, 0 where none is."""
-        good = self.frames_given() & np.isfinite(self.values)
+        good = self.inside & np.isfinite(self.values)
         axes = (0, 1) if self.kind == "sequence" else (0,)
         total = np.where(good, self.values, 0.0).sum(axis=axes, dtype=np.float64)
         means: FloatArray = (total / np.maximum(good.sum(axis=axes), 1)).astype(np.float32)
         return means
 
+    def finite(
+        self, fill: FillNonfinite | None, means: FloatArray, *, ids: Sequence[str], where: str
+    ) -> FloatArray:
+        """(samples, *shape): the values, 0 in missing rows, padding and lost frames, finite everywhere.
 
-def axes_of(value: object) -> int | None:
-    """How many axes a numeric value has: 0 for a number, None for anything that isn't numeric."""
-    if isinstance(value, np.ndarray):
-        return value.ndim if value.dtype.kind in "biuf" else None
-    if isinstance(value, (list, tuple)):
-        some = [item for item in value if item is not None]
-        axes = axes_of(next((item for item in some if not is_nothing(item)), some[0] if some else None))
-        return None if axes is None else axes + 1
-    return 0 if isinstance(value, (int, float, np.number, np.bool_)) else None
+        Args:
+            fill: what takes the place of other non-finite numbers.
+            means: of each feature, for ``fill="mean"``.
+            ids: of the samples, for messages.
+            where: the split, for messages.
+
+        Raises:
+            DataError: if a row, or a frame of a sequence, is partly non-finite and ``fill`` is None.
+        """
+        broken = self.broken
+        if broken.any() and fill is None:
+            row = int(np.flatnonzero(broken)[0])
+            frames = ", or make the whole frame NaN if it is lost" if self.kind == "sequence" else ""
+            raise DataError(
+                f"{where}: modality {self.name!r}: expected finite numbers, {int(broken[row])} of "
+                f"{int(np.prod(self.shape))} in row {ids[row]!r} are not ({int((broken > 0).sum())} "
+                f"such rows): give --fill-nonfinite zero or mean, or make the row None{frames}"
+            )
+        array = self.values.copy()
+        if broken.any():
+            wrong = ~np.isfinite(array)
+            array[wrong] = np.broadcast_to(means, array.shape)[wrong] if fill == "mean" else 0.0
+        array[~(_beside(self.observed, array) & self.inside)] = 0.0
+        if self.lost is not None:
+            array[self.lost] = 0.0
+        return array
 
 
 def read_column(name: str, value: object, rows: int, *, single: bool, where: str) -> Column | None:
@@ -230,78 +252,14 @@ def with_lengths(column: Column, value: object, *, where: str) -> Column:
     """
     label = f"{where}: {column.name}_lengths"
     rows, frames = len(column.given), column.shape[0]
-    items = np.atleast_1d(value).tolist() if isinstance(value, (np.ndarray, int, float)) else value
-    if not isinstance(items, (list, tuple)) or len(items) != rows:
-        raise DataError(f"{label}: expected {rows} whole numbers, got something else")
     lengths = np.zeros(rows, np.int64)
-    for row, item in enumerate(items):
+    for row, item in enumerate(per_sample(value, rows, label, single=rows == 1)):
         if is_nothing(item):
             continue
-        number = isinstance(item, (int, float, np.number)) and 0 <= item <= frames
-        if not number or item != int(item):
+        if not isinstance(item, (int, float)) or not 0 <= item <= frames or item != int(item):
             raise DataError(f"{label}: expected a number from 0 to {frames}, row {row} has {item!r:.40}")
         lengths[row] = int(item)
-    return Column(column.name, column.kind, column.values, column.given, lengths)
-
-
-@dataclass(frozen=True)
-class SettledColumn:
-    """One modality of one split, finite everywhere."""
-
-    array: FloatArray
-    observed: BoolArray
-    lengths: IntArray | None
-    lost: BoolArray | None = None
-
-
-def settle(
-    column: Column,
-    flags: BoolArray | None,
-    ids: Sequence[str],
-    *,
-    fill: FillNonfinite | None,
-    means: FloatArray | None,
-    where: str,
-) -> SettledColumn:
-    """What is observed of a column: missing rows and padding zeroed, lone non-finite numbers filled if asked.
-
-    Lost frames of a sequence are zeroed too and told apart; no ``fill`` touches them.
-
-    Args:
-        column: as read.
-        flags: (samples,), False where the file says that the modality is not observed.
-        ids: of the samples, for messages.
-        fill: what takes the place of non-finite numbers in rows that are partly there.
-        means: of each feature, for ``fill="mean"``.
-        where: the split, for messages.
-
-    Raises:
-        DataError: if a row, or a frame of a sequence, is partly non-finite and ``fill`` is None.
-    """
-    observed = ~column.absent()
-    if flags is not None:
-        observed &= flags
-    broken = column.broken() * observed
-    if broken.any() and fill is None:
-        row = int(np.flatnonzero(broken)[0])
-        frames = ", or make the whole frame NaN if it is lost" if column.kind == "sequence" else ""
-        raise DataError(
-            f"{where}: modality {column.name!r}: expected finite numbers, {int(broken[row])} of "
-            f"{int(np.prod(column.shape))} in row {ids[row]!r} are not ({int((broken > 0).sum())} "
-            f"such rows): give --fill-nonfinite zero or mean, or make the row None{frames}"
-        )
-    lost = column.lost()
-    array = column.values.copy()
-    if broken.any():
-        wrong = ~np.isfinite(array)
-        filling = np.zeros(column.shape, np.float32) if means is None or fill == "zero" else means
-        array[wrong] = np.broadcast_to(filling, array.shape)[wrong]
-    array[~np.broadcast_to(_beside(observed, array), array.shape) | ~column.frames_given()] = 0.0
-    if lost is not None:
-        lost &= observed[:, None]
-        array[lost] = 0.0
-    lengths = None if column.lengths is None else np.where(observed, column.lengths, 0)
-    return SettledColumn(array, observed, lengths, lost)
+    return replace(column, lengths=lengths)
 
 
 def _beside(rows: BoolArray, array: FloatArray) -> BoolArray:

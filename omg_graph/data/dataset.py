@@ -158,6 +158,11 @@ class Split:
         return replace(self, arrays=arrays, observed=observed, raw_text=raw_text, recordings=recordings)
 
 
+def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without its axes of length 1."""
+    return tuple(size for size in shape if size != 1)
+
+
 def group_of(sample_id: str) -> str:
     """The part of an id before ``$_$`` (a video of MMSA's files), else the id itself."""
     return sample_id.split("$_$", 1)[0]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from omg_graph.data.arrays import is_nothing, whole_text
-from omg_graph.data.columns import Column, axes_of, is_reserved, read_column, with_lengths
-from omg_graph.data.dataset import TEXT_MODALITY, BoolArray, ModalitySpec, group_of
+from omg_graph.data.arrays import is_nothing, is_scalar, per_sample, shape_of, whole_text
+from omg_graph.data.columns import Column, is_reserved, read_column, with_lengths
+from omg_graph.data.dataset import TEXT_MODALITY, ModalitySpec, group_of, squeezed
 from omg_graph.data.recordings import Recording, read_recordings
 from omg_graph.errors import DataError
 
@@ -59,7 +59,7 @@ def find_layout(content: object, specs: Sequence[ModalitySpec] = ()) -> Layout:
         name: value for name, value in fields.items() if isinstance(value, Mapping) and name != "observed"
     }
     beside = [name for name, value in fields.items() if name not in inner and value is not None]
-    if inner and not any(name in ("id", "raw_text", "observed") or axes_of(fields[name]) for name in beside):
+    if inner and not any(name in ("id", "raw_text", "observed") or shape_of(fields[name]) for name in beside):
         return Layout({name: _named(value) for name, value in inner.items()}, single=False, flat=False)
     return Layout({DEFAULT_SPLIT: fields}, single=_is_single(fields, specs), flat=True)
 
@@ -104,44 +104,24 @@ def _columns(samples: list[Fields]) -> Fields:
     return columns
 
 
-def is_scalar(value: object) -> bool:
-    """Whether a value is one text or number, and not a list of them."""
-    if isinstance(value, np.ndarray):
-        return value.ndim == 0
-    return isinstance(value, (str, bytes, int, float, np.generic))
-
-
 def _is_single(fields: Fields, specs: Sequence[ModalitySpec]) -> bool:
     for name in ("id", "raw_text"):
         if fields.get(name) is not None:
             return is_scalar(fields[name])
     for spec in specs:
-        shape = _shape(fields.get(spec.name))
-        if shape is None:
+        shape = shape_of(fields.get(spec.name))
+        if not shape:
             continue
-        if _squeezed(shape) == _squeezed(spec.shape):
+        if squeezed(shape) == squeezed(spec.shape):
             return True
-        if _squeezed(shape[1:]) == _squeezed(spec.shape):
+        if squeezed(shape[1:]) == squeezed(spec.shape):
             return False
     labels = [value for name, value in fields.items() if "label" in name.lower() and value is not None]
     if labels:
         return is_scalar(labels[0])
-    return any(axes_of(value) == 1 for name, value in fields.items() if not is_reserved(name, fields))
-
-
-def _shape(value: object) -> tuple[int, ...] | None:
-    axes = axes_of(value)
-    if axes is None or axes == 0:
-        return None
-    if isinstance(value, np.ndarray):
-        return tuple(value.shape)
-    items = cast("Sequence[object]", value)
-    inner = next((item for item in items if item is not None), None)
-    return (len(items), *(_shape(inner) or ()))
-
-
-def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
+    return any(
+        len(shape_of(value) or ()) == 1 for name, value in fields.items() if not is_reserved(name, fields)
+    )
 
 
 @dataclass
@@ -160,7 +140,6 @@ class RawSplit:
     columns: dict[str, Column] = field(default_factory=dict)
     recordings: dict[str, tuple[Recording | None, ...]] = field(default_factory=dict)
     """Of some modalities, whether or not those are observed."""
-    flags: dict[str, BoolArray] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     """Modalities that the split names and gives for no row."""
     ignored: list[str] = field(default_factory=list)
@@ -175,12 +154,6 @@ class RawSplit:
         except DataError as error:
             self.errors.append(error)
 
-    def observed(self, name: str) -> BoolArray:
-        """(samples,): the rows in which a modality is there, and not said to be missing."""
-        there: BoolArray = ~self.columns[name].absent()
-        flags = self.flags.get(name)
-        return there if flags is None else there & flags
-
     def recording_notes(self) -> list[str]:
         """What a user may not expect of recordings, or of fields that are named like some."""
         notes = []
@@ -192,7 +165,7 @@ class RawSplit:
                     f"{name} is {use}: no modality {modality!r} is beside it whose recordings it held"
                 )
         for name, recordings in self.recordings.items():
-            missing = ~self.observed(name)
+            missing = ~self.columns[name].observed
             hidden = sum(one is not None and gone for one, gone in zip(recordings, missing, strict=True))
             if hidden:
                 notes.append(f"{hidden} recordings in raw_{name} are left out: {name} is missing there")
@@ -227,7 +200,11 @@ def read_raw_split(
     def texts(field_name: str) -> list[str | None] | None:
         """A field with a text for each sample, None where it isn't there."""
         value, where = fields.get(field_name), f"{name}: {field_name}"
-        return None if value is None else [_text(item, where) for item in _items(value, rows, single, where)]
+        return (
+            None
+            if value is None
+            else [_text(item, where) for item in per_sample(value, rows, where, single=single)]
+        )
 
     with split.keeping_errors():
         split.ids = _ids(name, texts("id") or [])
@@ -277,8 +254,7 @@ def modality_candidates(fields: Fields, single: bool) -> list[str]:
 
 
 def _is_modality(value: object, single: bool) -> bool:
-    axes = axes_of(value)
-    return axes is not None and axes >= (1 if single else 2)
+    return len(shape_of(value) or ()) >= (1 if single else 2)
 
 
 def _gives_nothing(value: object) -> bool:
@@ -301,22 +277,7 @@ def _count(name: str, fields: Fields, modalities: Collection[str] | None) -> int
     raise DataError(f"{name}: expected ids or modalities with a row for each sample, got {shown}")
 
 
-def _items(value: object, rows: int, single: bool, where: str) -> list[object]:
-    """A field with one value for each sample, as a list."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist() if value.ndim <= 1 else [value]
-    if single and is_scalar(value):
-        return [value]
-    if not isinstance(value, (list, tuple)):
-        raise DataError(f"{where}: expected a list, got {type(value).__name__}")
-    if len(value) != rows:
-        raise DataError(f"{where}: expected {rows} values, got {len(value)}")
-    return list(value)
-
-
 def _text(item: object, label: str) -> str | None:
-    if isinstance(item, (np.generic, np.ndarray)) and item.size == 1:
-        item = item.item()
     if is_nothing(item):
         return None
     if isinstance(item, (str, bytes)):
@@ -361,11 +322,12 @@ def _read_flags(split: RawSplit, value: object, single: bool) -> None:
         raise DataError(f"{split.name}: observed: expected a mapping, got {type(value).__name__}")
     for key, flags in value.items():
         name = whole_text(key) if isinstance(key, (str, bytes)) else str(key)
-        items = _items(flags, split.rows, single, f"{split.name}: observed/{name}")
-        if not all(isinstance(item, (bool, int, np.bool_, float)) and item in (0, 1) for item in items):
+        items = per_sample(flags, split.rows, f"{split.name}: observed/{name}", single=single)
+        if not all(isinstance(item, (int, float)) and item in (0, 1) for item in items):
             raise DataError(f"{split.name}: observed/{name}: expected true or false for each sample")
         said = np.array(items, bool)
         if name in split.columns:
-            split.flags[name] = said
+            column = split.columns[name]
+            split.columns[name] = replace(column, given=column.given & said)
         elif said.any() and name not in split.ignored:
             raise DataError(f"{split.name}: observed names {name[:40]!r}, which the split doesn't hold")

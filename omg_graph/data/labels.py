@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from omg_graph.data.arrays import whole_text
+from omg_graph.data.arrays import is_nothing, per_sample, whole_text
 from omg_graph.data.dataset import Labels
 from omg_graph.data.fields import Layout, RawSplit
 from omg_graph.errors import DataError
@@ -101,32 +101,21 @@ def _unimodal_fields(fields: Mapping[str, object], target: str, modalities: Sequ
 
 def _values(value: object, rows: int, *, single: bool, label: str) -> list[LabelValue]:
     """The labels of a split, one for each sample, None where there is none."""
-    if isinstance(value, np.ndarray):
-        flat = value.reshape(-1) if value.size == rows else value
-        items: object = flat.tolist() if flat.ndim == 1 and flat.dtype.kind in "biufUS" else None
-    elif single and not isinstance(value, (list, tuple)):
-        items = [value]
-    else:
-        items = value
-    if not isinstance(items, (list, tuple)) or len(items) != rows:
-        raise DataError(
-            f"{label}: expected one number or name for each of {rows} samples, got something else"
-        )
-    return [_label_value(item, label) for item in items]
+    return [_label_value(item, label) for item in per_sample(value, rows, label, single=single)]
 
 
 def _label_value(item: object, label: str) -> LabelValue:
-    if isinstance(item, (np.generic, np.ndarray)) and item.size == 1:
-        item = item.item()
     if isinstance(item, (str, bytes)):
         return whole_text(item)
-    if item is None or (isinstance(item, float) and math.isnan(item)):
+    if is_nothing(item):
         return None
     if isinstance(item, float) and math.isinf(item):
-        raise DataError(f"{label}: expected finite numbers, got {item}")
+        raise DataError(f"{label}: expected finite numbers, got {item}: make it None if it is missing")
     if isinstance(item, (int, float)):
         return item
-    raise DataError(f"{label}: expected a number or a name, got {type(item).__name__}")
+    raise DataError(
+        f"{label}: expected a number or a name, got {type(item).__name__}: give one for each sample"
+    )
 
 
 def _labels(name: str, splits: Mapping[str, Sequence[LabelValue]]) -> dict[str, Labels]:

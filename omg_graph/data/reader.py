@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack
 import numpy as np
 
 from omg_graph.data.arrays import printable, read_npz
-from omg_graph.data.columns import FillNonfinite, is_reserved, settle
+from omg_graph.data.columns import FillNonfinite, is_reserved
 from omg_graph.data.dataset import TEXT_MODALITY, FloatArray, ModalitySpec, Split
 from omg_graph.data.fields import (
     Layout,
@@ -218,18 +218,12 @@ def _data_file(
 
 def _split(raw: RawSplit, fill: FillNonfinite | None, means: Mapping[str, FloatArray]) -> Split:
     """A split with finite numbers everywhere, ``fill`` taking the place of those that aren't."""
-    columns = {}
-    for name, column in raw.columns.items():
+    arrays, columns = {}, raw.columns
+    for name, column in columns.items():
         own = column.means()
         known = means.get(name, own)
-        columns[name] = settle(
-            column,
-            raw.flags.get(name),
-            raw.ids,
-            fill=fill,
-            means=known if known.shape == own.shape else own,
-            where=raw.name,
-        )
+        fitting = known if known.shape == own.shape else own
+        arrays[name] = column.finite(fill, fitting, ids=raw.ids, where=raw.name)
     observed = {name: column.observed for name, column in columns.items()}
     raw_text = raw.raw_text
     if raw_text is not None and TEXT_MODALITY in columns:
@@ -243,9 +237,13 @@ def _split(raw: RawSplit, fill: FillNonfinite | None, means: Mapping[str, FloatA
             ModalitySpec(name=name, kind=column.kind, shape=column.shape)
             for name, column in raw.columns.items()
         ),
-        arrays={name: column.array for name, column in columns.items()},
+        arrays=arrays,
         observed=observed,
-        lengths={name: column.lengths for name, column in columns.items() if column.lengths is not None},
+        lengths={
+            name: np.where(column.observed, column.lengths, 0)
+            for name, column in columns.items()
+            if column.lengths is not None
+        },
         lost={name: column.lost for name, column in columns.items() if column.lost is not None},
         raw_text=raw_text,
         recordings={

@@ -18,6 +18,7 @@ from omg_graph.data.dataset import (
     ModalitySpec,
     Split,
     check_names,
+    squeezed,
 )
 from omg_graph.data.reader import DataFile
 from omg_graph.errors import DataError
@@ -197,7 +198,7 @@ def _fitted(split: Split, spec: ModalitySpec, label: str) -> tuple[FloatArray, I
     shape = array.shape[1:]
     if shape == spec.shape:
         return array, lengths
-    if len(shape) != len(spec.shape) and _squeezed(shape) == _squeezed(spec.shape):
+    if len(shape) != len(spec.shape) and squeezed(shape) == squeezed(spec.shape):
         same_frames = spec.kind == "sequence" and shape[0] == spec.shape[0]
         return array.reshape(len(split), *spec.shape), lengths if same_frames else None
     if spec.kind == "sequence" and len(shape) == 2 and shape[1] == spec.shape[1]:
@@ -236,10 +237,6 @@ def _fitted_gaps(lost: BoolArray, spec: ModalitySpec, label: str) -> BoolArray:
 
 def _times(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
 
 
 def hide_modalities(split: Split, missing: Sequence[str]) -> tuple[Split, BoolArray]:
