@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class OmgError(Exception):
     """An error a user can act on: the command line prints it as one line and exits with code 2."""
@@ -47,3 +52,15 @@ class ConfigError(OmgError):
 
 class DeviceError(OmgError):
     """A device that isn't there."""
+
+
+def first_fault(error: ValidationError, whole: str = "the whole") -> str:
+    """What pydantic finds wrong first, in one line: where, as ``a.b``, and why.
+
+    Args:
+        error: What pydantic raised.
+        whole: What to call the place where the fault isn't in a part of it.
+    """
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or whole
+    return f"{place}: {' '.join(first['msg'].removeprefix('Value error, ').split())}"

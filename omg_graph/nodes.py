@@ -58,7 +58,7 @@ class Nodes:
         count = settings.candidates or self.model.config.planning.candidates
         candidates = pipeline.propose(model, split, observation, count, settings.seed)
         get_stream_writer()({"node": "planner", "candidates": count, "samples": len(split)})
-        ignored = sampling_note(model.planner, settings.drawing)
+        ignored = sampling_note(model.planner, settings.planning)
         notes = batch.notes if ignored is None else (*batch.notes, ignored)
         trajectories = opened(model, batch, split, candidates, settings.seed, notes)
         if split.recordings:
@@ -171,11 +171,7 @@ class Nodes:
 
     def _planning(self, settings: Settings) -> Model:
         """The model, with the planner that a run asks for, drawing as it asks."""
-        fields = {"greedy": "include_greedy"}
-        changes = {
-            fields.get(name, name): value for name, value in settings.drawing.items() if value is not None
-        }
-        model = self.model.with_planning(**changes) if changes else self.model
+        model = self.model.with_planning(**settings.planning) if settings.planning else self.model
         name = settings.planner
         if name is None or name == model.planner.name:
             return model

@@ -212,8 +212,8 @@ def build_app(store: DiskArtifactStore) -> Starlette:
             values = store.get(ref)
         except OmgError as error:
             return _refused(404, str(error).replace(f"{store.folder}", "the store"))
-        told = describe(values, ref.uri).model_dump(mode="json") | {"values": _plain(values)}
-        return Response(json.dumps(told), media_type="application/json", headers=FOREVER)
+        document = describe(values, ref.uri).model_dump(mode="json") | {"values": _plain(values)}
+        return Response(json.dumps(document), media_type="application/json", headers=FOREVER)
 
     def file(request: Request) -> Response:
         sha256 = request.path_params["sha256"]

@@ -280,9 +280,10 @@ class Settings(BaseModel):
         return self.keep_path and self.pictures
 
     @property
-    def drawing(self) -> dict[str, bool | float | None]:
-        """How plans are to be drawn; None of what is left to the model."""
-        return {"greedy": self.greedy, "temperature": self.temperature, "top_p": self.top_p}
+    def planning(self) -> dict[str, bool | float]:
+        """How plans are to be drawn, as changes of the model's own settings; without what is left to it."""
+        asked = {"include_greedy": self.greedy, "temperature": self.temperature, "top_p": self.top_p}
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 DEFAULT_SETTINGS = Settings()

@@ -215,7 +215,7 @@ def _inside(folder: DataFolder | None, path: str) -> Path:
     """The file that a path means.
 
     Raises:
-        ToolException: if it doesn't lie under the data folder; whether it is there isn't told.
+        ToolException: if it doesn't lie under the data folder; the message doesn't say whether it is there.
     """
     if folder is None:
         raise ToolException(f"path: expected a sample, got {printable(path)[:100]!r}: write it out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +71,20 @@ def counted(clips: Model) -> tuple[Model, CountedPlanner, CountedRetriever]:
     return clips.with_planner(planner).with_retriever(retriever), planner, retriever
 
 
-@pytest.fixture
-def run(tiny_data_file: Path) -> Callable[[Model], tuple[Trajectory, MemoryArtifactStore]]:
+Run = tuple[Trajectory, MemoryArtifactStore]
+
+
+def run_of(model: Model, data: Path) -> Run:
     """One clip whose audio was hidden."""
+    store = MemoryArtifactStore()
+    given = {"split": "test", "missing": ["audio"], "limit": 1}
+    (trajectory,) = reconstruct(model, data, settings=SETTINGS, artifacts=store, **given)
+    return trajectory, store
 
-    def go(model: Model) -> tuple[Trajectory, MemoryArtifactStore]:
-        store = MemoryArtifactStore()
-        (trajectory,) = reconstruct(
-            model,
-            tiny_data_file,
-            split="test",
-            missing=["audio"],
-            limit=1,
-            settings=SETTINGS,
-            artifacts=store,
-        )
-        return trajectory, store
 
-    return go
+@pytest.fixture(scope="module")
+def run(clips: Model, tiny_data_file: Path) -> Run:
+    return run_of(clips, tiny_data_file)
 
 
 def another_sentiment(trajectory: Trajectory) -> str:
@@ -101,18 +96,18 @@ def same_but_for_time(one: Trajectory, other: Trajectory) -> bool:
     return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)
 
 
-def test_a_fork_that_takes_the_same_plan_is_the_same_run(clips: Model, run: Any) -> None:
+def test_a_fork_that_takes_the_same_plan_is_the_same_run(clips: Model, run: Run) -> None:
     """Everything behind the fork is computed again, by the same seed, and comes out to the last bit."""
-    trajectory, store = run(clips)
+    trajectory, store = run
     fork = fork_run(clips, trajectory, artifacts=store, pick=1, settings=SETTINGS)
     assert (fork.plan.chosen_by, fork.plan.reviewed) == ("person", True)
     taken = fork.plan.model_copy(update={"chosen_by": "rerank", "reviewed": False})
     assert same_but_for_time(fork.model_copy(update={"plan": taken}), trajectory)
 
 
-def test_another_sentiment(counted: Any, run: Any) -> None:
+def test_another_sentiment(counted: Any, tiny_data_file: Path) -> None:
     model, planner, retriever = counted
-    trajectory, store = run(model)
+    trajectory, store = run_of(model, tiny_data_file)
     asked = planner.asked, list(retriever.asked)
     value = another_sentiment(trajectory)
     fork = fork_run(model, trajectory, artifacts=store, constraints={"Sentiment": value}, settings=SETTINGS)
@@ -129,10 +124,12 @@ def test_another_sentiment(counted: Any, run: Any) -> None:
     assert fork.evidence_cost["audio"] != trajectory.evidence_cost["audio"]
 
 
-def test_an_entry_dropped(clips: Model, run: Any) -> None:
-    trajectory, store = run(clips)
+def test_an_entry_dropped(counted: Any, run: Run) -> None:
+    clips, planner, retriever = counted
+    trajectory, store = run
     first, *others = trajectory.evidence["audio"]
     fork = fork_run(clips, trajectory, artifacts=store, drop_evidence=[first.id], settings=SETTINGS)
+    assert (planner.asked, retriever.asked) == (0, []), "nothing is looked up again"
     kept = fork.evidence["audio"]
     assert [entry.id for entry in kept] == [entry.id for entry in others]
     # softmax over fewer: the others keep their proportions (Eq. 8)
@@ -146,16 +143,8 @@ def test_an_entry_dropped(clips: Model, run: Any) -> None:
     assert f"evidence left out on request: {first.id}" in fork.notes
 
 
-def test_nothing_is_looked_up_for_dropping_an_entry(counted: Any, run: Any) -> None:
-    model, planner, retriever = counted
-    trajectory, store = run(model)
-    asked = planner.asked, list(retriever.asked)
-    fork_run(model, trajectory, artifacts=store, drop_evidence=[trajectory.evidence["audio"][0].id])
-    assert (planner.asked, retriever.asked) == asked
-
-
-def test_all_evidence_dropped(clips: Model, run: Any) -> None:
-    trajectory, store = run(clips)
+def test_all_evidence_dropped(clips: Model, run: Run) -> None:
+    trajectory, store = run
     every = [entry.id for entry in trajectory.evidence["audio"]]
     fork = fork_run(clips, trajectory, artifacts=store, drop_evidence=every, settings=SETTINGS)
     assert fork.evidence == {"audio": ()}
@@ -164,8 +153,8 @@ def test_all_evidence_dropped(clips: Model, run: Any) -> None:
     assert "no evidence was found for audio" in fork.notes
 
 
-def test_a_new_plan_whose_evidence_is_thinned(clips: Model, run: Any) -> None:
-    trajectory, store = run(clips)
+def test_a_new_plan_whose_evidence_is_thinned(clips: Model, run: Run) -> None:
+    trajectory, store = run
     value = another_sentiment(trajectory)
     planned = fork_run(
         clips, trajectory, artifacts=store, constraints={"Sentiment": value}, settings=SETTINGS
@@ -209,15 +198,15 @@ def test_padded_sequences_keep_their_lengths(tiny_plain_folder: Path, tiny_plain
     ],
 )
 def test_changes_that_can_t_be_made(
-    clips: Model, run: Any, change: dict[str, Any], error: type[Exception], told: str
+    clips: Model, run: Run, change: dict[str, Any], error: type[Exception], told: str
 ) -> None:
-    trajectory, store = run(clips)
+    trajectory, store = run
     with pytest.raises(error, match=told):
         fork_run(clips, trajectory, artifacts=store, **change)
 
 
-def test_what_can_t_be_forked(clips: Model, run: Any, tiny_data_file: Path) -> None:
-    trajectory, store = run(clips)
+def test_what_can_t_be_forked(clips: Model, run: Run, tiny_data_file: Path) -> None:
+    trajectory, store = run
     with pytest.raises(DataError, match=r"expected a trajectory of model \w{12}, it is of 0000"):
         fork_run(clips, trajectory.model_copy(update={"model": "0" * 64}), artifacts=store, pick=1)
     (bare,) = reconstruct(clips, tiny_data_file, limit=1, settings=Settings(keep_path=False), artifacts=store)
@@ -285,8 +274,8 @@ def test_a_thread_with_no_run_has_nothing_to_fork(clips: Model) -> None:
         fork_thread(graph, THREAD, drop_evidence=["x"])
 
 
-def test_from_an_event_loop(clips: Model, run: Any, tiny_data_file: Path) -> None:
-    trajectory, store = run(clips)
+def test_from_an_event_loop(clips: Model, run: Run, tiny_data_file: Path) -> None:
+    trajectory, store = run
     entry = trajectory.evidence["audio"][0].id
     graph = build_graph(clips, artifacts=store, checkpointer=InMemorySaver())
     sample = {"path": str(tiny_data_file), "split": "test", "missing": ["audio"], "limit": 1}

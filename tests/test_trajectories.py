@@ -1,13 +1,18 @@
-"""What the planner drew, as it stands in a trajectory."""
+"""What the planner drew, as it stands in a trajectory; how long a reconstructed sequence is."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from omg_graph.data.dataset import ModalitySpec, Split
 from omg_graph.errors import PlanError
 from omg_graph.model.folder import load_model
+from omg_graph.outcomes import reconstructed_lengths
 from omg_graph.record.trajectory import Plan
 from omg_graph.trajectories import counted
 
@@ -39,3 +44,19 @@ def test_a_plan_that_came_twice_is_listed_once(tiny_model_folder: Path) -> None:
     for number in (0, 3):
         with pytest.raises(PlanError, match=f"from 1 to 2, got {number}"):
             plan.numbered(number)
+
+
+def test_a_sequence_takes_the_length_of_an_aligned_one() -> None:
+    split = Split(
+        name="some",
+        ids=("a", "b", "c"),
+        groups=("a", "b", "c"),
+        modalities=tuple(ModalitySpec(name=name, kind="sequence", shape=(4, 2)) for name in ("one", "two")),
+        arrays={name: np.ones((3, 4, 2), np.float32) for name in ("one", "two")},
+        observed={"one": np.array([True, False, True]), "two": np.array([False, False, True])},
+        lengths={"one": np.array([3, 4, 1]), "two": np.array([4, 4, 2])},
+    )
+    model: Any = SimpleNamespace(config=SimpleNamespace(median_lengths={"two": 9}))
+    lengths, source = reconstructed_lengths(model, split)
+    assert lengths["two"].tolist() == [3, 4, 2]
+    assert source == {"two": ["aligned with one", "training median", "input"]}

@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from omg_graph.data.reader import file_digest
-from omg_graph.errors import ConfigError, ModelError, OmgError
+from omg_graph.errors import ConfigError, ModelError, OmgError, first_fault
 from omg_graph.files import move_whole, write_atomically
 from omg_graph.metrics.labels import MetricFamily, choose_family
 from omg_graph.model.folder import machine, versions
@@ -92,11 +92,9 @@ def load_grid(path: Path | None) -> Grid:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--grid {path} can't be read as YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
         raise ConfigError(
             f"--grid {path}: expected lists of numbers from 0 for semantic, plan and evidence, "
-            f"{place}: {first['msg']}"
+            f"{first_fault(error)}"
         ) from error
 
 

@@ -152,7 +152,7 @@ def check_extras() -> list[Check]:
     """What can be installed beside it, what for, and whether it is there."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:  # this is told of the package itself
+    except metadata.PackageNotFoundError:  # check_packages says so
         return []
     parts: dict[str, list[str]] = {}
     for requirement in requirements:

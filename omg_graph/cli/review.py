@@ -126,9 +126,9 @@ class Prompt:
                 continue
             if said.isdecimal() and 1 <= int(said) <= len(allowed):
                 return allowed[int(said) - 1]
-            alike = [value for value in allowed if value.casefold() == said.casefold()]
-            if len(alike) == 1:
-                return alike[0]
+            same = [value for value in allowed if value.casefold() == said.casefold()]
+            if len(same) == 1:
+                return same[0]
             self._say(f"a number from 1 to {len(allowed)}, or one of the values, was expected", "red")
 
     def _explain(self, request: ReviewRequest) -> None:

@@ -128,22 +128,6 @@ def run(
 
     loaded = loaded.to(choose_device(device))
     logging.getLogger(__name__).info("device: %s", loaded.device)
-    if (planner, flags.planner_model) != ("distilled", None):
-        from omg_graph.model.planners import make_planner
-
-        options = flags.options(on_invalid_plan)
-        asked = {"include_greedy": greedy, "temperature": temperature, "top_p": top_p}
-        drawing = {name: value for name, value in asked.items() if value is not None}
-        with spinner("loading the planner"):
-            loaded = loaded.with_planner(make_planner(planner, loaded.with_planning(**drawing), options))
-    request = prepare(
-        loaded,
-        input_file,
-        split=split,
-        missing=missing or [],
-        limit=limit,
-        fill_nonfinite=fill_nonfinite,
-    )
     settings = Settings(
         top_k=top_k,
         candidates=candidates,
@@ -158,7 +142,23 @@ def run(
         pictures=report or keep_path == "all",
         allow_own_group=allow_own_group,
     )
-    idle = sampling_note(loaded.planner, settings.drawing)
+    if (planner, flags.planner_model) != ("distilled", None):
+        from omg_graph.model.planners import make_planner
+
+        options = flags.options(on_invalid_plan)
+        with spinner("loading the planner"):
+            loaded = loaded.with_planner(
+                make_planner(planner, loaded.with_planning(**settings.planning), options)
+            )
+    request = prepare(
+        loaded,
+        input_file,
+        split=split,
+        missing=missing or [],
+        limit=limit,
+        fill_nonfinite=fill_nonfinite,
+    )
+    idle = sampling_note(loaded.planner, settings.planning)
     notes = request.notes if idle is None else (*request.notes, idle)
     if not as_json:
         for remark in notes:

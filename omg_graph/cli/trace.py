@@ -205,7 +205,7 @@ def compare(
         for first, second in _pairs(*runs, sample_id)
     ]
     if page is not None:
-        from omg_graph.report.comparison import write_comparison
+        from omg_graph.report.page import write_comparison
 
         write_comparison(comparisons, runs, page)
     if as_json:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from omg_graph.data.dataset import BoolArray, Split
-from omg_graph.errors import DataError
+from omg_graph.errors import DataError, first_fault
 from omg_graph.files import write_atomically
 from omg_graph.seeding import derived_seed
 
@@ -106,9 +106,7 @@ class MaskFile(BaseModel):
         except OSError as error:
             raise DataError(f"{path}: expected a mask file: {error.strerror}") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the file"
-            raise DataError(f"{path}: expected a mask file, {place}: {first['msg']}") from None
+            raise DataError(f"{path}: expected a mask file, {first_fault(error, 'the file')}") from None
 
     def write(self, path: Path) -> None:
         """Write the mask; whoever reads meanwhile sees the old file or the new one, whole."""

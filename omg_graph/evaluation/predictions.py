@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.types import AllowInfNan
 
-from omg_graph.errors import DataError
+from omg_graph.errors import DataError, first_fault
 from omg_graph.evaluation.protocols import Rate
 from omg_graph.evaluation.tables import SampleTable
 from omg_graph.metrics.features import PooledRatio
@@ -92,11 +92,9 @@ def read_predictions(folder: Path) -> list[SampleTable]:
             try:
                 line = PredictionLine.model_validate_json(text)
             except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(map(str, first["loc"])) or "the line"
+                fault = first_fault(error, "the line")
                 raise DataError(
-                    f"{path}: line {number}: expected a prediction of omg evaluate, {place}: "
-                    f"{first['msg']}: evaluate anew"
+                    f"{path}: line {number}: expected a prediction of omg evaluate, {fault}: evaluate anew"
                 ) from None
             key = (line.method, line.condition, line.mask_seed, line.model_seed, line.floor_seed)
             grouped.setdefault(key, []).append(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -131,14 +131,14 @@ class Planner(PlanWriter, Protocol):
         ...
 
 
-def sampling_note(writer: PlanWriter, asked: Mapping[str, bool | float | None]) -> str | None:
+def sampling_note(writer: PlanWriter, asked: Iterable[str]) -> str | None:
     """A note if sampling settings were asked for and are ignored, else None.
 
     Args:
         writer: Who plans.
-        asked: ``greedy``, ``temperature`` and ``top_p``; None for a setting that nobody asked for.
+        asked: Names of the settings that were asked for.
     """
-    names = [name for name, value in asked.items() if value is not None]
+    names = [name.removeprefix("include_") for name in asked]
     if not names or writer.follows_sampling:
         return None
     verb = "has" if len(names) == 1 else "have"

@@ -12,7 +12,7 @@ from string import Formatter
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from omg_graph.errors import PlanError, SchemaError
+from omg_graph.errors import PlanError, SchemaError, first_fault
 from omg_graph.record.trajectory import CandidatePlan, Constraint, PlanOrigin
 
 Plan = tuple[str, ...]
@@ -244,11 +244,7 @@ class Schema(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise SchemaError(
-                f"a schema in JSON was expected; at fault is {place}: {first['msg']}"
-            ) from error
+            raise SchemaError(f"expected a schema in JSON; at fault is {first_fault(error)}") from error
 
     def _check_count(self, constraints: Sequence[str]) -> None:
         if len(constraints) != len(self.fields):

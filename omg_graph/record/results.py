@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from omg_graph.data.dataset import FloatArray, ModalitySpec, check_names
-from omg_graph.errors import DataError, OmgError
+from omg_graph.errors import DataError, OmgError, first_fault
 from omg_graph.files import whole_folder
 from omg_graph.record.artifacts import Array, ArrayRef, ArtifactStore
 from omg_graph.record.trajectory import Trajectory
@@ -354,7 +354,7 @@ def _trajectory(line: str, place: str) -> Trajectory:
         return Trajectory.model_validate_json(line)
     except ValidationError as error:
         raise DataError(
-            f"{place}: a trajectory that omg run wrote was expected ({_first(error)}): run it again"
+            f"{place}: expected a trajectory that omg run wrote ({first_fault(error)}): run it again"
         ) from None
 
 
@@ -362,13 +362,7 @@ def _facts(file: Path) -> RunFacts:
     try:
         return RunFacts.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        raise DataError(f"{file}: what omg run wrote was expected ({_first(error)}): run it again") from None
-
-
-def _first(error: ValidationError) -> str:
-    told = error.errors()[0]
-    where = ".".join(str(part) for part in told["loc"])
-    return f"{where}: {told['msg']}" if where else str(told["msg"])
+        raise DataError(f"{file}: expected what omg run wrote ({first_fault(error)}): run it again") from None
 
 
 def _some(ids: Sequence[str], most: int = 5) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import not_
 from statistics import fmean
 from typing import Literal
 
@@ -24,14 +25,6 @@ class Record(BaseModel):
 
 def _absent(value: object) -> bool:
     return value is None
-
-
-def _nothing(value: object) -> bool:
-    return not value
-
-
-def _no(value: object) -> bool:
-    return value is False
 
 
 def _once(value: object) -> bool:
@@ -61,7 +54,7 @@ class SeenRecording(Record):
     height: int | None = Field(default=None, exclude_if=_absent, description="Pixels.")
 
     def __str__(self) -> str:
-        """As it is told: ``audio (1.2 s)``, ``vision (20 images, 2 s)``, ``vision (640 x 480)``."""
+        """As it is shown: ``audio (1.2 s)``, ``vision (20 images, 2 s)``, ``vision (640 x 480)``."""
         size = [f"{self.frames} images"] if self.frames is not None else []
         if self.seconds is not None:
             size.append(f"{self.seconds:.3g} s")
@@ -77,7 +70,7 @@ class PlanOrigin(Record):
     confidence: str | None = None
     decoding: str | None = Field(default=None, exclude_if=_absent)
     recordings: tuple[SeenRecording, ...] = Field(default=(), description="What the planner was given.")
-    note: str | None = Field(default=None, description="What the user must be told, such as a fall-back.")
+    note: str | None = Field(default=None, description="A message for the user, such as a fall-back.")
 
 
 class CandidatePlan(Record):
@@ -98,7 +91,7 @@ class CandidatePlan(Record):
         description="log-probability less lambda_s C_sem; null if the schema is broken or it has no "
         "log-probability.",
     )
-    edited: bool = Field(default=False, exclude_if=_no, description="Whether a person wrote it.")
+    edited: bool = Field(default=False, exclude_if=not_, description="Whether a person wrote it.")
     times: int = Field(default=1, ge=1, exclude_if=_once, description="How often the planner drew it.")
     origin: PlanOrigin | None = Field(
         default=None,
@@ -143,7 +136,7 @@ class Plan(Record):
         description="Who chose: rerank (the model), utility (of the whole trajectory), person, or edited "
         "(a person wrote it).",
     )
-    reviewed: bool = Field(default=False, exclude_if=_no, description="Whether a person saw the candidates.")
+    reviewed: bool = Field(default=False, exclude_if=not_, description="Whether a person saw the candidates.")
     semantic_weight: float = Field(description="lambda_s of Eq. 5.")
     candidates: tuple[CandidatePlan, ...] = Field(description="Each different plan that was drawn, once.")
     prompt_version: str | None = Field(
@@ -160,7 +153,9 @@ class Plan(Record):
         description="What a language model's log-probabilities are: its own, or the agreement of candidates.",
     )
     recordings: tuple[SeenRecording, ...] = Field(
-        default=(), exclude_if=_nothing, description="What the planner was given beside text and features."
+        default=(),
+        exclude_if=not_,
+        description="What the planner was given beside text and features.",
     )
     decoding: str | None = Field(
         default=None,
@@ -296,7 +291,7 @@ class Trajectory(Record):
     reconstruction: dict[str, ArrayRef] = {}
     filled: dict[str, FilledFrames] = Field(
         default={},
-        exclude_if=_nothing,
+        exclude_if=not_,
         description="Observed sequences with lost frames; the filled one is the array filled/NAME.",
     )
     lengths: dict[str, int] = Field(

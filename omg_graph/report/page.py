@@ -1,4 +1,4 @@
-"""The page itself: template, styles, scripts and data in one file that asks nothing of any network."""
+"""Pages of a run, or of two: template, styles, scripts and data in one file that asks no network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ from markupsafe import Markup
 
 from omg_graph.errors import DataError
 from omg_graph.files import write_atomically
+from omg_graph.record.comparison import TrajectoryComparison
 from omg_graph.record.results import SavedRun
 from omg_graph.record.trajectory import Trajectory
 from omg_graph.record.view import TrajectoryView, prediction_text, view
-from omg_graph.report.figures import FEWEST, Detail, Look, figures, interval, look, shortened, visible
+from omg_graph.report.figures import (
+    FEWEST,
+    Detail,
+    Look,
+    changed,
+    figures,
+    interval,
+    look,
+    shortened,
+    visible,
+)
 
 DETAILED = 100
 """The most samples whose whole story is in a page; the list names all."""
@@ -40,6 +51,10 @@ QUOTE_LENGTH = 2_000
 
 DRAWING = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "assets/charts.js", "assets/pictures.js")
 SCRIPTS = (*DRAWING, "assets/page.js")
+COMPARISON = (*DRAWING, "assets/comparison.js")
+FULL = 10
+"""So many pictures of a comparison are drawn in full detail; of more, each is coarser."""
+
 STYLES = "assets/page.css"
 LICENCES = "vendor/LICENSES.txt"
 
@@ -194,6 +209,50 @@ def _data(sample: Sample, modalities: list[dict[str, Any]]) -> Markup:
             ],
         }
     )
+
+
+def write_comparison(
+    comparisons: Sequence[TrajectoryComparison], runs: tuple[SavedRun, SavedRun], output: Path
+) -> int:
+    """Write the page of two runs of the same samples, whole or not at all.
+
+    Args:
+        comparisons: What differs, sample by sample; the first 100 are shown.
+        runs: The two, for their names and arrays.
+        output: The file to write.
+
+    Returns:
+        The size of the page in bytes.
+
+    Raises:
+        DataError: if there is no folder to write it into.
+    """
+    if output.is_dir() or not output.parent.is_dir():
+        raise DataError(f"--html {output}: expected a file in an existing folder: name one")
+    shown = comparisons[:DETAILED]
+    detail = Detail().scaled(min(1.0, FULL / max(1, sum(len(sample.output) for sample in shown))))
+    # no picture where the arrays of one of them aren't there
+    drawn = [[changed(runs, one.id, name, detail) for name in one.output] for one in shown]
+    pictures = [[picture for picture in sample if picture is not None] for sample in drawn]
+    scripts = [Markup(asset(name)) for name in COMPARISON if any(pictures)]  # noqa: S704 - our own files
+    content = (
+        environment()
+        .get_template("comparison.html")
+        .render(
+            samples=shown,
+            figures=pictures,
+            data=[as_json(sample) for sample in pictures],
+            more=max(0, len(comparisons) - DETAILED),
+            names=[str(run.folder) for run in runs],
+            scripts=scripts,
+            policy=policy(scripts),
+            licences=asset(LICENCES),
+            styles=Markup(asset(STYLES)),  # noqa: S704 - our own file
+        )
+        .encode()
+    )
+    write_atomically(output, content)
+    return len(content)
 
 
 def policy(scripts: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from omg_graph import pipeline
 from omg_graph.data.arrays import printable
 from omg_graph.data.dataset import Split
-from omg_graph.errors import OmgError, PlanError
+from omg_graph.errors import OmgError, PlanError, first_fault
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Observation
 from omg_graph.planner.schema import Schema
@@ -140,10 +140,7 @@ def read_answer(answer: object) -> ReviewAnswer:
     try:
         return ReviewAnswer.model_validate(answer)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise PlanError(f"{place + ': ' if place else ''}{what}: {HOW_TO_ANSWER}") from None
+        raise PlanError(f"{first_fault(error, 'the answer')}: {HOW_TO_ANSWER}") from None
 
 
 def reviewed(

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from omg_graph.data.dataset import Split
-from omg_graph.errors import ConfigError, DataError, ModelError
+from omg_graph.errors import ConfigError, DataError, ModelError, first_fault
 from omg_graph.files import write_atomically
 from omg_graph.metrics.labels import MetricFamily, choose_family, score
 from omg_graph.planner.schema import Plan, Schema
@@ -219,11 +219,9 @@ def parse_plan(line: str, schema: Schema, place: str) -> TaughtPlan:
     try:
         plan = TaughtPlan.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the line"
         raise DataError(
             f'{place}: expected a plan, as {{"id": ..., "constraints": {{FIELD: VALUE, ...}}}}; '
-            f"{where}: {first['msg']}"
+            f"{first_fault(error, 'the line')}"
         ) from None
     if plan.constraints is not None:
         wrong = _misfit(plan.constraints, schema)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,37 +71,15 @@ def test_a_bad_file_ends_with_2(tmp_path: Path) -> None:
     assert "getcwd" in line
 
 
-def test_nothing_heavy_is_imported() -> None:
-    code = (
-        "import sys, omg_graph.cli.data, omg_graph.data.checking, omg_graph.data.splits,"
-        "omg_graph.data.masks, omg_graph.data.writing;"
-        "print([m for m in ('torch', 'langgraph', 'transformers', 'chromadb', 'scipy') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("speakers", [1, 2, 3, 4, 10, 101])
-def test_every_speaker_is_in_one_split(speakers: int) -> None:
-    counts = speakers_of_splits(speakers)
-    assert sum(counts.values()) == speakers
-    assert min(counts.values()) >= 1
-    assert counts["train"] == max(counts.values())
-
-
-def test_three_speakers_are_enough_for_three_splits() -> None:
+def test_every_speaker_is_in_one_split() -> None:
     assert speakers_of_splits(2) == {"train": 2}
     assert speakers_of_splits(3) == {"train": 1, "valid": 1, "test": 1}
+    assert speakers_of_splits(101) == {"train": 71, "valid": 15, "test": 15}
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_speakers_are_strangers_to_the_embedded_model(
-    tmp_path: Path, hashed_sentences: None, seed: int
-) -> None:
+def test_speakers_are_strangers_to_the_embedded_model(tmp_path: Path, hashed_sentences: None) -> None:
     path = tmp_path / "clips.npz"
-    assert (
-        main(["simulate", "--output", str(path), "--speakers", "3", "--clips", "2", "--seed", str(seed)]) == 0
-    )
+    assert main(["simulate", "--output", str(path), "--speakers", "3", "--clips", "2", "--seed", "3"]) == 0
     groups = {group for split in read_data_file(path).splits.values() for group in split.groups}
-    assert groups == {f"synthetic-s{seed}-{number:04d}" for number in range(3)}
+    assert groups == {f"synthetic-s3-{number:04d}" for number in range(3)}
     assert not groups & set(KnowledgeBase.load(model_folder(None) / KNOWLEDGE_BASE).groups)

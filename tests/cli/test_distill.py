@@ -192,12 +192,11 @@ def test_train_on_the_plans_that_distill_wrote(
     assert "holds a model already" in capsys.readouterr().err
 
 
-def test_no_word_of_a_model_that_is_not_there(tmp_path: Path, tiny_data_file: Path, capsys: Capture) -> None:
-    command = ["distill", "--teacher", "lexical", "--data"]
-    assert main([*command, str(tmp_path / "none.pkl")]) == 2
-    assert "no such file" in capsys.readouterr().err
-    assert main([*command, str(tiny_data_file)]) == 2
-    assert "the embedded default isn't written to" in capsys.readouterr().err
-    assert main([*command, str(tiny_data_file), "--model", str(tmp_path / "none")]) == 2
-    assert "isn't a model" in capsys.readouterr().err
+def test_no_word_of_a_model_that_is_not_there(
+    tmp_path: Path, tiny_data_file: Path, refused: Callable[..., str]
+) -> None:
+    command = ("distill", "--teacher", "lexical", "--data")
+    assert "no such file" in refused(*command, tmp_path / "none.pkl")
+    assert "the embedded default isn't written to" in refused(*command, tiny_data_file)
+    assert "isn't a model" in refused(*command, tiny_data_file, "--model", tmp_path / "none")
     assert list(tmp_path.iterdir()) == []

@@ -119,17 +119,6 @@ def test_the_paper_beside_random_rates(evaluate: Evaluate) -> None:
         assert entry["here"]["omg"]["acc2"] == pytest.approx(100 * sum(rows) / 2)
 
 
-def test_a_model_of_classes_has_no_place_beside_the_paper(
-    tiny_views_folder: Path, tiny_views_file: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    arguments = ["--model", str(tiny_views_folder), "--data", str(tiny_views_file), "--split", "valid"]
-    code = main(["evaluate", *arguments, "--output", str(tmp_path / "out"), "--beside-paper", "mosi"])
-    err = capsys.readouterr().err
-    assert code == 2
-    assert "text, vision, audio" in err
-    assert err.count("\n") == 1
-
-
 def test_the_same_command_gives_the_same_results_and_shows_no_difference(
     evaluate: Evaluate, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -150,16 +139,6 @@ def test_the_same_command_gives_the_same_results_and_shows_no_difference(
         assert row["metric"] == "mae"
         assert row["difference"] == pytest.approx(row["first"] - row["second"])
         assert row["low"] <= row["high"]
-
-
-def test_other_masks_cannot_be_compared(evaluate: Evaluate, tmp_path: Path, capsys: Capture) -> None:
-    fixed = ("--draws", "0", "--floors", "none", "--limit", "6")
-    evaluate("--patterns", "text", *fixed, output="first")
-    evaluate("--patterns", "audio", *fixed, output="second")
-    assert main(["compare", str(tmp_path / "first"), str(tmp_path / "second")]) == 2
-    err = capsys.readouterr().err
-    assert "same conditions" in err
-    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -196,20 +175,13 @@ def test_what_cannot_be_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [(("nowhere",), "omg evaluate wrote"), ((), "Missing argument")],
-)
-def test_compare_needs_results(arguments: tuple[str, ...], complaint: str, capsys: Capture) -> None:
-    assert main(["compare", *arguments]) == 2
-    assert complaint.lower() in capsys.readouterr().err.lower()
-
-
-def test_compare_names_the_methods_that_are_there(
-    evaluate: Evaluate, tmp_path: Path, capsys: Capture
-) -> None:
-    evaluate("--patterns", "text", "--draws", "0", "--floors", "none", "--limit", "6")
-    assert main(["compare", str(tmp_path / "out"), "--method", "svm"]) == 2
-    assert "there are those of omg" in capsys.readouterr().err
-    assert main(["compare", str(tmp_path / "out")]) == 2
-    assert "two results" in capsys.readouterr().err
+def test_what_compare_refuses(evaluate: Evaluate, tmp_path: Path, refused: Callable[..., str]) -> None:
+    fixed = ("--draws", "0", "--floors", "none", "--limit", "6")
+    for output in ("text", "audio"):
+        evaluate("--patterns", output, *fixed, output=output)
+    text, audio = tmp_path / "text", tmp_path / "audio"
+    assert "same conditions" in refused("compare", text, audio)
+    assert "there are those of omg" in refused("compare", text, "--method", "svm")
+    assert "two results" in refused("compare", text)
+    assert "omg evaluate wrote" in refused("compare", "nowhere")
+    assert "missing argument" in refused("compare").lower()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from omg_graph.model.config import ModelConfig
 from omg_graph.retriever.entries import KnowledgeBase
 
 Capture = pytest.CaptureFixture[str]
+Refused = Callable[..., str]
 
 
 def _rows(config: ModelConfig, ids: list[str]) -> dict[str, object]:
@@ -97,80 +100,45 @@ def test_query_finds_an_entry_by_its_own_text(built: Path, tiny_model_folder: Pa
     assert "[b]a2[/b]" in table
 
 
-def test_the_model_has_a_knowledge_base_of_its_own(tiny_model_folder: Path, capsys: Capture) -> None:
+def test_stats(built: Path, tiny_model_folder: Path, capsys: Capture) -> None:
     assert main(["kb", "stats", "--model", str(tiny_model_folder), "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)
     assert counted["entries"] == len(KnowledgeBase.load(tiny_model_folder / "knowledge_base"))
     assert counted["entries"] == sum(counted["sources"].values())
     assert all(value["width"] > 0 for value in counted["values"].values())
-
-
-def test_stats_need_no_model(built: Path, capsys: Capture) -> None:
     assert main(["kb", "stats", "--kb", str(built)]) == 0
-    out = capsys.readouterr().out
-    assert "some.pkl · train" in out
+    assert "some.pkl · train" in capsys.readouterr().out
 
 
-@pytest.fixture
-def foreign(built: Path, tmp_path: Path) -> Path:
-    """The same entries, said to be another model's."""
-    from dataclasses import replace
-
-    folder = tmp_path / "foreign"
-    replace(KnowledgeBase.load(built), model_fingerprint="f" * 64, name="foreign").save(folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "arguments", [["query", "--text", "x"], ["stats"], ["add", "--data", "DATA"]], ids=lambda part: part[0]
-)
 def test_another_models_entries_are_refused(
-    arguments: list[str], foreign: Path, data: Path, tiny_model_folder: Path, capsys: Capture
+    built: Path, data: Path, tiny_model_folder: Path, tmp_path: Path, refused: Refused
 ) -> None:
-    said = [str(data) if part == "DATA" else part for part in arguments]
+    """The same entries, said to be another model's."""
+    foreign = tmp_path / "foreign"
+    replace(KnowledgeBase.load(built), model_fingerprint="f" * 64, name="foreign").save(foreign)
     before = KnowledgeBase.load(foreign).fingerprint
-    assert main(["kb", *said, "--kb", str(foreign), "--model", str(tiny_model_folder)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("omg: knowledge base foreign")
-    assert err.count("\n") == 1
+    for arguments in (["query", "--text", "x"], ["stats"], ["add", "--data", data]):
+        said = refused("kb", *arguments, "--kb", foreign, "--model", tiny_model_folder)
+        assert said.startswith("omg: knowledge base foreign")
     assert KnowledgeBase.load(foreign).fingerprint == before
 
 
-def test_the_models_own_entries_are_not_touched(tiny_model_folder: Path, data: Path, capsys: Capture) -> None:
-    own = str(tiny_model_folder / "knowledge_base")
-    model = ["--model", str(tiny_model_folder)]
-    assert main(["kb", "add", "--data", str(data), "--kb", own, *model]) == 2
-    assert main(["kb", "build", "--data", str(data), "--output", own, *model]) == 2
-    assert capsys.readouterr().err.count("part of a model") == 2
-
-
-def test_a_folder_of_other_things_is_not_replaced(
-    tiny_model_folder: Path, data: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    output = ["--output", str(tmp_path / "mine")]
-    assert main(["kb", "build", "--data", str(data), "--model", str(tiny_model_folder), *output]) == 2
-    assert "other things" in capsys.readouterr().err
-    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
-
-
-def test_bad_requests(tiny_model_folder: Path, data: Path, tmp_path: Path, capsys: Capture) -> None:
-    twin = tmp_path / "twin.pkl"
+def test_bad_requests(tiny_model_folder: Path, data: Path, tmp_path: Path, refused: Refused) -> None:
+    twin, mine, own = tmp_path / "twin.pkl", tmp_path / "mine", tiny_model_folder / "knowledge_base"
     shutil.copy(data, twin)
-    model, output = ["--model", str(tiny_model_folder)], ["--output", str(tmp_path / "new")]
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep me")
+    output = ["--output", tmp_path / "new"]
     for arguments, complaint in (
-        (["build", "--data", str(data), "--split", "tset", *output], "tset"),
-        (["build", "--data", str(tmp_path / "none.pkl"), *output], "none.pkl"),
-        (["build", "--data", str(data), "--data", str(twin), *output], "'a1' comes from some.pkl"),
+        (["build", "--data", data, "--split", "tset", *output], "tset"),
+        (["build", "--data", tmp_path / "none.pkl", *output], "none.pkl"),
+        (["build", "--data", data, "--data", twin, *output], "'a1' comes from some.pkl"),
+        (["build", "--data", data, "--output", mine], "other things"),
+        (["build", "--data", data, "--output", own], "part of a model"),
+        (["add", "--data", data, "--kb", own], "part of a model"),
         (["query", "--text", "  "], "--text"),
-        (["query", "--text", "x", "--kb", str(tmp_path)], "knowledge base folder"),
+        (["query", "--text", "x", "--kb", tmp_path], "knowledge base folder"),
     ):
-        assert main(["kb", *arguments, *model]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        last = err.splitlines()[-1]
-        assert last.startswith("omg: ")
-        assert complaint in last
+        assert complaint in refused("kb", *arguments, "--model", tiny_model_folder, notes=True)
     assert not (tmp_path / "new").exists()
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]

@@ -1,4 +1,4 @@
-"""``omg run --planner``: the chat planner over HTTP, and what it says when it can't."""
+"""``omg run --planner``: a flag changes who plans and nothing else; the chat planner over HTTP."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from omg_graph.planner.prompting import load_prompt
 SECRET = "sk-secret"
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+CLIPS = ("--split", "test", "--limit", "2")
 CHAT = ("--planner", "chat", "--planner-model", "openai:tiny")
 
 
@@ -49,9 +50,10 @@ def answers(tiny_model_folder: Path) -> list[str]:
 def run(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys: Capture) -> Run:
     """``omg run`` on two clips; its code, its trajectories and everything that it said."""
 
-    def go(*arguments: str, source: Sequence[str] = ()) -> tuple[int, list[dict[str, Any]], str]:
+    def go(*arguments: str, source: Sequence[str] = CLIPS) -> tuple[int, list[dict[str, Any]], str]:
         output = tmp_path / "out"
-        source = source or ("--input", str(tiny_data_file), "--split", "test", "--limit", "2")
+        if source is CLIPS:
+            source = ("--input", str(tiny_data_file), *CLIPS)
         model = ("--model", str(tiny_model_folder))
         code = main(["run", *source, *model, "--output", str(output), *arguments])
         out, err = capsys.readouterr()
@@ -65,23 +67,93 @@ def run(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys: C
     return go
 
 
-def test_a_chat_model_plans(run: Run, chat_server: Any, answers: list[str]) -> None:
-    chat_server.reply = lambda _, n: answers[n % 2]
-    code, chat, told = run(*CHAT)
-    assert code == 0, told
+AUDIO = ("--missing", "audio", "--no-report")
+GIVEN = ("id", "group", "observed", "missing", "hidden", "raw_text", "left_out", "seed", "model")
+"""What a sample brings along, and what is asked of it: whoever plans."""
+
+OF_THE_PLANNER = {"planner", "prompt_version", "prompt_sha256", "confidence", "recordings", "decoding"} | {
+    "constraints",
+    "candidates",
+    "chosen",
+}
+"""Parts of a plan that say who wrote it, how sure it is, and what else was drawn."""
+
+WHO_PLANNED = ("plan", "notes", "timings", "utility")
+"""Fields that may differ though the same plan wins: who wrote it, what was noted, and how long it took."""
+
+
+def constraints(document: dict[str, Any]) -> list[str]:
+    return [constraint["value"] for constraint in document["plan"]["constraints"]]
+
+
+def test_the_same_sample_by_three_planners(run: Run, chat_server: Any, tiny_thinker_folder: Path) -> None:
+    _, own, _ = run(*AUDIO)
+    others = {"Entity": "music", "Action": "hesitates", "Sentiment": "strongly negative"}
+    chat_server.reply = lambda *_: json.dumps(others)
+    _, chat, told = run(*AUDIO, *CHAT)
+    _, omni, _ = run(*AUDIO, "--planner", "qwen-omni", "--planner-model", str(tiny_thinker_folder))
     assert "agreement among candidates" in told
-    _, own, _ = run()
     prompt = load_prompt()
-    for planned, distilled in zip(chat, own, strict=True):
-        plan = planned.pop("plan")
-        assert plan["planner"] == "chat openai:tiny"
+    for documents in zip(own, chat, omni, strict=True):
+        names = [document["plan"]["planner"] for document in documents]
+        assert names[0] == "distilled"
+        assert names[1] == "chat openai:tiny"
+        assert names[2].startswith("qwen-omni")
+        plan = documents[1]["plan"]
         assert (plan["prompt_version"], plan["prompt_sha256"]) == (prompt.version, prompt.sha256)
         assert plan["confidence"] == "agreement among candidates"
-        assert not {"prompt_version", "prompt_sha256", "confidence"} & set(distilled.pop("plan"))
-        # what doesn't hang on the plan is the same
-        for name in ("id", "observed", "missing", "hidden", "raw_text", "notes", "seed", "model"):
-            assert planned[name] == distilled[name]
-        assert planned.keys() == distilled.keys()
+        assert not {"prompt_version", "prompt_sha256", "confidence"} & set(documents[0]["plan"])
+        for name in GIVEN:
+            assert documents[0].get(name) == documents[1].get(name) == documents[2].get(name), name
+        # the same steps, each with the same parts
+        for name in ("reconstruction", "denoising", "evidence", "lengths", "length_source"):
+            assert documents[0][name].keys() == documents[1][name].keys() == documents[2][name].keys(), name
+        assert documents[0]["plan"]["schema_name"] == documents[1]["plan"]["schema_name"]
+        assert documents[0]["plan"]["semantic_weight"] == documents[2]["plan"]["semantic_weight"]
+        assert constraints(documents[1]) == list(others.values())
+        arrays = [{name: ref["sha256"] for name, ref in document["arrays"].items()} for document in documents]
+        assert arrays[0].keys() == arrays[1].keys() == arrays[2].keys()
+        if constraints(documents[0]) != constraints(documents[1]):
+            assert arrays[0]["plan_embedding"] != arrays[1]["plan_embedding"]
+
+
+def test_the_same_plan_leads_to_the_same_everything(run: Run, chat_server: Any) -> None:
+    _, own, _ = run(*AUDIO)
+    plans = {document["raw_text"]: constraints(document) for document in own}
+
+    def reply(body: dict[str, Any], _: int) -> str:
+        transcript = json.loads(body["messages"][-1]["content"])["transcript"]
+        return json.dumps(dict(zip(("Entity", "Action", "Sentiment"), plans[transcript], strict=True)))
+
+    chat_server.reply = reply
+    _, chat, _ = run(*AUDIO, *CHAT)
+    for one, other in zip(own, chat, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - set(WHO_PLANNED):
+            assert one[name] == other[name], name
+        assert constraints(one) == constraints(other)
+        for name in one["plan"].keys() - OF_THE_PLANNER:
+            assert one["plan"][name] == other["plan"][name], name
+        terms = [{**document["utility"], "weights": None} for document in (one, other)]
+        assert terms[0] == terms[1]
+
+
+def test_qwen_omni_draws_as_the_run_asks(run: Run, tiny_thinker_folder: Path) -> None:
+    omni = ("--planner", "qwen-omni", "--planner-model", str(tiny_thinker_folder))
+    (_, usual, _), (_, asked, _) = run(*AUDIO, *omni), run(*AUDIO, "--no-greedy", "--temperature", "3", *omni)
+    assert all(any(one["greedy"] for one in document["plan"]["candidates"]) for document in usual)
+    assert not any(one["greedy"] for document in asked for one in document["plan"]["candidates"])
+    assert not any("no effect" in remark for document in asked for remark in document["notes"])
+
+
+def test_what_a_planner_makes_nothing_of_is_told(run: Run, chat_server: Any, answers: list[str]) -> None:
+    chat_server.reply = lambda *_: answers[0]
+    _, plain, _ = run(*CHAT, *AUDIO)
+    assert not any("no effect" in remark for document in plain for remark in document["notes"])
+    note = "temperature, top_p have no effect: chat openai:tiny ignores sampling settings"
+    _, asked, told = run("--temperature", "2", "--top-p", "0.5", *CHAT, *AUDIO)
+    assert [document["notes"].count(note) for document in asked] == [1, 1]
+    assert told.count(note) == 1
 
 
 def test_a_second_run_pays_nothing_and_says_the_same(run: Run, chat_server: Any, answers: list[str]) -> None:

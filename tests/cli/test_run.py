@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from omg_graph import api
 from omg_graph.cli import main
 from omg_graph.data.reader import read_data_file
+from omg_graph.errors import OmgError
+from omg_graph.model.folder import load_model
 from omg_graph.record.artifacts import content_hash
 from omg_graph.record.trajectory import Trajectory
 
@@ -56,7 +58,11 @@ def run(tiny_model_folder: Path, tiny_data_file: Path, tmp_path: Path, capsys: C
 
 
 def test_the_arrays(run: Run, tiny_data_file: Path) -> None:
-    made = run("--split", "test", "--missing", "audio", "--missing", "vision", "--limit", "5")
+    made = run("--split", "test", "--missing", "audio", "--missing", "vision", "--limit", "5", "--json")
+    document = json.loads(made["stdout"])
+    assert (document["samples"], document["output"]) == (5, str(made["folder"]))
+    assert document["trajectories"] == made["lines"]
+    assert set(document["nmse"]) == {"audio", "vision"}
     arrays, split = made["arrays"], read_data_file(tiny_data_file).splits["test"]
     assert set(arrays) == {"ids", "audio", "audio_reconstructed", "vision", "vision_reconstructed"}
     assert arrays["ids"].tolist() == list(split.ids[:5])
@@ -101,16 +107,6 @@ def test_a_single_sample_has_no_leading_axis(run: Run, save: Save, one_clip: Cli
         "audio_std": (5,),
     }
     assert len(made["lines"]) == 1
-
-
-def test_a_sample_alone_gives_what_it_gave_among_others(run: Run, save: Save, one_clip: Clip) -> None:
-    alone = run("--missing", "audio", input=save("one.pkl", one_clip()))
-    others = run("--missing", "audio", output="others")
-    np.testing.assert_allclose(alone["arrays"]["audio"], others["arrays"]["audio"][0], rtol=1e-4, atol=1e-4)
-    assert alone["lines"][0]["plan"]["text"] == others["lines"][0]["plan"]["text"]
-    assert alone["lines"][0]["errors"]["audio"] == pytest.approx(
-        others["lines"][0]["errors"]["audio"], rel=1e-3
-    )
 
 
 def test_the_trajectories(run: Run, tiny_data_file: Path, tiny_model_folder: Path) -> None:
@@ -181,44 +177,34 @@ def test_every_reference_leads_to_its_array(run: Run, save: Save, one_clip: Clip
     assert {"reconstruction", "draws"} < kinds
 
 
-def test_whose_path_is_kept(run: Run, save: Save, tiny_data_file: Path) -> None:
-    split = read_data_file(tiny_data_file).splits["test"]
-    rows = np.resize(np.arange(len(split)), 104)
-    content = {"id": [f"clip-{n}" for n in range(104)], "text": split.arrays["text"][rows]}
-    file = save("many.pkl", {"some": content})
-    for keep, expected in (("first", 100), ("all", 104), ("none", 0)):
-        made = run("--keep-path", keep, "--steps", "1", "--candidates", "1", input=file, output=keep)
+def test_whose_path_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api.FULL_PATHS == 100
+    monkeypatch.setattr(api, "FULL_PATHS", 3)
+    for keep, expected in (("first", 3), ("all", 5), ("none", 0)):
+        given = ("--missing", "audio", "--limit", "5", "--steps", "1", "--candidates", "1")
+        made = run(*given, "--keep-path", keep, output=keep)
         kept = [any("path" in key for key in line["arrays"]) for line in made["lines"]]
-        assert kept == [True] * expected + [False] * (104 - expected)
+        assert kept == [True] * expected + [False] * (5 - expected)
         assert all(len(line["denoising"]["audio"]) == 1 for line in made["lines"])
 
 
 def test_the_same_command_gives_the_same_bytes(run: Run) -> None:
-    command = ("--split", "test", "--missing", "audio", "--draws", "2", "--seed", "7")
-    one, two = run(*command, output="one"), run(*command, output="two")
+    command = ("--split", "test", "--missing", "audio", "--draws", "2", "--limit", "3", "--seed")
+    one, two = run(*command, "7", output="one"), run(*command, "7", output="two")
     for name in ("reconstruction.npz", "arrays.safetensors"):
         assert (one["folder"] / name).read_bytes() == (two["folder"] / name).read_bytes()
     for line in one["lines"] + two["lines"]:
         line.pop("timings")
     assert one["lines"] == two["lines"]
-    other = run("--split", "test", "--missing", "audio", "--draws", "2", "--seed", "8", output="other")
+    other = run(*command, "8", output="other")
     assert not np.array_equal(one["arrays"]["audio_draws"], other["arrays"]["audio_draws"])
 
 
 def test_results_of_an_earlier_run_are_replaced_whole(run: Run, tmp_path: Path) -> None:
-    run("--missing", "audio", "--draws", "2")
-    arrays = run("--missing", "vision")["arrays"]
+    run("--missing", "audio", "--draws", "2", "--limit", "1")
+    arrays = run("--missing", "vision", "--limit", "2")["arrays"]
     assert set(arrays) == {"ids", "vision", "vision_reconstructed"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_json_is_all_of_stdout(run: Run, tmp_path: Path) -> None:
-    made = run("--missing", "audio", "--limit", "2", "--json")
-    document = json.loads(made["stdout"])
-    assert document["samples"] == 2
-    assert document["output"] == str(tmp_path / "out")
-    assert document["trajectories"] == made["lines"]
-    assert set(document["nmse"]) == {"audio"}
 
 
 def test_text_from_files_is_not_markup(run: Run, save: Save, one_clip: Clip) -> None:
@@ -232,18 +218,8 @@ def test_text_from_files_is_not_markup(run: Run, save: Save, one_clip: Clip) -> 
 def test_classes_and_no_labels(
     run: Run, tiny_views_folder: Path, tiny_views_file: Path, tiny_plain_folder: Path, tiny_plain_file: Path
 ) -> None:
-    made = run(
-        "--missing",
-        "fac",
-        "--missing",
-        "pix",
-        "--limit",
-        "4",
-        "--split",
-        "valid",
-        input=tiny_views_file,
-        model=tiny_views_folder,
-    )
+    hidden = ("--missing", "fac", "--missing", "pix", "--limit", "4", "--split", "valid")
+    made = run(*hidden, input=tiny_views_file, model=tiny_views_folder)
     for line in made["lines"]:
         prediction = line["prediction"]
         assert prediction["value"] is None
@@ -271,28 +247,6 @@ def test_odd_names_sequences_and_images(run: Run, tiny_plain_folder: Path, tiny_
     for row, length in enumerate(arrays["a.b_lengths"]):
         assert 1 <= length <= 5
         assert not arrays["a.b"][row, length:].any()
-
-
-def test_a_sequence_takes_the_length_of_an_aligned_one(
-    run: Run, train_tiny: Callable[..., Path], save: Save
-) -> None:
-    random = np.random.default_rng(0)
-
-    def rows(count: int) -> dict[str, Any]:
-        lengths = random.integers(1, 5, count)
-        hidden = random.standard_normal((count, 1, 2))
-        made: dict[str, Any] = {"one_lengths": lengths, "two_lengths": lengths}
-        for name in ("one", "two"):
-            made[name] = hidden + 0.1 * random.standard_normal((count, 4, 2))
-            made[name][np.arange(4)[None] >= lengths[:, None]] = 0.0
-        return made
-
-    data = save("aligned.pkl", {"train": rows(24), "valid": rows(8)})
-    model = train_tiny(data, "aligned")
-    content = pickle.loads(data.read_bytes())["valid"]  # our own file
-    made = run("--missing", "two", input=data, model=model)
-    assert made["arrays"]["two_lengths"].tolist() == content["one_lengths"].tolist()
-    assert {line["length_source"]["two"] for line in made["lines"]} == {"aligned with one"}
 
 
 def test_another_knowledge_base(
@@ -392,7 +346,9 @@ def test_no_cuda_here(refuses: Refused, monkeypatch: pytest.MonkeyPatch) -> None
     assert "--device cpu" in refuses("--device", "cuda")
 
 
-def test_a_folder_of_other_things_is_left_alone(refuses: Refused, tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_left_alone(
+    refuses: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("all of it")
@@ -400,13 +356,6 @@ def test_a_folder_of_other_things_is_left_alone(refuses: Refused, tmp_path: Path
     assert (mine / "thesis.txt").read_text() == "all of it"
     assert "a file is there" in refuses(output=mine / "thesis.txt")
     assert "can't be written to" in refuses(output=mine / "thesis.txt" / "deeper")
-
-
-def test_the_folder_one_is_in_is_not_replaced(
-    refuses: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
     monkeypatch.chdir(mine)
     assert "the folder you are in" in refuses(output=Path())
 
@@ -425,27 +374,26 @@ def test_models_that_are_refused(refuses: Refused, copied: Path, tmp_path: Path)
     assert "isn't a model" in refuses(model=copied / "model.json")
 
 
-def paths_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def test_any_damage_to_a_model_is_found(refuses: Refused, tiny_model_folder: Path, copied: Path) -> None:
+def test_any_damage_to_a_model_is_found(refuses: Refused, copied: Path) -> None:
     """A byte changed, an end cut off, a file gone: whichever file it is."""
-    for name in paths_in(copied):
-        whole = (copied / name).read_bytes()
+    for path in sorted(path for path in copied.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
         middle = len(whole) // 2
         for damaged in (
             whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
             whole[:middle],
             None,
         ):
-            if damaged is None:
-                (copied / name).unlink()
-            else:
-                (copied / name).write_bytes(damaged)
-            said = refuses(model=copied)
-            assert name in said or name == "manifest.json"
-        (copied / name).write_bytes(whole)
+            path.unlink(missing_ok=True)
+            if damaged is not None:
+                path.write_bytes(damaged)
+            with pytest.raises(OmgError) as told:
+                load_model(copied)
+            name = path.relative_to(copied).as_posix()
+            assert name in str(told.value) or name == "manifest.json"
+        path.write_bytes(whole)
+    (copied / "codecs.safetensors").unlink()
+    assert "codecs.safetensors" in refuses(model=copied)
 
 
 def test_a_knowledge_base_of_another_model(refuses: Refused, tiny_views_folder: Path, tmp_path: Path) -> None:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from omg_graph.cli import main
 from omg_graph.errors import DataError, OmgError
 from omg_graph.record.artifacts import content_hash
-from omg_graph.record.results import open_run
+from omg_graph.record.results import SavedRun, open_run
 
 
 @pytest.fixture(scope="module")
-def results(tiny_data_file: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "out"
-    common = ["--input", str(tiny_data_file), "--model", str(tiny_model_folder), "--split", "valid"]
-    assert main(["run", *common, "--missing", "audio", "--limit", "2", "--output", str(folder)]) == 0
-    return folder
+def results(clips_run: SavedRun) -> Path:
+    return clips_run.folder
 
 
 @pytest.fixture
@@ -86,15 +81,17 @@ def test_another_sample_is_an_error_that_names_some(results: Path) -> None:
     assert run.trajectory(run.trajectories[1].id) is run.trajectories[1]
     with pytest.raises(DataError, match=r"no sample 'nobody', but .*--id"):
         run.trajectory("nobody")
+    with pytest.raises(DataError, match="run omg run first"):
+        open_run(results.parent / "nowhere")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("trajectory.jsonl", b'{"id": "a"}\n', "line 1: a trajectory that omg run wrote"),
+        ("trajectory.jsonl", b'{"id": "a"}\n', "line 1: expected a trajectory that omg run wrote"),
         ("trajectory.jsonl", b"\xff\xfe\x00", "one trajectory a line"),
         ("trajectory.jsonl", b"\n", "one trajectory or more"),
-        ("run.json", b"[]", "run.json: what omg run wrote"),
+        ("run.json", b"[]", "run.json: expected what omg run wrote"),
         ("arrays.safetensors", b"nonsense", "a safetensors file"),
     ],
 )
@@ -105,14 +102,8 @@ def test_damage_is_one_line(copy: Path, name: str, content: bytes, complaint: st
     assert "\n" not in str(told.value)
 
 
-def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="run omg run first"):
-        open_run(tmp_path)
-
-
 def test_a_field_from_elsewhere_is_named(copy: Path) -> None:
     path = copy / "trajectory.jsonl"
-    line = json.loads(path.read_text("utf-8").splitlines()[0]) | {"surprise": 1}
-    path.write_text(json.dumps(line), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("{", '{"surprise": 1, ', 1), "utf-8")
     with pytest.raises(DataError, match="surprise"):
         open_run(copy)

@@ -47,33 +47,33 @@ def test_the_winner_comes_first_with_how_often_it_was_drawn() -> None:
     assert shown.reason == "Its score is the highest, 1.00 above the next. It is also the most probable."
 
 
-def test_the_reason_names_a_more_probable_rival() -> None:
-    shown = plan_view(plan(candidate("likely", -1.0, 1.0), candidate("fitting", -1.1, 0.1), chosen=1))
-    assert "0.17 above the next" in shown.reason
-    assert "The most probable plan is “likely”; C_sem decided against it." in shown.reason
+GOOD = candidate("good", -1.0, 0.2)
 
 
-def test_the_reason_counts_plans_that_broke_the_schema() -> None:
-    broken = candidate("odd", -0.1, None, violations=("no such word",))
-    shown = plan_view(plan(candidate("good", -1.0, 0.2), broken))
-    assert shown.reason == "It is the only valid plan that was drawn. 1 broke the schema and couldn't win."
-
-
-def test_the_reason_of_a_plan_chosen_by_utility() -> None:
-    scored = candidate("scored", -1.0, 0.1), candidate("useful", -1.5, 0.1)
-    shown = plan_view(plan(*scored, chosen=1, chosen_by="utility"))
-    assert shown.reason.startswith("Its whole trajectory has the greatest utility (Eq. 2).")
-    assert shown.reason.endswith("By its score alone “scored” would have won.")
-
-
-def test_the_reason_where_all_candidates_are_one_plan() -> None:
-    same = candidate("good", -1.0, 0.2).model_copy(update={"times": 3})
-    assert plan_view(plan(same)).reason == "All 3 candidates are this plan."
-
-
-@pytest.mark.parametrize(("who", "did"), [("person", "chose"), ("edited", "wrote")])
-def test_the_reason_of_a_plan_by_a_person(who: str, did: str) -> None:
-    assert f"A person {did} this plan." == plan_view(plan(candidate("a", -1, 0.1), chosen_by=who)).reason
+@pytest.mark.parametrize(
+    ("drawn", "reason"),
+    [
+        (
+            plan(candidate("likely", -1.0, 1.0), candidate("fitting", -1.1, 0.1), chosen=1),
+            "Its score is the highest, 0.17 above the next. The most probable plan is “likely”; "
+            "C_sem decided against it.",
+        ),
+        (
+            plan(GOOD, candidate("odd", -0.1, None, violations=("no such word",))),
+            "It is the only valid plan that was drawn. 1 broke the schema and couldn't win.",
+        ),
+        (
+            plan(GOOD, candidate("useful", -1.5, 0.1), chosen=1, chosen_by="utility"),
+            "Its whole trajectory has the greatest utility (Eq. 2). "
+            "By its score alone “good” would have won.",
+        ),
+        (plan(GOOD.model_copy(update={"times": 3})), "All 3 candidates are this plan."),
+        (plan(GOOD, chosen_by="person"), "A person chose this plan."),
+        (plan(GOOD, chosen_by="edited"), "A person wrote this plan."),
+    ],
+)
+def test_why_a_plan_won(drawn: Plan, reason: str) -> None:
+    assert plan_view(drawn).reason == reason
 
 
 def test_the_terms_of_the_utility_add_up(clips_run: SavedRun) -> None:

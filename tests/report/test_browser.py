@@ -12,52 +12,10 @@ import pytest
 
 from omg_graph.record.comparison import compare
 from omg_graph.record.results import SavedRun
-from omg_graph.report.comparison import write_comparison
-from omg_graph.report.page import write_report
+from omg_graph.report.page import write_comparison, write_report
 
 PHONE = {"width": 375, "height": 720}
 DESK = {"width": 1100, "height": 900}
-
-CONTRASTS = """() => {
-  const parse = (text) => {
-    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
-    return { rgb: [r, g, b], a };
-  };
-  const light = (rgb) => {
-    const [r, g, b] = rgb.map((c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const found = parse(getComputedStyle(at).backgroundColor);
-      if (found.a === 1) return found.rgb;
-    }
-    return [255, 255, 255];
-  };
-  const ratio = (one, other) => {
-    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
-    if (element.closest("script, style")) continue;
-    const style = getComputedStyle(element);
-    const colour = element.closest("svg") && style.fill !== "none" ? style.fill : style.color;
-    found.push([ratio(parse(colour).rgb, behind(element)), walker.currentNode.data.trim().slice(0, 30)]);
-  }
-  const root = getComputedStyle(document.documentElement);
-  const probe = document.body.appendChild(document.createElement("i"));
-  for (const name of ["--estimate", "--truth", "--nearest"]) {
-    probe.style.color = `var(${name})`;
-    found.push([ratio(parse(getComputedStyle(probe).color).rgb, behind(document.body)) * 1.5, name]);
-  }
-  probe.remove();
-  return found;
-}"""
-"""Contrast of every visible text with what is behind it; the series' colours need two thirds of a text's."""
 
 
 @dataclass
@@ -228,20 +186,11 @@ def test_pictures_have_tables(visit: Open, name: str, rows: int) -> None:
     assert "NaN" not in details.inner_text()
 
 
-@pytest.mark.parametrize("place", ["", "#sample-0"])
 @pytest.mark.parametrize("name", ["clips", "plain", "hostile"])
-def test_a_phone_needs_no_sideways_scrolling(visit: Open, name: str, place: str) -> None:
-    page = visit(name, place, viewport=PHONE).page
-    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("place", ["", "#sample-0"])
-def test_text_stands_out(visit: Open, place: str, scheme: str) -> None:
-    page = visit("clips", place, scheme=scheme).page
-    contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) > 50
-    assert [pair for pair in contrasts if pair[0] < 4.5] == []
+def test_a_phone_needs_no_sideways_scrolling(visit: Open, name: str) -> None:
+    for place in ("", "#sample-0"):
+        page = visit(name, place, viewport=PHONE).page
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
 def test_the_theme_can_be_chosen(visit: Open) -> None:

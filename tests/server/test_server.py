@@ -1,8 +1,11 @@
-"""LangGraph's server as others meet it: its SDK, a remote graph, MCP, a browser's questions, bad callers."""
+"""LangGraph's server as others meet it: SDK, remote graph, MCP, a browser's questions, bad callers."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+import pickle
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from omg_graph.record.trajectory import Plan
 from omg_graph.server import ServerSettings
 from omg_graph.state import Settings
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 REQUEST = {"path": "clips.pkl", "split": "test", "missing": ["audio"], "limit": 1}
 NODES = ["planner", "rerank", "retriever", "executor"]
 STUDIO = "https://smith.langchain.com"
@@ -139,19 +143,24 @@ def test_history_and_a_fork(streamed: tuple[str, list[tuple[str, Any]]], client:
     assert other["timings"]["planner"] == done["timings"]["planner"]  # not computed again
 
 
-def test_an_interrupt_is_resumed(client: SyncLangGraphClient) -> None:
-    thread = client.threads.create()["thread_id"]
-    settings = {"steps": 2, "review_plan": True}
-    client.runs.wait(thread, "reconstruct", input=REQUEST, context=settings)
-    state = client.threads.get_state(thread)
-    assert state["next"] == ["review"]
-    (asked,) = state["interrupts"]
-    assert asked["value"]["kind"] == "review_plan"
-    assert len(asked["value"]["candidates"]) > 1
-    result = client.runs.wait(thread, "reconstruct", command={"resume": {"pick": 2}}, context=settings)
-    (trajectory,) = result["trajectories"]
-    assert trajectory["plan"]["chosen_by"] == "person"
-    assert trajectory["plan"]["text"] == asked["value"]["candidates"][1]["text"]
+def test_a_review_over_http(client: SyncLangGraphClient) -> None:
+    thread, asking = client.threads.create()["thread_id"], {"steps": 2, "review_plan": True}
+
+    def run(**given: Any) -> Any:
+        return client.runs.wait(thread, "reconstruct", context=asking, **given)
+
+    request = run(input=REQUEST)["__interrupt__"][0]["value"]
+    assert request["kind"] == "review_plan"
+    assert client.threads.get_state(thread)["next"] == ["review"]
+    again = run(command={"resume": {"pick": 99}})["__interrupt__"][0]["value"]
+    assert again["error"].startswith("pick: expected a candidate from 1 to")
+    more = run(command={"resume": "redraw"})["__interrupt__"][0]["value"]
+    assert len(more["candidates"]) >= len(request["candidates"]) > 1
+    # Studio sends what is typed as text
+    answer = '{"set": {"Sentiment": "strongly negative"}}'
+    (trajectory,) = run(command={"resume": answer})["trajectories"]
+    assert trajectory["plan"]["constraints"][-1]["value"] == "strongly negative"
+    assert trajectory["plan"]["reviewed"]
 
 
 def test_samples_written_out_leave_no_arrays_in_the_thread(
@@ -238,6 +247,31 @@ def test_over_mcp(server: str) -> None:
     assert "trajectories" in result.content[0].text
 
 
+@pytest.fixture
+def one_sample(served_folder: Path, tiny_data_file: Path) -> str:
+    """A file of one clip that has no audio, like examples/sample.pkl."""
+    split = read_data_file(tiny_data_file).splits["test"]
+    clip = {"id": split.ids[0], "text": split.arrays["text"][0], "vision": split.arrays["vision"][0]}
+    (served_folder / "sample.pkl").write_bytes(pickle.dumps(clip | {"audio": None}))
+    return "sample.pkl"
+
+
+def test_the_example_of_a_remote_graph(
+    server: str, one_sample: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runpy.run_path(str(EXAMPLES / "remote.py"))["main"](server)
+    told = capsys.readouterr().out
+    assert "audio: http" in told
+    assert "strongly negative; prediction:" in told.split("fork: ")[1]
+
+
+def test_the_example_of_mcp(server: str, one_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(runpy.run_path(str(EXAMPLES / "mcp_client.py"))["main"](server))
+    told = capsys.readouterr().out
+    assert "reconstruct: Reconstruct the missing modalities" in told
+    assert "prediction:" in told
+
+
 def preflight(server: str, path: str, origin: str, **more: str) -> httpx.Response:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     return httpx.options(f"{server}{path}", headers={"Origin": origin} | asked | more)
@@ -247,13 +281,13 @@ PRIVATE = {"Access-Control-Request-Private-Network": "true"}
 
 
 @pytest.mark.parametrize("origin", [STUDIO, "https://eu.smith.langchain.com", "http://localhost:5173"])
-@pytest.mark.parametrize("path", ["/threads", "/runs/stream", "/mcp", "/artifacts/x"])
-def test_studio_may_call_a_server_on_this_machine(server: str, origin: str, path: str) -> None:
-    plain, private = preflight(server, path, origin), preflight(server, path, origin, **PRIVATE)
-    for answer in (plain, private):
-        assert answer.status_code == 200
-        assert answer.headers["access-control-allow-origin"] == origin
-    assert private.headers["access-control-allow-private-network"] == "true"
+def test_studio_may_call_a_server_on_this_machine(server: str, origin: str) -> None:
+    for path in ("/threads", "/runs/stream", "/mcp", "/artifacts/x"):
+        plain, private = preflight(server, path, origin), preflight(server, path, origin, **PRIVATE)
+        for answer in (plain, private):
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == origin
+        assert private.headers["access-control-allow-private-network"] == "true"
     answered = httpx.post(f"{server}/threads", json={}, headers={"Origin": origin})
     assert answered.headers["access-control-allow-origin"] == origin
 
