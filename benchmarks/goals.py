@@ -1,4 +1,4 @@
-"""What the method is held to, and how far it comes: the table at the top of the page of results."""
+"""The method's goals, and whether it reaches them: the table at the top of the page of results."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Goal:
     came: str
     """The figure, with its interval where there is one."""
     verdict: str
-    """``reached``, ``missed``, or ``not shown``: the figure is on the right side, the interval isn't."""
+    """``reached``, ``missed``, or ``not shown``: the value meets the goal, its interval contains zero."""
 
 
 def table(goals: list[Goal]) -> list[str]:
     """The goals as Markdown."""
-    lines = ["| where | goal | came out | |", "| --- | --- | --- | --- |"]
+    lines = ["| where | goal | result | |", "| --- | --- | --- | --- |"]
     marks = {"missed": "**missed**", "not shown": "**not shown**"}
     lines += [f"| {g.where} | {g.wanted} | {g.came} | {marks.get(g.verdict, g.verdict)} |" for g in goals]
     return lines
@@ -49,8 +49,8 @@ def table(goals: list[Goal]) -> list[str]:
 def prediction_goals(where: str, plain: str | None) -> Callable[[Document], Iterator[Goal]]:
     """ACC2 and ACC7 beside plain conditional diffusion, a specialist, and the best of all floors.
 
-    The anchor has the method's own head and label reader, so that it is no floor here: a line of its own says
-    whether the network adds anything to it.
+    The anchor has the method's own head and label estimate, so it is no floor here: its own line says whether
+    the network adds anything to it.
 
     Args:
         where: what the table calls the data.
@@ -76,7 +76,7 @@ def prediction_goals(where: str, plain: str | None) -> Callable[[Document], Iter
                     wanted = f"ahead of `{name}`, which has all but the network"
                 yield Goal(
                     where,
-                    f"{title}, all patterns: {wanted}, by an interval without zero",
+                    f"{title}, all patterns: {wanted}, with an interval that excludes zero",
                     f"{100 * lead:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] "
                     f"({100 * gaps[name]['second']:.2f} and {100 * gaps[name]['first']:.2f})",
                     _shown(lead > 0 if name == ANCHOR else lead >= LEAD, low > 0),
@@ -149,7 +149,7 @@ def study_goals(document: Document) -> Iterator[Goal]:
     titles = {
         "error_ratio": "squared error at most {} times the exact posterior's",
         "energy_ratio": "energy score at most {} times the exact posterior's",
-        "degree_ratio": "accuracy of the degree at least {} of Bayes's rule's",
+        "degree_ratio": "degree accuracy at least {} times that of Bayes's rule",
     }
     for setting, found in document["settings"].items():
         for subset, figures in found["subsets"].items():

@@ -123,11 +123,11 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
     mosi = Chapter(
         output / "mosi",
         "CMU-MOSI",
-        "Utterances of `train` and `valid`, cross-validated by video: every learned part is fitted anew in "
-        "each fold, and each clip is predicted by the model that never saw its video. The method reads the "
-        "words of a transcript that is shown, the floors its features alone, but for `anchor`."
+        "Utterances of `train` and `valid`, cross-validated by video: every learned part is fitted again in "
+        "each fold, and each clip is predicted by a model that never saw its video. The method and `anchor` "
+        "use the words of an observed transcript, the other floors its features alone."
         if full
-        else "The split `valid`, whose rows chose the epochs too: figures are flattered.",
+        else "The split `valid`, which also chose the epochs: figures are optimistic.",
         PLAIN,
         goals=prediction_goals("CMU-MOSI", PLAIN),
     )
@@ -144,7 +144,8 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
     mfeat = Chapter(
         output / "mfeat",
         "UCI Multiple Features",
-        "Six views of handwritten digits, the split `valid`, whose rows chose the epochs too.",
+        "Six views of handwritten digits, the split `valid`, which also chose the epochs: figures are "
+        "optimistic.",
         PLAIN,
         MFEAT_PATTERNS,
         goals=reconstruction_goals("mfeat", tuple(MFEAT_PATTERNS)),
@@ -162,7 +163,7 @@ def _data_parts(options: argparse.Namespace, output: Path) -> Iterator[Part]:
     training = Chapter(
         output / "training",
         "Training time",
-        "`omg train` on the official split of CMU-MOSI, one model, all stages, in a process of its own.",
+        "`omg train` on the official split of CMU-MOSI, one model, all stages, in a separate process.",
         results="training",
         goals=training_goals,
     )
@@ -179,7 +180,7 @@ def _simulator_parts(options: argparse.Namespace, output: Path) -> Iterator[Part
     chapter = Chapter(
         output / "simulator",
         "Simulated clips",
-        "Made-up sentences, simulated faces and voices, the split `test`: no evidence about people.",
+        "Synthetic sentences, faces and voices, the split `test`: no evidence about people.",
         PLAIN,
     )
     corpus = output / "simulated.pkl"

@@ -32,7 +32,7 @@ class Chapter:
     results: str = "ablation"
     """The name of its files: ``ablation.json`` and ``ablation.md``."""
     goals: Callable[[Document], Iterator[Goal]] | None = None
-    """What the method is held to there."""
+    """The method's goals there."""
 
 
 def results_page(page: Path, chapters: Sequence[Chapter], *, full: bool) -> None:
@@ -67,10 +67,10 @@ def results_page(page: Path, chapters: Sequence[Chapter], *, full: bool) -> None
 def _introduction(full: bool) -> list[str]:
     command = "make reproduce-full" if full else "make reproduce"
     lines = [
-        f"Written by `{command}` from the results of its studies, as far as they have been run: each says "
-        "which of its seeds are finished. Differences have 95 % intervals from resampled groups "
-        "([evaluation.md](evaluation.md#intervals)); where an interval holds zero, no difference is shown. "
-        "What the variants are: [ablations.md](ablations.md).",
+        f"Written by `{command}` from the results so far: each study says which of its seeds are finished. "
+        "Differences have 95 % intervals from resampled groups ([evaluation.md](evaluation.md#intervals)); "
+        "an interval that contains zero shows no difference. The variants are explained in "
+        "[ablations.md](ablations.md).",
     ]
     if not full:
         lines += ["", "**A short check that everything runs. These figures mean nothing.**"]
@@ -93,9 +93,10 @@ def _goals(chapters: Sequence[Chapter]) -> list[str]:
         "",
         "## At a glance",
         "",
-        "What the method is held to, and how far it comes. *Not shown*: the figure is on the right side, its "
-        "interval is not. Seeds, epochs, split and machine of each study are in its section. `anchor` is the "
-        "method without its network: where the method isn't ahead of it, the denoiser brings nothing.",
+        "The method's goals, and whether it reaches them. *Not shown*: the value meets the goal, but its "
+        "interval contains zero. Seeds, epochs, split and machine are in each study's section. "
+        "`anchor` is the method without its network: if the method isn't ahead of it, the denoiser adds "
+        "nothing.",
         "",
         *goal_table(found),
     ]
@@ -142,7 +143,7 @@ def _gains(chapter: Chapter, document: Mapping[str, Any]) -> list[str]:
     floors = [name for name in methods if name not in {entry["name"] for entry in document["variants"]}]
     lines = [
         "",
-        "| every pattern, averaged | the method | beside | it has | the method less it |",
+        "| average over patterns | method | compared with | its value | method minus it |",
         "| --- | ---: | --- | ---: | ---: |",
     ]
     for metric in (*labels, *(name for name in ("nmse", "energy_score") if name in own)):

@@ -62,7 +62,7 @@ def compare(model: Model, simulator: AffectSimulator, split: Split) -> list[Comp
 
 def table(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """The comparison as lines of a Markdown table: the model's figure, then the best possible one."""
-    yield "| observed | ACC2 | ACC7 | MAE | error of what is missing |"
+    yield "| observed | ACC2 | ACC7 | MAE | error of the missing modalities |"
     yield "| --- | --- | --- | --- | --- |"
     for row in comparisons:
         accuracies = [

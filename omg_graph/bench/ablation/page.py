@@ -62,14 +62,14 @@ def facts(results: AblationResults) -> list[str]:
         f"{seeds} of {results.wanted} seeds{named}; epochs of the executor at most "
         f"{request.base().optimiser.epochs}; configuration {request.config or 'default'}",
         f"random: missing rate {request.missing_rate:g}, {request.mask_seeds} masks; fixed: every pattern, "
-        "averaged; metrics in percent, but for NMSE, MAE and the like",
-        "every variant is trained anew with the same seeds and budget; stages it doesn't touch are shared",
-        "in brackets 95 % intervals; differences (Δ) are of a variant less the method, on the same samples, "
-        f"masks and seeds; without a mark: {NOT_SHOWN}; ▲ better, ▼ worse; each interval stands alone: "
-        "of twenty differences one may miss zero by chance",
+        "averaged; metrics in percent, except NMSE, MAE and other errors",
+        "every variant is trained from scratch with the same seeds and budget; unchanged stages are shared",
+        "95 % intervals in brackets; differences (Δ) are the variant minus the method, on the same samples, "
+        f"masks and seeds; ▲ better, ▼ worse, without a mark: {NOT_SHOWN}; intervals aren't corrected for "
+        "multiple comparisons: about one of twenty excludes zero by chance",
     ]
     if request.folds is not None:
-        facts.append(f"cross-validated by group in {request.folds} folds, everything refitted in each")
+        facts.append(f"cross-validated by group in {request.folds} folds, with everything refitted in each")
     if request.paper is not None and done is not None and results.family != FAMILY:
         facts.append(f"no paper beside: its figures are of sentiment, the metrics here are {results.family}")
     if results.reranked is not None:
@@ -112,12 +112,12 @@ def section(results: AblationResults, part: Part, title: str) -> list[str]:
 
 
 def swap_section(results: AblationResults) -> list[str]:
-    """What was swapped in the trained method, nothing trained anew."""
+    """Components replaced in the trained method, without training."""
     names = [name for name, entry in results.entries.items() if isinstance(entry, Swap)]
     if not any(name in results.measured for name in names):
         return []
     metrics = metrics_of(results)
-    lines = ["## Swapped at inference, nothing trained anew", ""]
+    lines = ["## Swapped at inference, without training", ""]
     for protocol in PROTOCOLS:
         heads = ["swap", "seeds", *(TITLES.get(m, m) for m in metrics)]
         heads += [f"Δ {TITLES.get(m, m)}" for m in metrics]
@@ -134,10 +134,11 @@ def gradient_section(results: AblationResults) -> list[str]:
     lines = [
         "## Do semantics and details pull apart?",
         "",
-        "The cosine between the gradients of a semantic loss and of the noise loss on the weights of the "
-        "denoiser's blocks, over training; below zero they are in conflict. The paper claims conflict in one "
-        "end-to-end network, relieved by planning, retrieval and injection in different layers. In brackets "
-        "the lowest and the highest of several trainings (seeds and folds); one has none.",
+        "The mean cosine over training between the gradients of a semantic loss and of the noise loss, on "
+        "the weights of the denoiser's blocks. A negative cosine is a conflict. The paper claims that one "
+        "end-to-end network has such conflicts, and that planning, retrieval and injection in different "
+        "layers reduce them. Brackets: lowest and highest mean of the trainings (seeds and folds), if there "
+        "is more than one.",
         "",
         *table_head(
             ["variant", *(head for name in SEMANTIC for head in (f"cos(L_{name}, noise)", "negative"))]

@@ -103,7 +103,7 @@ def _figure_4(method: str) -> Printed:
 VARIANTS: tuple[Variant, ...] = (
     Variant(
         DEFAULT,
-        "the method as it is",
+        "the method itself",
         _always(),
         ("architecture", "regularisation", "task", "injection"),
         Printed("ablation", "Ours"),
@@ -126,7 +126,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "no-retriever",
-        "no entry counts, for the anchor neither: what the knowledge base brings",
+        "no evidence, in the anchor neither: what the knowledge base brings",
         _always(retriever=NO_QUERY, objective={"evidence": 0.0}),
         ("architecture",),
         _figure_4("w/o Retriever"),
@@ -134,14 +134,14 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "no-planner-no-retriever",
-        "neither plan nor evidence, everything else as it is: what they bring together",
+        "no plan and no evidence, everything else unchanged: what both bring together",
         _always(**NEITHER),
         ("architecture",),
         components=ZEROS,
     ),
     Variant(
         "plain-diffusion",
-        "plain conditional diffusion: the same network and budget with nothing fitted in closed form either",
+        "plain conditional diffusion: the same network and budget, no plan, evidence or closed-form fits",
         _always(**NEITHER, executor={"priors": ()}, task={"reading": "none", "direct": NO_NETWORKS}),
         ("architecture",),
         components=ZEROS,
@@ -154,37 +154,37 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "no-plan-in-anchor",
-        "the anchor's Gaussian conditional doesn't read the plan: what the plan brings by it",
+        "the anchor's Gaussian conditional doesn't use the plan: what the plan brings there",
         _always(executor={"priors": ("evidence", "gaussian", "kernel")}),
         ("architecture",),
     ),
     Variant(
         "no-label-reader",
-        "nothing reads the label in closed form, and no words: what the label reader brings",
+        "no closed-form label estimate, and no words: what the label estimate brings",
         _always(task={"reading": "none"}),
         ("task",),
     ),
     Variant(
         "no-direct-head",
-        "no networks from the observation straight to the label are averaged in: what they bring",
+        "no networks that predict the label directly from the observation: what they bring",
         _always(task={"direct": NO_NETWORKS}),
         ("task",),
     ),
     Variant(
         "head-alone",
-        "the head has u_X and slots alone, neither label reader nor direct head",
+        "the head gets only u_X and the slots: no label estimate, no direct head",
         _always(task={"reading": "none", "direct": NO_NETWORKS}),
         ("task",),
     ),
     Variant(
         "features-reader",
-        "the label is read from features alone: what the words of a transcript bring",
+        "the label estimate uses features alone: what the words of a transcript bring",
         _always(task={"reading": "features"}),
         ("task",),
     ),
     Variant(
         "mean-pooling",
-        "every entry found weighs 1/K: what the attention of Eq. 8 brings",
+        "every retrieved entry has weight 1/K: what the attention of Eq. 8 brings",
         _always(),
         ("architecture",),
         _figure_4("w/o Sparse Attn"),
@@ -213,14 +213,14 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "no-task-loss",
-        "reconstruction alone (Eq. 15); the label is read from the finished estimates",
+        "reconstruction alone (Eq. 15); the head is fitted on the final estimates",
         _always(objective={"task": 0.0}, task={"refit": True}),
         ("task",),
         Printed("ablation", "w/o L_task"),
     ),
     Variant(
         "joint-head",
-        "the head trained jointly (Eq. 18) stays: what noisy-state-classification and entangled compare with",
+        "the jointly trained head (Eq. 18) is kept: compare noisy-state-classification and entangled with it",
         _always(task={"refit": False}),
         ("task", "injection"),
     ),
@@ -234,7 +234,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "content-only",
-        "the query is made of u_X alone, its correction kept whatever validation says",
+        "the query's correction uses u_X alone, and is kept even if it makes validation worse",
         _always(),
         ("retrieval",),
         Printed("retrieval", "Content-Only Retrieval"),
@@ -242,7 +242,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "random-plan",
-        "the query is turned by a random plan",
+        "the query's correction uses a random plan",
         _always(),
         ("retrieval",),
         Printed("retrieval", "Random-Plan Retrieval"),
@@ -250,7 +250,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "plan-driven",
-        "the query is turned by the plan, its correction kept whatever validation says",
+        "the query's correction uses the plan, and is kept even if it makes validation worse",
         _always(),
         ("retrieval",),
         Printed("retrieval", "Plan-Driven Retrieval"),
@@ -258,7 +258,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "concat-injection",
-        "plan and evidence side by side into every layer, through the same weights",
+        "plan and evidence are concatenated and enter every layer through the same weights",
         _always(executor={"shallow_layers": [], "deep_layers": []}),
         ("injection",),
         Printed("injection", "Concat-Injection"),
@@ -267,21 +267,21 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "reversed-injection",
-        "the plan into the shallow layers, evidence into the deep ones",
+        "the plan enters the shallow layers, evidence the deep ones",
         _reversed,
         ("injection",),
         Printed("injection", "Reversed-Injection"),
     ),
     Variant(
         "single-stream",
-        "evidence into the shallow layers, the plan nowhere",
+        "evidence enters the shallow layers, the plan none",
         _always(executor={"deep_layers": []}),
         ("injection",),
         Printed("injection", "Single-Stream"),
     ),
     Variant(
         "entangled",
-        "one network on X alone, no plan, evidence, anchor or u_X to go by, under all losses end to end",
+        "one network on X alone with all losses, end to end: no plan, evidence, anchor or u_X",
         _always(
             retriever=NO_QUERY,
             executor={
@@ -321,7 +321,7 @@ SWAPS: tuple[Swap, ...] = (
     ),
     Swap(
         f"no-rerank{AT_INFERENCE}",
-        "one drawn plan, unranked",
+        "one drawn plan, without re-ranking",
         planning={"candidates": 1, "include_greedy": False},
     ),
     Swap(

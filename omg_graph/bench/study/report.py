@@ -71,7 +71,7 @@ def _glance(made: Sequence[SettingFigures]) -> Iterator[str]:
         ),
     )
     for metric in GAINED:
-        yield f"What it would lose in {METRICS[metric]}: the variant's less the model's.\n"
+        yield f"What the model would lose without a component, in {METRICS[metric]}: variant minus model.\n"
         yield from _table(
             ("the model", "observed", "clips", *LACKING.values()),
             (
@@ -84,7 +84,7 @@ def _glance(made: Sequence[SettingFigures]) -> Iterator[str]:
                 if found.gains
             ),
         )
-    yield "How often its own plans are right, and how often the most probable value is (Bayes's rule).\n"
+    yield "How often the model's plans and the most probable value (Bayes's rule) are correct.\n"
     yield from _table(
         ("the model", "observed", "clips", "field", "plan", "Bayes's rule"),
         (
@@ -93,7 +93,7 @@ def _glance(made: Sequence[SettingFigures]) -> Iterator[str]:
             for field in found.plans[MODEL.name]
         ),
     )
-    yield "The share of a swap that it follows, over all patterns and clips.\n"
+    yield "How far the model follows a swapped plan or evidence (share), over all patterns and clips.\n"
     kinds = ("plan", "evidence")
     yield from _table(
         ("the model", *kinds),

@@ -24,7 +24,7 @@ def _never(_content: Content) -> bool:
 
 @dataclass(frozen=True)
 class StudySetting:
-    """A world, what of it the training split lacks, and what is observed when the model is tested."""
+    """A world, the contents that the training split lacks, and the modalities observed in the test."""
 
     name: str
     question: str
@@ -87,7 +87,7 @@ def _meaning_decides() -> StudySetting:
     """The voice tells how strong the sentiment is and never its sign: the face has a mode for each."""
     return StudySetting(
         name="modes",
-        question="Meaning decides between several modes of what is missing: does a plan choose the mode?",
+        question="The content selects one of the modes of the missing modality: does a plan choose the mode?",
         simulator=SimulatorConfig(
             entities=("story", "acting", "music"),
             audio_features=12,
@@ -109,7 +109,7 @@ def _rare_details() -> StudySetting:
     """Every detail has a sound and a look of its own, and nothing connects the two but having met them."""
     return StudySetting(
         name="rare-details",
-        question="Rare details exist only in the knowledge base: does evidence carry them over?",
+        question="Rare details exist only in the knowledge base: does evidence bring them into the result?",
         simulator=SimulatorConfig(
             entities=("story", "music"),
             actions=("praises", "criticises"),
@@ -140,7 +140,7 @@ def _compositions() -> StudySetting:
     """Entity, action and sentiment each add a pattern of their own to the face."""
     return StudySetting(
         name="compositions",
-        question="Parts are known, the whole never was: is it put together, or is the nearest entry copied?",
+        question="Parts are known, their combination isn't: does the model combine them or copy an entry?",
         simulator=SimulatorConfig(
             entities=ENTITIES,
             actions=ACTIONS,
@@ -159,7 +159,7 @@ def _embedded() -> StudySetting:
     """The world that the embedded default was trained in, and speakers whom it never met."""
     return StudySetting(
         name="embedded",
-        question="How far is the model that comes with the package from the best that can be done?",
+        question="How far is the embedded default model from the best possible result?",
         simulator=SimulatorConfig(),
         patterns=(("audio",), ("text",), ("text", "audio")),
         speakers={"test": 40},
