@@ -1,6 +1,6 @@
-"""A small agent: handed a record that misses a modality, it calls the tool and answers with its evidence.
+"""A small agent: given a record with a missing modality, it calls the tool and answers with the evidence.
 
-Run it from the repository's root with a chat model of yours, after pip install langchain and its provider's
+Run it from the repository's root with your chat model, after pip install langchain and the provider's
 package: python examples/agent.py openai:gpt-5-mini
 """
 
@@ -15,8 +15,8 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from omg_graph import Model, as_tool, load_model
 
 DATA = Path(__file__).parent
-TASK = "Where a record misses a modality, reconstruct it. Name the evidence that you rest on by its ids."
-QUESTION = "The record in sample.pkl has no audio. What does the speaker think, and what does that rest on?"
+TASK = "If a record misses a modality, reconstruct it. Cite the evidence for your answer by its ids."
+QUESTION = "The record in sample.pkl has no audio. What does the speaker think, and what is the evidence?"
 
 
 def build_agent(chat_model: BaseChatModel, model: Model) -> CompiledStateGraph:
@@ -39,6 +39,6 @@ if __name__ == "__main__":
     from langchain.chat_models import init_chat_model
 
     if len(sys.argv) < 2:
-        sys.exit("a chat model was expected, as in: python examples/agent.py openai:gpt-5-mini")
+        sys.exit("expected a chat model, got none: run python examples/agent.py openai:gpt-5-mini")
     agent = build_agent(init_chat_model(sys.argv[1]), load_model())
     print(agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1].content)

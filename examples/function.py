@@ -1,4 +1,4 @@
-"""Reconstruct what a record misses by a plain function, from ordinary and from async code.
+"""Reconstruct a record's missing modalities with a plain function, from synchronous and from async code.
 
 Run it from the repository's root: python examples/function.py
 """
@@ -12,7 +12,7 @@ SAMPLE = Path(__file__).with_name("sample.pkl")
 
 
 def main() -> None:
-    model = load_model()  # the embedded default; load_model("my_model") reads one of your own
+    model = load_model()  # the embedded default; load_model("my_model") loads your own
     arrays = MemoryArtifactStore()
     (trajectory,) = reconstruct(model, SAMPLE, artifacts=arrays)
     for name, ref in trajectory.reconstruction.items():
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 async def main_async() -> None:
-    """The work is done by processor and threads, so a thread of its own keeps the event loop free."""
+    """The call is CPU-bound, so each one runs in a separate thread and the event loop stays free."""
     model = load_model()
     hidden = [["vision"], ["text"]]
     runs = [asyncio.to_thread(reconstruct, model, SAMPLE, missing=names) for names in hidden]

@@ -1,4 +1,4 @@
-"""Call the reconstruction as a tool of MCP, from any client of that protocol.
+"""Call the reconstruction as an MCP tool, from any MCP client.
 
 Start a server in the repository's root (langgraph dev --no-browser), then, in another terminal:
 pip install mcp; python examples/mcp_client.py http://127.0.0.1:2024
@@ -15,9 +15,9 @@ async def main(url: str) -> None:
     async with Client(f"{url}/mcp") as client:
         for tool in (await client.list_tools()).tools:
             print(f"{tool.name}: {tool.description}")
-        # a path means a file in the server's data folder
+        # the path is relative to the server's data folder
         result = await client.call_tool("reconstruct", {"path": "sample.pkl"})
-        # LangGraph's server writes results as Python would, for a language model to read
+        # LangGraph's server returns the result as the text of a Python literal, not as JSON
         (trajectory,) = ast.literal_eval(result.content[0].text)["trajectories"]
         print(f"plan: {trajectory['plan']['text']}; prediction: {trajectory['prediction']['label']}")
         for entry in trajectory["evidence"]["audio"][:3]:

@@ -1,4 +1,4 @@
-"""Reconstruct on another machine: a RemoteGraph is used like the graph itself, forks included.
+"""Reconstruct on another machine: use a RemoteGraph like the graph itself, also for forks.
 
 Start a server in the repository's root (langgraph dev --no-browser), then, in another terminal:
 python examples/remote.py http://127.0.0.1:2024
@@ -17,9 +17,9 @@ def main(url: str) -> None:
     thread = get_sync_client(url=url).threads.create()
     config = {"configurable": {"thread_id": thread["thread_id"]}}
 
-    # a path means a file in the server's data folder, which is examples/ unless its operator says otherwise
+    # the path is relative to the server's data folder, which is examples/ by default
     result = graph.invoke({"path": "sample.pkl"}, config, context={"seed": 1, "steps": 10})
-    (trajectory,) = result["trajectories"]  # as JSON: nothing of this package is needed to read it
+    (trajectory,) = result["trajectories"]  # JSON: you can read it without this package
     print(f"plan: {trajectory['plan']['text']}; prediction: {trajectory['prediction']['label']}")
     print(f"audio: {trajectory['reconstruction']['audio']['uri']}")
 

@@ -1,4 +1,4 @@
-"""Let a person choose the plan: the graph stops after re-ranking, and goes on with the answer.
+"""Let a person choose the plan: the graph pauses after re-ranking and resumes with the answer.
 
 Run it from the repository's root: python examples/review.py
 """
@@ -14,7 +14,7 @@ SAMPLE = Path(__file__).with_name("sample.pkl")
 
 
 def ask(request: dict) -> dict:
-    """Here a web page, a chat message or a ticket would come in."""
+    """In your application: replace this with a web page, a chat message or a ticket."""
     if request["error"]:
         print(request["error"])
     for candidate in request["candidates"]:
@@ -31,7 +31,7 @@ def reviewed(model: Model, path: Path) -> Trajectory:
     thread = {"configurable": {"thread_id": "1"}}
     settings = Settings(review_plan=True)
     result = graph.invoke({"path": str(path)}, thread, context=settings)
-    while "__interrupt__" in result:  # once for each sample, and again where an answer can't be used
+    while "__interrupt__" in result:  # once for each sample, and again after an invalid answer
         answer = ask(result["__interrupt__"][0].value)
         result = graph.invoke(Command(resume=answer), thread, context=settings)
     return result["trajectories"][0]

@@ -1,4 +1,4 @@
-"""Run the reconstruction inside a LangGraph graph whose state is another.
+"""Run the reconstruction inside a LangGraph graph that has a different state.
 
 Run it from the repository's root: python examples/subgraph.py
 """
@@ -13,7 +13,7 @@ from omg_graph import Model, Settings, build_graph, load_model
 
 
 class Review(TypedDict, total=False):
-    """A customer's review, of which the recording may have failed."""
+    """A customer's review; its recording may be incomplete."""
 
     recording: str
     mood: str
@@ -25,7 +25,7 @@ def build_review_graph(model: Model) -> CompiledStateGraph:
     reconstruction = build_graph(model)
 
     def listen(review: Review) -> Review:
-        """Translate between the two states: this graph knows reviews, the other one samples."""
+        """Translate between the two states: this graph works on reviews, the other one on samples."""
         result = reconstruction.invoke({"path": review["recording"]}, context=Settings(top_k=3))
         (trajectory,) = result["trajectories"]
         found = {entry.id for entries in trajectory.evidence.values() for entry in entries}

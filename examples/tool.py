@@ -1,4 +1,4 @@
-"""Call the reconstruction as a LangChain tool, as a language model would.
+"""Call the reconstruction as a LangChain tool, the way a language model does.
 
 Run it from the repository's root: python examples/tool.py
 """
@@ -10,7 +10,7 @@ from omg_graph import MemoryArtifactStore, as_tool, load_model
 
 def main() -> None:
     arrays = MemoryArtifactStore()
-    # The language model may name files in this folder, and no others.
+    # The language model may use the files in this folder only.
     tool = as_tool(load_model(), data_folder=Path(__file__).parent, artifacts=arrays)
 
     call = {"type": "tool_call", "id": "1", "name": tool.name, "args": {"path": "sample.pkl"}}

@@ -1,6 +1,6 @@
-"""What if? The same clip with another plan, and with an entry of its evidence left out.
+"""What if? The same clip with another plan, and without one entry of its evidence.
 
-Nothing before the fork is computed again. Run it from the repository's root: python examples/whatif.py
+Steps before the fork aren't computed again. Run it from the repository's root: python examples/whatif.py
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ SAMPLE = Path(__file__).with_name("sample.pkl")
 def main() -> None:
     model, arrays = load_model(), MemoryArtifactStore()
     (trajectory,) = reconstruct(model, SAMPLE, artifacts=arrays)
-    print(f"as it is: {trajectory.plan.text} -> {trajectory.prediction.label}")
+    print(f"unchanged: {trajectory.plan.text} -> {trajectory.prediction.label}")
 
     def moved(fork: Trajectory) -> float:
-        """How far the audio has gone, in deviations of the training data."""
+        """How far the audio has moved (RMS), in standard deviations of the training data."""
         before, after = (arrays.get(one.reconstruction["audio"]) for one in (trajectory, fork))
         deviation = model.latent_space.codecs["audio"].deviation
         return float(np.sqrt(np.mean(((after - before) / deviation) ** 2)))
