@@ -15,8 +15,11 @@ from omg_graph.model.components import DEFAULT_COMPONENTS, Components
 from omg_graph.model.config import Manifest
 from omg_graph.model.folder import MANIFEST, read_manifest, save_model
 from omg_graph.model.model import choose_device
+from omg_graph.predictor.task import predictor_class
+from omg_graph.priors.prior import prior_class
+from omg_graph.retriever.retriever import retriever_class
 from omg_graph.training.cache import StageCache
-from omg_graph.training.config import load_config
+from omg_graph.training.config import TrainingConfig, load_config
 from omg_graph.training.request import (
     Progress,
     TrainingRequest,
@@ -78,6 +81,7 @@ class Training:
         request = self.request
         check_output(self.output, request.overwrite or request.resume)
         config, device = load_config(request.config, request.overrides), choose_device(request.device)
+        require_components(config)
         file = read_file(request)
         states = read_hidden_states(request, config, device)
         self.identity = identity_of(request, config, file, states, self.components)
@@ -228,6 +232,18 @@ STAGES: dict[str, Callable[[Training], dict[str, Any]]] = {
     "validate": Training.validate,
 }
 """In order; ``save`` comes last."""
+
+
+def require_components(config: TrainingConfig) -> None:
+    """Find every component that a configuration names, before anything is trained.
+
+    Raises:
+        ConfigError: if a package doesn't register one.
+    """
+    for name in config.executor.priors:
+        prior_class(name)
+    predictor_class(config.task.predictor)
+    retriever_class(config.retriever.kind)
 
 
 def _record(made: Any) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from omg_graph.data.dataset import group_of
+from omg_graph.errors import ConfigError
 from omg_graph.model.folder import read_manifest
 from omg_graph.training.config import load_config
 from omg_graph.training.graph import build_training_graph
@@ -218,3 +220,16 @@ def test_parts_of_settings_hold_what_a_stage_reads() -> None:
     config = load_config(None)
     assert not set(StudentSettings.model_fields) & set(PlanChoiceSettings.model_fields)
     assert config.planner.only(StudentSettings) == StudentSettings()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"executor": {"priors": ["nope"]}}, {"task": {"predictor": "nope"}}, {"retriever": {"kind": "nope"}}],
+)
+def test_a_component_that_no_package_registers_is_refused_before_training(
+    tiny_data_file: Path, tmp_path: Path, named: dict[str, Any]
+) -> None:
+    request = TrainingRequest(data=str(tiny_data_file), output=str(tmp_path / "model"), overrides=named)
+    with pytest.raises(ConfigError, match="expected one of .*, got 'nope': install the package"):
+        _ = Training(request).run
+    assert not list(tmp_path.iterdir())
