@@ -230,6 +230,6 @@ def test_a_component_that_no_package_registers_is_refused_before_training(
     tiny_data_file: Path, tmp_path: Path, named: dict[str, Any]
 ) -> None:
     request = TrainingRequest(data=str(tiny_data_file), output=str(tmp_path / "model"), overrides=named)
-    with pytest.raises(ConfigError, match="expected one of .*, got 'nope': install the package"):
+    with pytest.raises(ConfigError, match=r"expected one of .*, got 'nope': install the package"):
         _ = Training(request).run
     assert not list(tmp_path.iterdir())
