@@ -33,13 +33,13 @@ from omg_graph.simulator.content import Float64Array
 from omg_graph.training.request import Progress
 
 EXACT = "exact posterior"
-EXACT_GIVEN_PLAN = "exact posterior, told the true plan"
+EXACT_GIVEN_PLAN = "exact posterior, given the true plan"
 LEARNED = "exact but for details, learned from the entries"
 PRIOR_OF_PARTS = "exact but for the prior, learned from parts of the training clips"
 EXACT_MEAN = "exact mean as the only draw"
 NEAREST = "copy of the nearest entry"
 EVIDENCE = "evidence alone"
-GIVEN_PLAN = ", told the true plan"
+GIVEN_PLAN = ", given the true plan"
 """After the name of a method that is given the true plan at inference."""
 
 

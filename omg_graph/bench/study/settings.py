@@ -40,7 +40,7 @@ class StudySetting:
     """Whether training clips have every part of an unseen content: a posterior that knows no more of the
     prior than these parts then stands beside."""
     taught: bool = False
-    """Whether a variant that is taught by true plans is trained too: where plans are what matters."""
+    """Whether a variant that is trained on true plans is trained too: where plans are what matters."""
     speakers: dict[str, int] = field(
         default_factory=lambda: {"train": 120, "valid": 20, "later": 40, "test": 80}
     )

@@ -30,7 +30,7 @@ RUNS = "runs"
 RESULT = "study.json"
 TABLES = "study.md"
 
-FORMAT = 2
+FORMAT = 3
 """Of the runs that are kept: raised when what is measured, or how, changes and settings don't tell."""
 
 Progress = Callable[[str, str, int, int], None]

@@ -59,7 +59,7 @@ VARIANTS: tuple[Variant, ...] = (
         NEITHER,
         ZEROS,
     ),
-    Variant("taught by true plans", "trained on the plans of the truth, tested on its own", taught=True),
+    Variant("trained on true plans", "trained on the plans of the truth, tested on its own", taught=True),
 )
 
 

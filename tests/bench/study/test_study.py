@@ -47,7 +47,7 @@ def test_every_method_is_measured_on_every_clip(tiny_study: TinyStudy) -> None:
     _, folder, _ = tiny_study
     modes, rare = kept(folder, "modes"), kept(folder, "rare-details")
     trained = {variant.name for variant in VARIANTS}
-    for run, wanted in ((modes, trained), (rare, trained - {"taught by true plans"})):
+    for run, wanted in ((modes, trained), (rare, trained - {"trained on true plans"})):
         assert set(run.training) == wanted
         for pattern in run.patterns.values():
             assert wanted | {EXACT, EXACT_MEAN, EVIDENCE, NEAREST} <= set(pattern.methods)
