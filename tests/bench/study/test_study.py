@@ -157,7 +157,7 @@ def test_what_variants_share_is_made_once_and_changes_nothing(
         path.name.rpartition("-")[0] for path in (tmp_path / "beside" / "stages").glob("*.safetensors")
     )
     assert made.pop("query") == 2  # which evidence there is decides the query
-    assert {"codecs", "encoder", "student", "plans", "kernel", "direct"} <= set(made)
+    assert {"codecs", "encoder", "student", "plans", "prior-kernel", "direct"} <= set(made)
     assert set(made.values()) == {1}
 
 
