@@ -33,7 +33,7 @@ class DataFolder:
             what: What it is called, for the message.
 
         Raises:
-            DataError: if it doesn't lie in the folder; whether something is there isn't told.
+            DataError: if it lies outside the folder; the message doesn't say whether it exists.
         """
         # what no file can be called, or leads round in a circle, lies nowhere
         with suppress(ValueError, OSError, RuntimeError):

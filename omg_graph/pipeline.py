@@ -1,7 +1,7 @@
 """The pipeline on a batch: observe, propose, rerank, embed_plans, retrieve, execute.
 
-It stands here once. The graph's nodes call it step by step; validation, evaluation and studies call ``run``:
-what is measured is what people run.
+The graph's nodes call it step by step; validation, evaluation and studies call ``run``. So the code that is
+measured is the code that users run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ StepCallback = Callable[[int, int, int, dict[str, DenoisingPath]], None]
 
 @dataclass(frozen=True)
 class Observation:
-    """X as the models see it: what every later step reads of a batch."""
+    """X as the models see it: the input of every later step."""
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
@@ -71,7 +71,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Execution:
-    """What the executor made of a batch, in latent units; rows where a modality is observed mean nothing."""
+    """The executor's results for a batch, in latent units; rows that observe a modality are meaningless."""
 
     estimates: dict[str, Tensor]
     """The point estimate."""
@@ -81,9 +81,9 @@ class Execution:
     """The path of draw 0, in residual units."""
     anchors: dict[str, Tensor]
     outputs: Tensor | None = None
-    """What the task head says, (samples, outputs); None without one."""
+    """The task head's outputs, (samples, outputs); None without a task head."""
     outputs_without: Tensor | None = None
-    """The same with zeros, the training mean of latents, in place of what was estimated."""
+    """The same with zeros (the training mean of latents) in place of the estimates."""
     outputs_anchor: Tensor | None = None
     """The same with the anchor in place of the estimate."""
     path_costs: Tensor | None = None
@@ -92,7 +92,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Run:
-    """What every step made of a batch."""
+    """The results of all steps for a batch."""
 
     observation: Observation
     ranked: list[Reranking]
@@ -138,7 +138,7 @@ def run(
 
 
 def observe(model: Model, split: Split) -> Observation:
-    """Latents of what is observed, u_X = psi(X), and the label regression's estimates: each made once."""
+    """Latents of observed modalities, u_X = psi(X) and label estimates, each computed once."""
     latents = {name: value.to(model.device) for name, value in model.latent_space.encode(split).items()}
     observed = torch.from_numpy(split.mask()).to(model.device)
     raw = None if model.hidden_states is None else raw_states(model.hidden_states, split).to(model.device)
@@ -379,7 +379,7 @@ def execute(
 def _executor_input(
     model: Model, observation: Observation, plan_embeddings: FloatArray, evidence: Mapping[str, FloatArray]
 ) -> ExecutorInput:
-    """A batch as the executor sees it, but for what the task head alone reads."""
+    """A batch as the executor sees it, without the inputs of the task head alone."""
     device = model.device
     return ExecutorInput(
         ids=observation.ids,
@@ -400,7 +400,7 @@ def _executor_input(
 def _with_label(
     model: Model, observation: Observation, batch: ExecutorInput, execution: Execution
 ) -> Execution:
-    """The label: with what was estimated, without it, and with the anchor in its place (Eq. 17)."""
+    """The label, with the estimates, without them, and with the anchor in their place (Eq. 17)."""
     head = model.executor.task
     if head is None:
         return execution

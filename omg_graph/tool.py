@@ -22,7 +22,7 @@ NAME = "reconstruct_missing_modality"
 EVIDENCE_SHOWN = 3
 """Entries of evidence in the text, for each modality; the artifact holds them all."""
 FILE_SAMPLES = 20
-"""The most samples of a file that one call takes, lest the answer fill the model's context."""
+"""The most samples of a file per call, so that the answer doesn't fill the model's context."""
 LONGEST_TEXT = 200
 """Characters of one entry's text that the model is shown."""
 

@@ -267,7 +267,7 @@ class _Tuner:
         self.on_event(name, self.number, self.most, {"stage": what, "done": done, "of": of, "loss": loss})
 
     def _by_reranking(self, chosen: Changes) -> dict[str, Any]:
-        """lambda_s: the same candidates, ranked anew for each value."""
+        """lambda_s: the same candidates, re-ranked for each value."""
         self.number += 1
         (self.work / TRIALS).mkdir(exist_ok=True)
         kept = self.work / TRIALS / "reranking.json"

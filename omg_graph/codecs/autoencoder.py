@@ -1,4 +1,4 @@
-"""Between features and latents: one autoencoder for each modality (section 3.5, "Latent Space")."""
+"""Autoencoders between features and latents, one for each modality (section 3.5, "Latent Space")."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from omg_graph.seeding import generator, seeded
 AutoencoderKind = Literal["pca", "vae"]
 BATCH = 64
 DIVERGENCE_WEIGHT = 0.01
-"""VAE: of the divergence from the standard normal."""
+"""VAE: weight of the divergence from the standard normal."""
 
 
 class AutoencoderSettings(BaseModel):
@@ -153,7 +153,7 @@ def fit_autoencoder(
 
 
 def load_autoencoder(features: int, width: int, state: Mapping[str, Tensor]) -> Autoencoder:
-    """The autoencoder with these weights, frozen; their names tell which it is."""
+    """The autoencoder with these weights, frozen; its class follows from their names."""
     kind = PrincipalComponents if "components" in state else VariationalAutoencoder
     model: Autoencoder = kind(features, width)
     model.load_state_dict(dict(state))

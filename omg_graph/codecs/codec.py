@@ -24,7 +24,7 @@ from omg_graph.plugins import component
 
 GROUP = "omg_graph.codecs"
 CLIP = 10.0
-"""Observed features are limited to this many training deviations before any model sees them."""
+"""Observed features are clipped to this many training standard deviations before any model sees them."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,10 @@ class Rows:
 
 
 class Codec(Protocol):
-    """What the model asks of a modality; a kind of modality is a class that answers.
+    """The interface between the model and a kind of modality.
 
     *Standard* rows are flattened, (samples, size): zero mean and unit deviation on the training rows, and
-    zeros where nothing is there. Fitting and encoding see one sample at a time: rows don't influence each
-    other once the codec is fitted.
+    zeros where data are missing. Once the codec is fitted, rows don't influence each other.
     """
 
     @property
@@ -108,7 +107,7 @@ class Codec(Protocol):
         groups: Sequence[str],
         seed: int,
     ) -> Self:
-        """The same, knowing what other modalities' latents say of its lost parts; itself if nothing is lost.
+        """The codec with lost parts coupled to other modalities' latents; itself if nothing is lost.
 
         Args:
             rows: Training rows that have the modality.
@@ -124,7 +123,7 @@ class Codec(Protocol):
         ...
 
     def inputs(self, rows: Rows) -> FloatArray:
-        """Standard rows as models see them: within ``CLIP`` deviations, lost parts filled from the rest."""
+        """Standard rows as model inputs: clipped to ``CLIP`` deviations, lost parts filled from the rest."""
         ...
 
     def restore(self, standard: FloatArray) -> FloatArray:
@@ -134,7 +133,7 @@ class Codec(Protocol):
     def filled(
         self, rows: Rows, latents: Mapping[str, FloatArray], observed: Mapping[str, BoolArray]
     ) -> FloatArray:
-        """The array with its lost parts filled, from other modalities too; all else stays bit by bit."""
+        """The array with lost parts filled, from other modalities too; all else is unchanged, bit by bit."""
         ...
 
     def filling(self) -> dict[str, float] | None:
@@ -154,7 +153,7 @@ class Codec(Protocol):
 
     @staticmethod
     def summary(rows: Rows) -> FloatArray:
-        """(samples, features): what clustering sees of a sample, in the input's units."""
+        """(samples, features): the input of clustering, in the input's units."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -163,13 +162,13 @@ class Codec(Protocol):
 
     @classmethod
     def load(cls, spec: ModalitySpec, state: Mapping[str, Tensor], others: Sequence[str]) -> Self:
-        """What ``state`` took apart; ``others`` are the model's other modalities, in order."""
+        """The codec from ``state``; ``others`` are the model's other modalities, in order."""
         ...
 
 
 @cache
 def codec_class(kind: str) -> type[Codec]:
-    """The codec that answers for a kind of modality.
+    """The codec of a kind of modality.
 
     Raises:
         ConfigError: if no installed package registers one.
@@ -225,7 +224,7 @@ class VectorCodec:
         return np.ones(len(rows), dtype=np.bool_)
 
     def with_filler(self, rows: Rows, groups: Sequence[str], seed: int) -> Self:  # noqa: ARG002
-        """The same with what fills lost parts; a vector has none."""
+        """The codec with a filler for lost parts; a vector has none."""
         return self
 
     def coupled(

@@ -1,4 +1,4 @@
-"""Fitting what fills lost frames: the factor model, its weights on held-out frames, and its coupling."""
+"""Fitting of the frame filler: the factor model, its weights on held-out frames, and its coupling."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from omg_graph.priors.mixture import nonnegative_least_squares
 from omg_graph.seeding import derived_seed
 
 FACTORS = (0, 4, 16, 64)
-"""Sizes of the factor model among which held-out frames choose."""
+"""Candidate numbers of factors, chosen on held-out frames."""
 MOST_ROWS = 800
-"""Rows that the factor model is fitted on at most."""
+"""Rows used at most to fit the factor model."""
 FOLDS, FEW_ROWS = 5, 400
-"""Up to so many rows every fold is held out once, above it one fifth is enough."""
+"""Up to ``FEW_ROWS`` rows every fold is held out once; with more rows a single fold is."""
 ROUNDS = 8
-"""Of filling and fitting in turn: training rows are of different lengths, and may have lost frames."""
+"""Rounds of filling and fitting in turn, since training rows differ in length and may have lost frames."""
 FLOOR = 0.01
-"""Least variance that factors leave of a feature, in standard units: no more is promised on new rows."""
+"""Least residual variance of a feature, in standard units, against overconfidence on new rows."""
 RIDGES = (0.03, 0.3, 3.0)
-"""Of the coupling, in mean variances of the other modalities' latents."""
+"""Candidate ridges of the coupling, in units of the mean variance of the other modalities' latents."""
 COUPLED = "frames"
 
 
@@ -37,14 +37,14 @@ def fit_frame_filler(
     groups: Sequence[str],
     seed: int,
 ) -> FrameFiller:
-    """Fit on training rows that are there, with lost frames or without.
+    """Fit on training rows that have the sequence, with or without lost frames.
 
     Args:
         spec: The modality, of two frames or more.
         standard: (samples, frames * features), zeros in lost and padded frames.
         lost: (samples, frames).
         lengths: (samples,).
-        groups: Of the samples: held-out frames are of groups of their own.
+        groups: Groups of the samples: whole groups are held out.
         seed: Decides which rows and frames are held out.
     """
     rng = np.random.default_rng(derived_seed(seed, "lost frames", spec.name))
@@ -66,10 +66,10 @@ def fit_frame_filler(
                 parts.append(_checked(model, data.take(held), gaps.take(held)))
         weights, error = _blend(parts)
         if not factors:
-            # with no factors the remainder is the sequence itself, interpolated
+            # with no factors the interpolated residual is the interpolated sequence itself
             plain = sum(float(np.square(some.parts[..., 1] - some.truth).sum()) for some in parts)
             spread = sum(float(np.square(some.truth).sum()) for some in parts)
-        # more factors have to earn their place
+        # more factors must lower the error by 3 %
         if error < 0.97 * least:
             best, best_weights, least = factors, weights, error
     fitted = replace(_factor_model(spec, data, best), weights=best_weights)
@@ -88,10 +88,10 @@ def couple(
     groups: Sequence[str],
     seed: int,
 ) -> FrameFiller:
-    """The same with what other modalities tell of the factors, as far as held-out rows bear it out.
+    """The filler coupled to the other modalities' latents, calibrated on held-out rows.
 
     Args:
-        filler: What the sequence alone has taught.
+        filler: The filler fitted on the sequence alone.
         standard: (samples, frames * features), training rows that have the sequence.
         lost: (samples, frames).
         lengths: (samples,).
@@ -135,7 +135,7 @@ def couple(
 
 
 def _factor_model(spec: ModalitySpec, rows: SequenceRows, factors: int) -> FrameFiller:
-    """Principal components, their variances and what they leave, in turns with what isn't there."""
+    """Principal components, their variances and the residual variance, alternating with filling of gaps."""
     model = FrameFiller.interpolating(spec)
     there = np.repeat(rows.there, spec.shape[1], axis=1)
     vectors = np.random.default_rng(derived_seed("principal", spec.name)).standard_normal(
@@ -183,7 +183,7 @@ def _joint(
 
 
 def _folds(groups: Sequence[str], rng: np.random.Generator) -> IntArray:
-    """Which fold each row is in; groups stay together where there are several."""
+    """(rows,): the fold of each row; groups stay whole if there is more than one."""
     owners = groups if len(set(groups)) > 1 else [str(row) for row in range(len(groups))]
     names = sorted(set(owners))
     fold = {names[place]: turn % FOLDS for turn, place in enumerate(rng.permutation(len(names)))}
@@ -192,14 +192,14 @@ def _folds(groups: Sequence[str], rng: np.random.Generator) -> IntArray:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What a model makes of held-out frames."""
+    """A model's predictions of held-out frames."""
 
     parts: Matrix
-    """(frames, features, 2): conditional mean and interpolated remainder."""
+    """(frames, features, 2): conditional mean and interpolated residual."""
     truth: Matrix
     """(frames, features)."""
     distance: IntArray
-    """(frames,): which of the distances with weights of their own."""
+    """(frames,): index of the distance class, each with its own weights."""
 
 
 def _checked(model: FrameFiller, rows: SequenceRows, gaps: SequenceRows) -> _Checked:
@@ -212,12 +212,12 @@ def _checked(model: FrameFiller, rows: SequenceRows, gaps: SequenceRows) -> _Che
 
 
 def _blend(checked: Sequence[_Checked]) -> tuple[Matrix, float]:
-    """Weights by non-negative least squares for each distance, up to 1, and the error they leave."""
+    """Weights for each distance by non-negative least squares, at most 1, and the remaining error."""
     weights, error = np.tile([0.0, 1.0], (len(NEAR) + 1, 1)), 0.0
     for number in range(len(weights)):
         chosen = [some.distance == number for some in checked]
         if not any(rows.any() for rows in chosen):
-            # farther than anything held out: as far as that
+            # farther than any held-out frame: use the weights of the next shorter distance
             weights[number] = weights[max(number - 1, 0)]
             continue
         parts = np.concatenate(

@@ -1,7 +1,7 @@
 """Lost frames of a sequence, filled from its other frames and from other modalities.
 
-A lost frame is neither zero nor the mean of its neighbours: a linear-Gaussian factor model of the whole
-sequence is conditioned on the frames that are there, and what it leaves on them is interpolated.
+A linear-Gaussian factor model of the whole sequence is conditioned on the observed frames, and its residuals
+on them are interpolated.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalitySpec
 Matrix = npt.NDArray[np.float64]
 
 NEAR = (1, 2, 4)
-"""Distances to the nearest frame that is there, which have weights of their own; one more is beyond them."""
+"""Distances to the nearest observed frame that have their own weights; larger ones share one more."""
 
 
 @dataclass(frozen=True)
 class FramePrior:
-    """What other modalities say of a sequence's factors."""
+    """The distribution of a sequence's factors given other modalities."""
 
     mean: Matrix
     """(samples, factors)."""
@@ -37,10 +37,10 @@ class FrameFiller:
     """A factor model of one sequence modality in flattened standard units.
 
     x = V f + e with f ~ N(0, diag(variances)) and e ~ N(0, diag(noise)); frames past a sequence's length are
-    no data, like lost ones. A lost frame is a V E[f | frames that are there] + b times what the model leaves
-    on the nearest frames to both sides, linearly interpolated. a and b lie between 0 and 1, fitted on
-    held-out frames by the distance to the nearest. With no factors and b = 1 that is plain interpolation,
-    with both zero the training mean.
+    treated like lost ones. The estimate of a lost frame is a V E[f | observed frames] + b r, where r is the
+    residual of the nearest observed frames on both sides, linearly interpolated. a and b lie between 0 and 1
+    and are fitted on held-out frames for each distance to the nearest observed one. No factors and b = 1 give
+    plain interpolation; a = b = 0 gives the training mean.
     """
 
     spec: ModalitySpec
@@ -53,28 +53,28 @@ class FrameFiller:
     weights: Matrix
     """(distances, 2): a and b."""
     ridge: float = 0.0
-    """Of the coupling to the other modalities; 0 where there is none."""
+    """Ridge of the coupling to the other modalities; 0 without a coupling."""
     spread: float = 1.0
-    """How many times as uncertain as the coupling says it is it was on held-out rows, as a variance."""
+    """Ratio of held-out to predicted variance of the coupling."""
     names: tuple[str, ...] = ()
     """The other modalities of the coupling, in order."""
     widths: tuple[int, ...] = ()
     mean: Matrix = field(default_factory=lambda: np.zeros(0))
-    """Of factors and the other modalities' latents side by side, as for their covariance."""
+    """Joint mean of factors and the other modalities' latents, in the order of the covariance."""
     covariance: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
     error: float = math.nan
-    """On held-out frames, over their squared deviation from the training mean: 1 for filling with that."""
+    """Squared error on held-out frames, relative to filling with the training mean."""
     interpolation_error: float = math.nan
-    """The same of plain interpolation."""
+    """The same for plain interpolation."""
 
     @classmethod
     def interpolating(cls, spec: ModalitySpec) -> FrameFiller:
-        """One that knows nothing of the modality: linear interpolation, and the nearest frame at the ends."""
+        """A filler that isn't fitted: linear interpolation, and the nearest frame at the ends."""
         weights = np.tile([0.0, 1.0], (len(NEAR) + 1, 1))
         return cls(spec, np.zeros((spec.size, 0)), np.zeros(0), np.ones(spec.size), weights)
 
     def prior(self, latents: Mapping[str, FloatArray], observed: BoolArray) -> FramePrior | None:
-        """What other modalities say of the factors; None where the filler is not coupled.
+        """The factors' distribution given other modalities; None if the filler is not coupled.
 
         Args:
             latents: The other modalities' latents, by name, (samples, latent).
@@ -119,7 +119,7 @@ class FrameFiller:
     def of_tensors(
         cls, spec: ModalitySpec, tensors: Mapping[str, torch.Tensor], others: Sequence[str]
     ) -> FrameFiller:
-        """What ``tensors`` took apart; ``others`` are the model's other modalities, in order."""
+        """The filler from ``tensors``; ``others`` are the model's other modalities, in order."""
         widths = tuple(int(width) for width in tensors["widths"])
         numbers = {
             name: tensors[name].double().numpy()
@@ -145,13 +145,13 @@ class FrameFiller:
         lengths: IntArray | None,
         prior: FramePrior | None = None,
     ) -> FloatArray:
-        """(samples, frames * features) with lost frames filled and all others as they were.
+        """(samples, frames * features) with lost frames filled and all others unchanged.
 
         Args:
             standard: Flattened standard units, zeros in lost and padded frames.
-            lost: (samples, frames); a row has some frame that isn't.
+            lost: (samples, frames); each row has at least one frame that isn't lost.
             lengths: (samples,), for padded sequences.
-            prior: What other modalities say.
+            prior: The factors' distribution given other modalities.
         """
         rows = np.flatnonzero(lost.any(axis=1))
         out = standard.copy()
@@ -170,7 +170,7 @@ class FrameFiller:
         return np.where(gone, weight[..., 0] * conditional + weight[..., 1] * remainder, rows.values)
 
     def parts(self, rows: SequenceRows, prior: FramePrior | None = None) -> tuple[Matrix, Matrix, IntArray]:
-        """Conditional mean, interpolated remainder and distance of every frame."""
+        """Conditional mean, interpolated residual and distance of every frame."""
         conditional = self.factors(rows, prior) @ self.components.T
         left, right, share, distance = _neighbours(rows.there)
         remainder = as_frames(rows.values - conditional, self.spec)
@@ -179,7 +179,7 @@ class FrameFiller:
         return conditional, between.reshape(conditional.shape), distance
 
     def factors(self, rows: SequenceRows, prior: FramePrior | None) -> Matrix:
-        """E[f | the frames that are there], (samples, factors)."""
+        """E[f | observed frames], (samples, factors)."""
         weighed = self.components / self.noise[:, None]
         whole, moment = self.components.T @ weighed, rows.values @ weighed
         out = np.zeros((len(rows.values), len(self.variances)))
@@ -200,11 +200,11 @@ class FrameFiller:
 
 @dataclass(frozen=True)
 class SequenceRows:
-    """Sequences in flattened standard units, with what of them is there."""
+    """Sequences in flattened standard units, with masks of their observed frames."""
 
     spec: ModalitySpec
     values: Matrix
-    """(samples, frames * features), zeros where nothing is there."""
+    """(samples, frames * features), zeros in lost and padded frames."""
     lost: BoolArray
     """(samples, frames)."""
     lengths: IntArray
@@ -218,7 +218,7 @@ class SequenceRows:
     def of(
         cls, spec: ModalitySpec, standard: FloatArray, lost: BoolArray | None, lengths: IntArray | None
     ) -> SequenceRows:
-        """With nothing lost, or as long as the modality, where that isn't given."""
+        """Rows from arrays; by default no frame is lost, and all sequences have full length."""
         count, frames = len(standard), spec.shape[0]
         gone = np.zeros((count, frames), bool) if lost is None else lost
         there = np.full(count, frames, np.int64) if lengths is None else lengths
@@ -229,7 +229,7 @@ class SequenceRows:
         return SequenceRows(self.spec, self.values[rows], self.lost[rows], self.lengths[rows])
 
     def with_gaps(self, rng: np.random.Generator) -> SequenceRows:
-        """About a third of the frames lost besides, in runs; one frame of each row stays."""
+        """The rows with about a third more of the frames lost, in runs; each row keeps at least one frame."""
         frames = self.spec.shape[0]
         starts = rng.random(self.lost.shape) < 0.15
         runs = rng.geometric(0.4, self.lost.shape)
@@ -246,9 +246,9 @@ class SequenceRows:
 
 
 def _neighbours(there: BoolArray) -> tuple[IntArray, IntArray, Matrix, IntArray]:
-    """For every frame the nearest ones that are there to both sides, the right one's share, the distance.
+    """For every frame: the nearest observed frames on both sides, the right one's weight, and the distance.
 
-    At the ends both are the only one there is.
+    At the ends, both are the same frame.
     """
     frames = there.shape[1]
     place = np.broadcast_to(np.arange(frames), there.shape)

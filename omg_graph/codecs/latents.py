@@ -75,7 +75,7 @@ class LatentSpace:
 
     @property
     def specs(self) -> tuple[ModalitySpec, ...]:
-        """What each modality looks like."""
+        """Name, kind and shape of each modality."""
         return tuple(codec.spec for codec in self.codecs.values())
 
     @property
@@ -94,11 +94,11 @@ class LatentSpace:
         return latents
 
     def fill_frames(self, split: Split) -> dict[str, FloatArray]:
-        """Sequences with their lost frames filled, from what else of the sample is observed.
+        """Sequences with lost frames filled from the sample's other observed data.
 
         Returns:
             Modality to (samples, frames, features) in the input's units, for modalities with lost frames;
-            every number that was there is the same, bit by bit.
+            observed numbers are unchanged, bit by bit.
         """
         rows = {name: rows_of(split, name) for name in self.codecs}
         lossy = [name for name, some in rows.items() if some.lost is not None]
@@ -122,7 +122,7 @@ class LatentSpace:
 
     @classmethod
     def load(cls, specs: Sequence[ModalitySpec], state: Mapping[str, Tensor]) -> LatentSpace:
-        """The latent space that ``state`` took apart."""
+        """The latent space from ``state``."""
         return cls(
             {
                 spec.name: codec_class(spec.kind).load(

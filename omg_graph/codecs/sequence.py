@@ -25,7 +25,7 @@ class SequenceCodec(VectorCodec):
     """(frames, features): all frames share mean and deviation; lost frames are filled before encoding."""
 
     filler: FrameFiller | None = None
-    """What fills lost frames; None for a single frame and in a model made without: they are interpolated."""
+    """Fills lost frames; if None (a single frame, or a model without), lost frames are interpolated."""
 
     @staticmethod
     def there(spec: ModalitySpec, rows: Rows) -> BoolArray:
@@ -38,7 +38,7 @@ class SequenceCodec(VectorCodec):
         return inside if rows.lost is None else inside & ~rows.lost
 
     def with_filler(self, rows: Rows, groups: Sequence[str], seed: int) -> Self:
-        """With a frame filler, whether any frame is lost in training or not."""
+        """The codec with a frame filler, even if no training frame is lost."""
         if self.spec.shape[0] == 1:
             return self
         filler = fit_frame_filler(self.spec, self._limited(rows), rows.lost, rows.lengths, groups, seed)
@@ -68,7 +68,7 @@ class SequenceCodec(VectorCodec):
         return self.filler or FrameFiller.interpolating(self.spec)
 
     def inputs(self, rows: Rows) -> FloatArray:
-        """See ``Codec.inputs``; from its own frames alone: another modality may be what is predicted."""
+        """See ``Codec.inputs``; uses its own frames alone, because another modality may be the target."""
         limited = self._limited(rows)
         return limited if rows.lost is None else self._fills.fill(limited, rows.lost, rows.lengths)
 
@@ -113,7 +113,7 @@ class SequenceCodec(VectorCodec):
 
     @staticmethod
     def summary(rows: Rows) -> FloatArray:
-        """The mean over the frames that are there."""
+        """The mean over observed frames."""
         frames = rows.array.shape[1]
         there = np.full(len(rows), frames) if rows.lengths is None else np.clip(rows.lengths, 1, frames)
         kept = np.arange(frames)[None] < there[:, None]

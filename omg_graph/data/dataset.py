@@ -19,7 +19,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 TEXT_MODALITY = "text"
-"""The modality that ``raw_text`` belongs to: whoever hides it hides the transcript too."""
+"""The modality that ``raw_text`` belongs to: hiding it hides the transcript too."""
 
 ModalityKind = Literal["vector", "sequence", "image"]
 

@@ -109,7 +109,7 @@ class MaskFile(BaseModel):
             raise DataError(f"{path}: expected a mask file, {first_fault(error, 'the file')}") from None
 
     def write(self, path: Path) -> None:
-        """Write the mask; whoever reads meanwhile sees the old file or the new one, whole."""
+        """Write the mask atomically: a concurrent reader sees the old or the new file, complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps(self.model_dump(mode="json"), ensure_ascii=False) + "\n"
         write_atomically(path, content.encode())

@@ -31,7 +31,7 @@ class PatternPool:
     starts: IntArray
     """(rows + 1,): where each row's pairs begin."""
     chances: FloatArray | None = None
-    """(pairs,): how often each is drawn among its row's pairs; all alike if None."""
+    """(pairs,): how often each is drawn among its row's pairs; all equally often if None."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,7 +96,7 @@ class PatternPool:
         return torch.from_numpy(np.concatenate([patterns[:0], *chosen]))
 
     def draw(self, seed: int, epoch: int) -> IntArray:
-        """One pair for each row, in random order: the epoch's samples with patterns drawn anew."""
+        """One pair for each row, in random order: the epoch's samples with newly drawn patterns."""
         random = np.random.default_rng(derived_seed(seed, "pairs", epoch))
         counts = np.diff(self.starts)
         if self.chances is None:

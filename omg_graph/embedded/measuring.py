@@ -24,7 +24,7 @@ SCORES = ("acc2", "acc7", "mae")
 
 @dataclass(frozen=True)
 class Figures:
-    """How well labels and hidden features are told in one pattern."""
+    """Accuracy of label and hidden features in one pattern."""
 
     scores: dict[str, float]
     """``acc2``, ``acc7`` and ``mae`` of the predicted values."""
@@ -45,7 +45,7 @@ class Comparison:
 def compare(model: Model, simulator: AffectSimulator, split: Split) -> list[Comparison]:
     """Measures the model and the exact posterior on the same complete clips, the smallest patterns first.
 
-    Both predict a value, and both are scored alike: the exact one's is the mean degree.
+    Both predict a value and are scored in the same way: the exact one's value is the mean degree.
 
     Raises:
         DataError: if the clips aren't complete, or have no labels.

@@ -216,7 +216,7 @@ def compare(first: Results, second: Results, resamples: Resamples | None = None)
     Args:
         first: a method's tables.
         second: another's, on the same samples and masks.
-        resamples: drawn for all comparisons together; drawn anew by default.
+        resamples: shared by all comparisons; drawn here by default.
 
     Raises:
         DataError: if the two can't be paired.

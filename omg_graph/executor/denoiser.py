@@ -1,4 +1,4 @@
-"""The denoiser of Eq. 10, steered by the plan in its deep layers and by the evidence in its shallow ones."""
+"""The denoiser of Eq. 10, conditioned on evidence in shallow layers and on the plan in deep ones."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Latents = Mapping[str, Float[Tensor, "batch _"]]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What steers the denoising of a batch."""
+    """The conditioning inputs of the denoiser for a batch."""
 
     observation: Float[Tensor, "batch shared"]
     """u_X."""
     plan: Float[Tensor, "batch constraint shared"]
-    """g of the whole plan, then g of each constraint: c_S as the keys that cross-attention chooses among."""
+    """c_S: g of the whole plan, then g of each constraint; cross-attention's keys and values."""
     evidence: dict[str, Float[Tensor, "batch _"]]
     """E for each modality (Eq. 8); zeros where there is none."""
     anchor: dict[str, Float[Tensor, "batch _"]]
-    """What was subtracted from the latents before noising; zeros without an anchor."""
+    """The estimate subtracted from the latents before noising; zeros without an anchor."""
     observed: Bool[Tensor, "batch modality"]
     """Which slots hold clean latents; all others are denoised."""
 
@@ -130,7 +130,7 @@ class SlotBlock(nn.Module):
 class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """eps_theta (or v_theta) over one latent slot for each modality, all missing ones jointly.
 
-    Observed slots hold their clean latents, so that details of X that u_X has no room for stay within reach;
+    Observed slots hold their clean latents, so the network sees details of X that u_X lacks.
     ``observed_slots=False`` feeds u_X alone, the literal Eq. 10.
     """
 
@@ -149,8 +149,8 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        # saved beside the widths, because diffusers sorts a dictionary's keys when it writes its JSON, and
-        # layers are told apart by the order of the modalities
+        # saved beside the widths: weights depend on the order of the modalities, and diffusers sorts a
+        # dictionary's keys when it writes JSON
         self.names = tuple(names or latent_widths)
         self.register_to_config(names=self.names)
         latent_widths = {name: latent_widths[name] for name in self.names}
@@ -185,15 +185,15 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         conditions: Conditions,
         mean: Bool[Tensor, " batch"] | None = None,
     ) -> dict[str, Float[Tensor, "batch _"]]:
-        """Predicted v or eps for every slot; what it says of observed slots means nothing.
+        """Predicted v or eps for every slot; the output of observed slots is meaningless.
 
         Args:
             states: z_t for each modality, in residual units; ignored where observed.
             clean: Latents of observed modalities; ignored where not observed.
             time: Time step of each row, in [0, T).
             conditions: u_X, plan, evidence and masks.
-            mean: Rows that ask for the mean estimate instead: their states are ignored, their output is the
-                expected residual itself. A time code of its own keeps it from disturbing the last time step.
+            mean: Rows to estimate the mean for instead: their states are ignored, and their output is the
+                expected residual. They have their own time code, so that the last time step is not disturbed.
         """
         code = self.time(_sinusoid(time, self.width))
         if mean is not None:
@@ -223,7 +223,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         evidence: Float[Tensor, "batch slot width"],
         missing: Float[Tensor, "batch slot 1"],
     ) -> Float[Tensor, "batch slot width"]:
-        """The features after a layer with what plan and evidence add to them, the latter in missing slots."""
+        """A layer's features plus the terms of plan (all slots) and evidence (missing slots)."""
         if layer in self.shallow:
             hidden = hidden + missing * self.adapters[str(layer)](hidden, evidence)
         if layer in self.deep:
@@ -232,7 +232,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **given: Any) -> Any:
-        """As Diffusers does it; ``joint_layers``, which version 0.1.0 wrote too, were empty."""
+        """Like Diffusers, but drops ``joint_layers``, which version 0.1.0 wrote and were always empty."""
         kept = {name: value for name, value in config_dict.items() if name != "joint_layers"}
         return super().extract_init_dict(kept, **given)
 

@@ -70,7 +70,7 @@ def regression_target(
     signal: Float[Tensor, "batch 1"],
     prediction: Prediction,
 ) -> Float[Tensor, "batch latent"]:
-    """What the denoiser is asked to predict.
+    """The denoiser's regression target.
 
     Eq. 15's first term is |eps - eps'|^2. Predicting v reweights it: |v - v'|^2 = |eps - eps'|^2 / abar.
     """
@@ -90,9 +90,9 @@ def clean_estimate(
 
 
 def make_scheduler(sampler: SamplerName, train_steps: int, prediction: Prediction) -> Any:
-    """A diffusers scheduler for latents: nothing clipped, steps spaced from T on.
+    """A diffusers scheduler for latents: no clipping, trailing timestep spacing.
 
-    DDPM with ``fixed_small`` variance is Eq. 11 with its posterior deviation sigma_t.
+    DDPM with ``fixed_small`` variance is Eq. 11 with the posterior standard deviation sigma_t.
     """
     from diffusers.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
@@ -102,7 +102,7 @@ def make_scheduler(sampler: SamplerName, train_steps: int, prediction: Predictio
         "beta_schedule": "squaredcos_cap_v2" if prediction == "v" else "linear",
         "prediction_type": "v_prediction" if prediction == "v" else "epsilon",
         "timestep_spacing": "trailing",
-        # the usual range of betas is made for 1,000 steps; scaled, z_T is noise with any number of them
+        # the usual betas suit 1,000 steps; scaled by T, z_T is noise for any number of steps
         "beta_start": min(0.1 / train_steps, 0.999),
         "beta_end": min(20.0 / train_steps, 0.999),
     }
@@ -114,7 +114,7 @@ def make_scheduler(sampler: SamplerName, train_steps: int, prediction: Predictio
 
 
 def space_timesteps(scheduler: Any, steps: int) -> None:
-    """Tell a scheduler to take ``steps`` steps, the first of them at T - 1.
+    """Set a scheduler to ``steps`` steps, the first at T - 1.
 
     Raises:
         ConfigError: if there are fewer than 1 or more than T.
@@ -125,7 +125,7 @@ def space_timesteps(scheduler: Any, steps: int) -> None:
     scheduler.set_timesteps(steps)
     if len(scheduler.timesteps) == steps:
         return
-    # rounding inside diffusers' trailing spacing appends a step at -1 for some numbers, 61 of 1,000 for one
+    # diffusers' trailing spacing appends a step at -1 for some counts by rounding, e.g. 61 of 1,000
     spaced = scheduler.timesteps[:steps]
     if "timesteps" in signature(scheduler.set_timesteps).parameters:
         scheduler.set_timesteps(timesteps=spaced.tolist())
@@ -152,7 +152,7 @@ def path_costs(
 ) -> Float[Tensor, " batch"]:
     """C_path of each sample (Eq. 3): the mean squared change of the clean estimate between steps.
 
-    The mean is over steps, the first of which changes nothing, then over missing modalities.
+    The mean is over steps (the first has change zero), then over missing modalities.
     """
     total = torch.zeros(len(observed))
     for column, path in enumerate(paths.values()):
@@ -165,7 +165,7 @@ def path_costs(
 def chosen_paths(
     kept: Mapping[str, DenoisingPath], made: Mapping[str, DenoisingPath], better: Bool[Tensor, " batch"]
 ) -> dict[str, DenoisingPath]:
-    """The paths kept so far; where the new ones are better, these."""
+    """For each row the better of the path kept so far and the new one."""
 
     def mixed(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
         return [torch.where(better[:, None], one, other) for one, other in zip(new, old, strict=True)]
@@ -179,7 +179,7 @@ def chosen_paths(
 
 
 def initial_noise(seed: int, ids: Sequence[str], modality: str, draw: int, width: int) -> Tensor:
-    """z_T for each sample, (samples, width): of (seed, id, modality, draw) alone."""
+    """z_T for each sample, (samples, width): depends on (seed, id, modality, draw) alone."""
     rows = [torch.randn(width, generator=generator(seed, i, modality, draw, "start")) for i in ids]
     return torch.stack(rows)
 
@@ -201,10 +201,10 @@ def denoise(
     start: float = 1.0,
     residuals: Mapping[str, Tensor] | None = None,
 ) -> dict[str, DenoisingPath]:
-    """All missing modalities of a batch jointly, one draw.
+    """One joint draw of all missing modalities of a batch.
 
-    With ``residuals`` all steps are taken below ``start`` times T: the path begins with the residuals, noised
-    as the forward process noises a clean latent.
+    With ``residuals`` all steps are below ``start`` times T: the path begins with the residuals, noised by
+    the forward process.
 
     Returns:
         For each modality the whole path, on the CPU; rows where it is observed are meaningless.

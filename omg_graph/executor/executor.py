@@ -23,7 +23,7 @@ from omg_graph.priors.prior import Shown, SimilarRows
 from omg_graph.seeding import generator
 
 SIMILAR = 32
-"""Kept rows among which a sample's first draws take residuals to start from."""
+"""Nearest kept rows whose residuals a sample's first draws start from."""
 
 PointEstimate = Literal["mean", "sample"]
 
@@ -39,7 +39,7 @@ class ExecutorConfig(BaseModel):
     """T."""
     sample_steps: int = Field(default=20, ge=1)
     priors: tuple[str, ...] = ("evidence", "planned", "kernel")
-    """What is subtracted before diffusion is a weighted sum of these (entry points ``omg_graph.priors``)."""
+    """Priors whose weighted sum is subtracted before diffusion (entry points ``omg_graph.priors``)."""
     point_estimate: PointEstimate = "mean"
     """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper."""
     width: int = Field(default=128, ge=8)
@@ -80,13 +80,13 @@ class ExecutorInput(Shown):
     observation: Float[Tensor, "batch shared"]
     """u_X."""
     label_estimates: Float[Tensor, "batch column"] | None = None
-    """The label regression's estimates, where there is one."""
+    """The label estimates of the label regression, if there is one."""
     words: Float[Tensor, "batch term"] | None = None
-    """What the transcripts say, where the task head reads them; zeros without a transcript."""
+    """Encoded transcripts, if the task head uses them; zeros without a transcript."""
 
 
 class Executor(nn.Module):
-    """pi_E: the denoiser with all that is fitted around it."""
+    """pi_E: the denoiser, and everything fitted around it."""
 
     def __init__(
         self,
@@ -124,16 +124,16 @@ class Executor(nn.Module):
         self.register_buffer("trust", torch.ones(len(widths), len(widths)))
         self.register_buffer("start", torch.tensor(1.0))
         self.residual_scale: Tensor
-        """Deviation of what the anchor leaves, for each modality: diffusion works on unit residuals."""
+        """Standard deviation of each modality's residual from the anchor: diffusion uses unit residuals."""
         self.trust: Tensor
-        """How much of the network's mean estimate to add to the anchor, fitted on validation rows:
-        (modalities, observed modalities - 1)."""
+        """(modalities, observed modalities - 1): weight of the network's mean estimate beside the anchor,
+        fitted on validation rows."""
         self.start: Tensor
-        """Where draws start, of T: at 1 from noise, below from the noised residual of a row alike."""
+        """Start of draws as a share of T: 1 is pure noise, less is the noised residual of a neighbour."""
         self.task: Predictor | None = None
 
     def add_task(self, config: TaskHeadConfig) -> None:
-        """Give the executor the predictor that a configuration names."""
+        """Add the predictor that a configuration names."""
         self.task = predictor_class(config.predictor)(config)
 
     def with_rows(
@@ -143,12 +143,12 @@ class Executor(nn.Module):
         ids: Sequence[str],
         groups: Sequence[str],
     ) -> Executor:
-        """The same executor, whose priors that keep rows have more of them; all else is shared.
+        """The same executor, with more rows in the priors that keep rows; all else is shared.
 
         Args:
-            latents: Every modality's latents, anything where not known.
+            latents: Every modality's latents; any value where unknown.
             known: Which of it is known.
-            ids: The rows' ids; rows that are kept already add nothing.
+            ids: The rows' ids; rows that are kept already are skipped.
             groups: The rows' groups.
         """
         anchor = self.anchor.with_rows(latents, known, ids, groups)
@@ -166,13 +166,13 @@ class Executor(nn.Module):
         }
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
-        """What steers the denoiser."""
+        """The denoiser's conditioning inputs."""
         return Conditions(batch.observation, batch.plan, batch.evidence, dict(anchors), batch.observed)
 
     def latent_estimate(
         self, name: str, residual: Tensor, anchor: Tensor, trust: Tensor | float = 1.0
     ) -> Float[Tensor, "batch latent"]:
-        """Anchor and residual put together, in latent units."""
+        """Anchor plus residual, in latent units."""
         scale = self.residual_scale[self.names.index(name)]
         return anchor + trust * scale * residual
 
@@ -211,7 +211,7 @@ class Executor(nn.Module):
     ) -> dict[str, DenoisingPath]:
         """One sample of all missing modalities jointly, with the whole path, in residual units.
 
-        ``similar`` is what ``similar_rows`` says of the batch, for callers that take several draws.
+        ``similar`` is the result of ``similar_rows`` for the batch, to compute it once for many draws.
 
         Raises:
             ConfigError: if ``steps`` isn't between 1 and T.
@@ -238,7 +238,7 @@ class Executor(nn.Module):
         )
 
     def similar_rows(self, batch: ExecutorInput) -> dict[str, SimilarRows]:
-        """The kept rows that each sample is like, for each modality; none where draws start from noise."""
+        """The nearest kept rows of each sample, by modality; empty if draws start from noise."""
         if float(self.start) == 1:
             return {}
         rows = {name: self.anchor.similar_rows(name, batch) for name in self.names}
@@ -247,11 +247,11 @@ class Executor(nn.Module):
     def _similar_residuals(
         self, similar: Mapping[str, SimilarRows], batch: ExecutorInput, seed: int, draw: int
     ) -> dict[str, Float[Tensor, "batch _"]]:
-        """Residuals of kept rows that are like each sample, another row for each draw, in residual units.
+        """The residual of a similar kept row for each sample, a different row per draw, in residual units.
 
-        Draws go through the ``SIMILAR`` nearest rows in an order of (seed, id), then through the next ones;
-        all missing modalities of a draw come from rows of one rank. That is mostly one row: not where their
-        kernels have other lengths, or where rows lack one of them.
+        Draws use the ``SIMILAR`` nearest rows in an order that depends on (seed, id), then the next ones. All
+        missing modalities of a draw use the same rank. That is usually the same row, unless the modalities'
+        kernels have different lengths or rows lack one of the modalities.
         """
         block, place = divmod(draw, SIMILAR)
         ranks = torch.tensor(

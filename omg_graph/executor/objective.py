@@ -38,7 +38,7 @@ class ObjectiveWeights(BaseModel):
 
 @dataclass(frozen=True)
 class Noising:
-    """What is random in one evaluation of the objective, drawn outside so that it can be repeated."""
+    """The random inputs of one evaluation of the objective, passed in so that it can be repeated."""
 
     time: Float[Tensor, " batch"]
     signal: Float[Tensor, "batch 1"]
@@ -68,12 +68,12 @@ class Losses:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the executor should have produced."""
+    """The ground truth of a batch."""
 
     latents: dict[str, Float[Tensor, "batch _"]]
-    """The truth, zeros where it isn't known."""
+    """True latents; zeros where unknown."""
     known: Bool[Tensor, "batch modality"]
-    """Slots that are missing from the input and whose truth is known: only they are scored."""
+    """Slots that are missing from the input but known: the loss is over these alone."""
     label: Float[Tensor, " batch"] | None
     """The number or class index, NaN where there is none."""
 
@@ -109,8 +109,8 @@ def objective(
 ) -> Losses:
     """Every term of the objective for one batch.
 
-    The one-step estimates of noisy rows (Eq. 16) count in L_plan, L_evi and L_task by their signal level
-    abar: near T they say nothing of the clean latent yet.
+    One-step estimates of noisy rows (Eq. 16) are weighted by their signal level abar in L_plan, L_evi and
+    L_task: near T they carry no information on the clean latent.
     """
     prediction = executor.config.prediction
     clean, noisy = noised(executor, conditions, targets, noising)
@@ -149,11 +149,11 @@ Objective = Callable[..., Losses]
 def noised(
     executor: Executor, conditions: Conditions, targets: Targets, noising: Noising
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Residuals of the anchor on unit scale, and their noisy states z_t."""
+    """Residuals from the anchor at unit scale, and their noisy states z_t."""
     clean, noisy = {}, {}
     for column, name in enumerate(executor.names):
         residual = (targets.latents[name] - conditions.anchor[name]) / executor.residual_scale[column]
-        # a slot whose truth nobody knows is noised around its anchor, and not scored
+        # a slot with unknown truth is noised around its anchor, and left out of the loss
         clean[name] = residual * targets.known[:, column : column + 1]
         noisy[name] = add_noise(clean[name], noising.noise[name], noising.signal)
     return clean, noisy
@@ -195,7 +195,7 @@ def task_loss(
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:
-    """The mean over the marked rows; zero, with a gradient of zero, where there is none."""
+    """The mean over the marked rows; zero with zero gradient if there are none."""
     marked = rows.to(values.dtype)
     return (values * marked).sum() / marked.sum().clamp(min=1.0)
 

@@ -22,7 +22,7 @@ DRAWS_FOR_90 = 19
 
 @dataclass(frozen=True)
 class PooledRatio:
-    """A sum over a sum, kept sample by sample so that it can be resampled or pooled anew."""
+    """A sum over a sum, kept per sample so that it can be resampled or pooled."""
 
     numerator: Numbers
     """(samples,)."""

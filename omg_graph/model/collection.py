@@ -54,7 +54,7 @@ class ModelCollection(BaseModel):
         return self.model_copy(update={"models": models})
 
     def write(self, folder: Path) -> None:
-        """Write the file; whoever reads meanwhile sees the old one or the new one, whole."""
+        """Write the file atomically: a concurrent reader sees the old or the new one, complete."""
         content = json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
         write_atomically(folder / MODELS, content.encode())
 

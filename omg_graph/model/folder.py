@@ -177,7 +177,7 @@ def load_model(
     Args:
         folder: What ``omg train`` wrote; the embedded default if None.
         text_encoder: Folder of the text encoder's weights, or of the thinker that a model was trained with,
-            if they aren't where they are looked for.
+            if they aren't in the default place.
         components: What the model was trained with, where an ablation replaced a part of the method.
 
     Raises:
@@ -266,7 +266,7 @@ def _listed(components: dict[str, str]) -> str:
 
 
 def _placed(name: str) -> str:
-    """Where a weight belongs: in folders of version 0.1 the priors lie beside the anchor."""
+    """A weight's current name: folders of version 0.1 keep the priors beside the anchor."""
     part, _, rest = name.partition(".")
     places = {"gaussian": "planned.gaussian", "planned": "planned", "kernel": "kernel.regression"}
     return f"anchor.priors.{places[part]}.{rest}" if part in places else name

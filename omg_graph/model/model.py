@@ -34,7 +34,7 @@ from omg_graph.retriever.retriever import Retriever, retriever_class
 PSI_VIEW = "psi"
 
 _OPENING = threading.Lock()
-"""Whoever comes first opens the index; from Python 3.12 on, cached properties see to that no longer."""
+"""Lets one thread open the index; from Python 3.12 on cached properties don't lock."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Model:
     label_regression: LabelRegression | None = None
     """Closed-form estimates of the label, which planner and task head take as input."""
     hidden_states: HiddenStates | None = None
-    """A large language model's, where psi reads them."""
+    """A large language model's hidden states, if psi uses them."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     components: Components = DEFAULT_COMPONENTS
     """What it was trained with."""
@@ -121,7 +121,7 @@ class Model:
         )
 
     def with_planning(self, **changes: Any) -> Model:
-        """The same model, its plans drawn otherwise.
+        """The same model with other planning settings.
 
         Args:
             changes: Fields of ``PlanningSettings`` and their values.
@@ -134,7 +134,7 @@ class Model:
         return replace(self, planner=planner)
 
     def with_retriever(self, retriever: Retriever) -> Model:
-        """The same model with evidence from elsewhere."""
+        """The same model with another retriever."""
         return replace(self, custom_retriever=retriever)
 
     def to(self, device: torch.device) -> Model:

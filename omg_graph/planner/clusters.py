@@ -38,7 +38,7 @@ class _Table:
     values: Matrix
     """(samples, features)."""
     weights: Matrix
-    """(samples, features): of observed entries, so that every modality counts alike; a row sums to 1."""
+    """(samples, features): weights of observed entries, with equal totals per modality; a row sums to 1."""
     names: tuple[tuple[str, int], ...]
     """Modality and index of each feature."""
 

@@ -1,4 +1,4 @@
-"""How sure a predictor may be: the temperature of its logits, and the spread of a sentiment's value."""
+"""Calibration: the temperature of logits, and the spread of a sentiment's value."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 COLDEST, HOTTEST = 0.25, 4.0
 NARROWEST, WIDEST = 0.8, 1.5
 SPREAD_TOLERANCE = 0.001
-"""Of the mean absolute error, for a spread to be taken."""
+"""Relative fall of the mean absolute error that a spread must bring."""
 TOLERANCE = 0.005
-"""Nats of mean log-likelihood that a temperature has to bring; for less the head stays as it is."""
+"""Gain in mean log-likelihood, in nats, that a temperature must bring."""
 
 
 def fit_spread(values: Float[Tensor, " row"], labels: Float[Tensor, " row"]) -> float:
     """The factor with the least mean absolute error; 1 if that gains less than ``SPREAD_TOLERANCE`` of it.
 
     Args:
-        values: (rows,), predictions less the labels' mean.
+        values: (rows,), predictions minus the labels' mean.
         labels: (rows,), likewise.
     """
     made, truth = values.double(), labels.double()
@@ -52,7 +52,7 @@ def fit_temperature(outputs: Float[Tensor, "row name"], classes: Int[Tensor, " r
 
 
 def _least(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Where a convex function has its minimum, by golden-section search."""
+    """The minimum of a convex function, by golden-section search."""
     golden = (math.sqrt(5) - 1) / 2
     while high - low > 1e-4:
         one, other = high - golden * (high - low), low + golden * (high - low)

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 VALENCE_COLUMNS = 3
-"""The last columns of what a transcript says: its valence by word lists."""
+"""The last columns of an encoded transcript: its valence by word lists."""
 VALENCE_WEIGHT = 6.0
-"""Three numbers beside a hundred: without it they would be drowned."""
+"""Weight of the valence, so that its three columns count beside a hundred others."""
 
 
 class DirectHeadConfig(BaseModel):
@@ -24,16 +24,16 @@ class DirectHeadConfig(BaseModel):
     hidden: int = Field(default=512, ge=1)
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     terms: int = Field(default=0, ge=0)
-    """Words and pairs of words that are told apart; 0 where no transcript is read."""
+    """Terms (words and word pairs) of the transcript; 0 if it isn't used."""
     components: int = Field(default=0, ge=0)
-    """Principal directions that they are reduced to."""
+    """Principal directions that the terms are reduced to."""
 
 
 class DirectHead(nn.Module):
     """An ensemble of perceptrons over observed latents, the mask, and the words of the transcript.
 
-    They see no estimate of anything: what the task head makes of u_X and filled slots goes wrong in other
-    places than what these make of the observation alone, so that their average is better than either.
+    They use the observation alone, without estimates of missing modalities. So their errors differ from those
+    of the task head, and the average of both is better than either.
     """
 
     directions: Tensor
@@ -70,9 +70,9 @@ class DirectHead(nn.Module):
         """Logits, or standardised numbers, of each network.
 
         Args:
-            latents: Every modality's latents; those that aren't observed count as zero, whatever they hold.
+            latents: Every modality's latents; unobserved ones are treated as zero.
             observed: What is observed.
-            words: What the transcripts say, zeros without one; None where none is read.
+            words: Encoded transcripts, zeros without one; None if they aren't used.
             members: Which of the networks.
         """
         shown = observed.to(dtype=next(iter(latents.values())).dtype)
@@ -88,15 +88,15 @@ class DirectHead(nn.Module):
         return torch.stack([member(inputs) for member in self.members[members]])
 
     def fit_directions(self, words: Float[Tensor, "text term"]) -> None:
-        """Principal directions of the training transcripts' words, uncentred, so that no words stay zero.
+        """Principal directions of training transcripts' terms, uncentred: an empty transcript stays zero.
 
         Args:
-            words: What the transcripts say, a row each; rows without one may be left out.
+            words: Encoded transcripts, one per row; rows without one may be left out.
         """
         terms = words[:, :-VALENCE_COLUMNS].double()
         _, vectors = torch.linalg.eigh(terms.T @ terms)
         directions = vectors.flip(1)[:, : self.config.components]
-        # which of two opposite vectors comes is the solver's affair
+        # the sign of a direction depends on the solver: fix it
         signs = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True)).sign()
         self.directions.copy_(directions * signs)
         size = (terms @ directions).square().mean().sqrt()

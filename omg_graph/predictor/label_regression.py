@@ -1,4 +1,4 @@
-"""What a sample says of its label, in closed form: kernel regression from its features and its words."""
+"""The label regression: closed-form label estimates from features and words."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from omg_graph.priors.kernel_fitting import kept_and_tuned
 from omg_graph.priors.prior import Examples, Shown
 
 WORDS, VALENCE, LABEL = "\twords", "\tvalence", "\tlabel"
-"""Beside the modalities, in the kernel: a modality's name holds no control character."""
+"""Further inputs of the kernel; the tab avoids clashes with names of modalities."""
 WORD = re.compile(r"\w+")
 
 
 class WordEncoder(BaseModel):
     """TF-IDF with logarithmic counts over words and pairs of neighbouring words, unit length.
 
-    What a sentence embedding averages away, "not bad" beside "bad", is kept.
+    It keeps what a sentence embedding averages away, such as "not bad" against "bad".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +48,7 @@ class WordEncoder(BaseModel):
 
     @classmethod
     def fit(cls, texts: Sequence[str | None], limit: int = 1024) -> WordEncoder:
-        """The terms that stand in the most texts, in two of them at least.
+        """The terms that occur in the most texts, at least in two.
 
         Args:
             texts: Training texts; None where there is none.
@@ -92,10 +92,10 @@ def _terms(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class LabelRegression:
-    """Kernel regression of the label on whatever is observed, for any pattern.
+    """Kernel regression of the label on observed modalities, for any pattern.
 
-    A transcript counts where there is one and training found words that occur again: by these words, and by
-    the valence that word lists give it. Rows of a sample's own id or group take no part, as in retrieval.
+    A transcript is used by its terms and by its valence from word lists, if training transcripts share terms.
+    Rows of a sample's own id or group are left out, as in retrieval.
     """
 
     kernel: KernelConditional
@@ -110,7 +110,7 @@ class LabelRegression:
     def untrained(
         cls, widths: Mapping[str, int], task: TaskHeadConfig, words: WordEncoder
     ) -> LabelRegression:
-        """One of the right widths, to load weights into."""
+        """An empty regression of the right widths, to load weights into."""
         beside = {WORDS: words.width, VALENCE: len(_valence(None)), LABEL: task.reading}
         return cls(KernelConditional({**widths, **beside}), words)
 
@@ -129,10 +129,10 @@ class LabelRegression:
             rows: Training rows.
             task: What the head predicts.
             label: The rows' labels, NaN where there is none.
-            texts: Transcripts to read, None where there is none; None to read none of them.
+            texts: Transcripts, None where there is none; None to use none of them.
             seed: Decides which rows are kept.
         """
-        # a transcript is hidden with the modality text: without it nothing would hide it
+        # a transcript is hidden with the text modality: without that modality it could not be hidden
         texts = texts if TEXT_MODALITY in rows.names else None
         words = WordEncoder.fit(texts or ())
         texts = texts if words.width else None
@@ -162,7 +162,7 @@ class LabelRegression:
 
         Args:
             shown: The samples.
-            texts: Transcripts that may be read, None where there is none.
+            texts: Transcripts that may be used, None where there is none.
         """
         inputs, seen = with_words(
             shown.latents, shown.observed, texts if self.words.width else None, self.words
@@ -174,10 +174,10 @@ class LabelRegression:
         )
 
     def describe(self, texts: Sequence[str | None] | None, count: int) -> Float[Tensor, "sample term"] | None:
-        """The transcripts' words and valence, zeros where there is none; None where no text is read.
+        """Encoded words and valence of transcripts, zeros where there is none; None if texts aren't used.
 
         Args:
-            texts: Transcripts that may be read.
+            texts: Transcripts that may be used.
             count: How many samples there are.
         """
         if not self.words.width:
@@ -190,7 +190,7 @@ class LabelRegression:
 def with_words(
     latents: Mapping[str, Tensor], observed: Tensor, texts: Sequence[str | None] | None, words: WordEncoder
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The latents with what the transcripts say, and which of all that is there."""
+    """The latents with encoded transcripts, and the mask of which inputs are present."""
     texts = [None] * len(observed) if texts is None else list(texts)
     there = torch.tensor([text is not None for text in texts], dtype=torch.bool, device=observed.device)
     encoded = torch.from_numpy(words.encode(texts)).to(observed.device)

@@ -22,7 +22,7 @@ SLOT_NORM = 4.0
 """Typical length of a slot in the head's input."""
 
 READING_NORM = 400.0
-"""The label regression's estimate is learned from first: its few weights move logits so much faster."""
+"""Scale of the label estimate, so that the head learns from it first."""
 
 TargetKind = Literal["degrees", "classes", "number"]
 
@@ -46,23 +46,23 @@ class TaskHeadConfig(BaseModel):
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
     regression_weight: float = 0.5
     reading: int = Field(default=0, ge=0)
-    """Numbers that the label regression gives the head; 0 without one."""
+    """Columns of the label estimate that the head takes; 0 without one."""
     predictor: str = Field(default="head", exclude_if=lambda name: name == "head")
     """The predictor's name among the entry points ``omg_graph.predictors``."""
     direct: DirectHeadConfig | None = None
-    """Networks from what is observed straight to the label, which are averaged in; None without them."""
+    """Direct networks from the observation to the label, averaged in; None without them."""
 
     @property
     def outputs(self) -> int:
-        """Logits that the head gives."""
+        """Number of the head's outputs."""
         return max(len(self.names), 1)
 
 
 @runtime_checkable
 class Predictor(Protocol):
-    """What predicts the label: a torch module, made of a ``TaskHeadConfig``.
+    """A predictor of the label: a torch module, built from a ``TaskHeadConfig``.
 
-    It is trained with the executor (Eq. 18), then again by itself on the finished executor's estimates.
+    It is trained with the executor (Eq. 18), then again alone on the trained executor's estimates.
     """
 
     config: TaskHeadConfig
@@ -93,12 +93,12 @@ class Predictor(Protocol):
         ...
 
     def calibrate(self, outputs: Tensor, label: Tensor) -> dict[str, float]:
-        """Fit confidence on validation rows with a label, and return what was fitted, by name."""
+        """Calibrate on labelled validation rows, and return the fitted values by name."""
         ...
 
 
 class LabelHead(nn.Module):
-    """What predictors have in common: losses, probabilities, values and their calibration."""
+    """Base of predictors: losses, probabilities, values and calibration."""
 
     averages_networks = False
     temperature: Tensor
@@ -134,9 +134,9 @@ class LabelHead(nn.Module):
         Args:
             observation: u_X.
             latents: One slot for each modality.
-            label_estimates: The label regression's; None while the executor itself is trained.
-            observed: Which slots are observed, for direct networks; None leaves those out.
-            words: What the transcripts say, for direct networks.
+            label_estimates: Those of the label regression; None during the executor's training.
+            observed: Which slots are observed, for direct networks; None skips those.
+            words: Encoded transcripts, for direct networks.
         """
         logits = self.logits(observation, latents, label_estimates, observed, words)
         return logits / self.temperature
@@ -161,7 +161,7 @@ class LabelHead(nn.Module):
         """L_task of each row (Eq. 17): cross-entropy over words or classes.
 
         A regression term is added where the label is a number, since sentiment is continuous. Rows whose
-        label is NaN cost nothing.
+        label is NaN have zero loss.
         """
         known = ~target.isnan()
         safe = torch.where(known, target, torch.zeros_like(target))
@@ -183,11 +183,11 @@ class LabelHead(nn.Module):
     def calibrate(
         self, outputs: Float[Tensor, "batch output"], label: Float[Tensor, " batch"]
     ) -> dict[str, float]:
-        """Set temperature and spread to what suits the labels of validation rows best.
+        """Fit temperature and spread on validation rows.
 
-        No class or degree changes its rank by the temperature. A sentiment's value is the expectation over
-        its degrees, which shrinks where the head is unsure; the spread is the one with the least absolute
-        error.
+        The temperature keeps the ranking of classes and degrees. A sentiment's value is an expectation over
+        degrees, which shrinks to the mean if the head is unsure; the spread that minimises the absolute error
+        corrects this.
         """
         if self.config.kind == "number":
             return {}
@@ -202,12 +202,12 @@ class LabelHead(nn.Module):
 
 
 class TaskHead(LabelHead):
-    """Concatenation of u_X and every slot, then a linear map and, beside it, a small perceptron.
+    """The sum of a linear map and a small perceptron, both of u_X and all slots concatenated.
 
-    The perceptron's last layer starts at zero: where data are few, what is linear is learned first. The label
-    regression's estimate, if there is one, is added by a linear map of its own. A direct head, if there is
-    one, has a share in the probabilities (or in the number). At the end a temperature divides the logits,
-    and a spread stretches a sentiment's value about the training labels' mean.
+    The perceptron's last layer starts at zero, so that few data train the linear part first. The label
+    estimate, if there is one, is added by its own linear map. A direct head, if there is one, is averaged in
+    with a fitted share (of probabilities, or of the number). Last, a temperature divides the logits, and a
+    spread stretches a sentiment's value about the training labels' mean.
     """
 
     averages_networks = True
@@ -248,7 +248,7 @@ class TaskHead(LabelHead):
     ) -> Tensor:
         """See ``LabelHead``."""
         config = self.config
-        # each slot at about SLOT_NORM, whatever its width; u_X has length one
+        # each slot is scaled to a norm of about SLOT_NORM for any width; u_X has norm one
         slots = [
             latents[name] * (SLOT_NORM / (config.scales[name] * width**0.5))
             for name, width in config.widths.items()
@@ -264,11 +264,11 @@ class TaskHead(LabelHead):
     def mixed(
         self, outputs: Float[Tensor, "batch output"], votes: Float[Tensor, "member batch output"]
     ) -> Float[Tensor, "batch output"]:
-        """The head's own outputs with the direct head's: probabilities are averaged, or numbers.
+        """The weighted average of the head's and the direct head's probabilities, or numbers.
 
         Args:
             outputs: The head's own.
-            votes: Of each network of the direct head.
+            votes: Outputs of each network of the direct head.
         """
         if self.config.kind == "number":
             return torch.lerp(outputs, votes.mean(dim=0), self.share)
@@ -276,7 +276,7 @@ class TaskHead(LabelHead):
         return shares.clamp(min=1e-12).log()
 
     def with_networks(self, networks: DirectHeadConfig, weights: Mapping[str, Tensor]) -> TaskHead:
-        """The same head with direct networks, whose share is still zero.
+        """The same head with direct networks, at share zero.
 
         Args:
             networks: Their sizes.
@@ -299,9 +299,9 @@ def predictor_class(name: str) -> Any:
 
 
 def class_index(config: TaskHeadConfig, target: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """The nearest degree's index, or the class index that the target is.
+    """The index of the nearest degree, or the class index itself.
 
-    Half-way between two degrees it is the one an even number of steps from the middle, as in ACC7.
+    Ties go to the degree an even number of steps from the middle, as in ACC7.
     """
     if config.kind == "classes":
         return target.long()
@@ -312,12 +312,12 @@ def class_index(config: TaskHeadConfig, target: Float[Tensor, " batch"]) -> Int[
 
 
 def label_width(config: TaskHeadConfig) -> int:
-    """Columns that a label makes for regression on it."""
+    """Number of columns of a label in the label regression."""
     return len(config.names) + (config.kind != "classes")
 
 
 def label_columns(config: TaskHeadConfig, target: Float[Tensor, " batch"]) -> Float[Tensor, "batch column"]:
-    """Labels as columns to regress on, centred: the standardised number, and one for each name.
+    """Labels as centred regression targets: the standardised number, and one column per name.
 
     Rows whose label is NaN are zero.
     """

@@ -1,1 +1,1 @@
-"""Priors: what closed forms and evidence say of a missing modality before the executor draws."""
+"""Priors: estimates of missing modalities, in closed form or from evidence, before the executor draws."""

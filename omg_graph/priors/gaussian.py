@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from omg_graph.priors.prior import CrossFitting, Examples, Shown
 
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Candidates for a ridge, in units of squared latents."""
+"""Candidate ridges, in units of squared latents."""
 CHECKED = 600
-"""Held-out pairs that choose a ridge, and a plan's scale."""
+"""Held-out pairs used to choose a ridge and a plan's scale."""
 
 
 class GaussianConditional(nn.Module):
     """A joint Gaussian over all modalities' latents.
 
-    Conditioning uses a ridge for each target modality: with few rows the plain covariance promises far more
-    than it holds on new ones. Rows that miss modalities take part by expectation-maximisation.
+    Conditioning uses a ridge for each target modality: with few rows the plain covariance overfits. Rows with
+    missing modalities are included by expectation-maximisation.
     """
 
     cross_fitting: CrossFitting = "folds"
@@ -42,7 +42,7 @@ class GaussianConditional(nn.Module):
 
     @classmethod
     def fit(cls, rows: Examples, seed: int = 0) -> GaussianConditional:  # noqa: ARG003
-        """The Gaussian of all rows; each target's ridge is the one that predicts a held-out fold best.
+        """The Gaussian of all rows, with the ridge of each target that predicts a held-out fold best.
 
         Args:
             rows: Training rows; fold 0 is held out.
@@ -141,7 +141,7 @@ class GaussianConditional(nn.Module):
     def filled(
         self, latents: Mapping[str, Float[Tensor, "batch _"]], known: Bool[Tensor, "batch modality"]
     ) -> dict[str, Float[Tensor, "batch _"]]:
-        """The latents, and the conditional of what rows don't know."""
+        """The known latents, with the conditional mean in place of the unknown ones."""
         return {
             name: torch.where(known[:, column : column + 1], value, self.conditional(name, latents, known))
             for column, (name, value) in enumerate(latents.items())
@@ -164,7 +164,7 @@ class GaussianConditional(nn.Module):
 
 
 def held_out(rows: Examples, column: int) -> tuple[Shown, Tensor] | None:
-    """Pairs of fold 0 that hide a modality whose truth is known, with that truth; None where there are none.
+    """Pairs of fold 0 that hide a modality with a known value, and that value; None if there are none.
 
     Args:
         rows: Training rows.
@@ -182,7 +182,7 @@ def _of(rows: Examples) -> GaussianConditional:
 
 
 def _forget_solved(model: nn.Module, _incompatible: object) -> None:
-    """A covariance that was just loaded makes weights solved before it wrong."""
+    """Drop cached weights: they belong to the covariance before loading."""
     if isinstance(model, GaussianConditional):
         model._solved.clear()
 

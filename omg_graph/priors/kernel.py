@@ -15,37 +15,37 @@ from torch import Tensor, nn
 from omg_graph.priors.prior import Shown, SimilarRows, load_sizes, most_similar
 
 HALF_MOST = 60_000.0
-"""Within half precision's range."""
+"""A bound within the range of half precision."""
 MOST_BYTES = 1 << 28
-"""What one model keeps of solved systems: all patterns of six modalities fit in."""
+"""Size limit of one model's cache of solved systems: all patterns of six modalities fit."""
 BLOCK = 64
-"""Rows of a kernel that are computed at a time: what they go through stays in the processor's cache."""
+"""Rows of a kernel computed at a time, so that intermediate results stay in the processor's cache."""
 
 _SystemKey = tuple[tuple[bool, ...], bytes, float, float, tuple[float, ...]]
 """An observed set, the rows that know the target, length, ridge and relevance."""
 
 
 class _Kept:
-    """What was computed, within a number of bytes: what was longest not asked for goes first."""
+    """A least-recently-used cache of tensors, limited in bytes."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """What is kept under a key, else what ``compute`` gives: a tensor with memory of its own."""
+        """The cached tensor of a key, else the result of ``compute``, which must own its memory."""
         found = self._tensors.pop(key, None)
         if found is None:
             found = compute()
         if found.nbytes <= self.most_bytes:
-            self._tensors[key] = found  # the last one: asked for just now
+            self._tensors[key] = found  # at the end: the most recently used
             while self.bytes > self.most_bytes:
                 self._tensors.popitem(last=False)
         return found
 
     @property
     def bytes(self) -> int:
-        # a list, which is made at once: other threads may add and drop meanwhile
+        # copied to a list first: other threads may add and drop tensors meanwhile
         return sum(tensor.nbytes for tensor in list(self._tensors.values()))
 
     def clear(self) -> None:
@@ -55,12 +55,12 @@ class _Kept:
 class KernelConditional(nn.Module):
     """Kernel ridge regression (the mean of a Gaussian process) over kept training rows.
 
-    The kernel of a pattern is half a Matérn kernel of the distance over all observed modalities, half the
-    mean of one such kernel for each: rows may be alike as a whole, or in a single modality. Each target has a
-    length and a ridge for every observed set, and a relevance for each modality where they don't all tell
-    alike who is alike (automatic relevance determination). A row is never predicted from kept rows of its own
-    id or group: those are left out by the closed form for leaving out rows, so predictions of training rows
-    are cross-fitted exactly.
+    The kernel of a pattern is the average of two parts: a Matérn kernel of the distance over all observed
+    modalities, and the mean of one such kernel per modality. So rows may be similar overall or in a single
+    modality. Each target has a length and a ridge for every observed set, and a relevance for each modality
+    if modalities differ in relevance (automatic relevance determination). Kept rows of a sample's own id or
+    group are never used to predict it: leave-group-out predictions have a closed form, so predictions of
+    training rows are cross-fitted exactly.
     """
 
     def __init__(self, widths: Mapping[str, int], rows: int = 0) -> None:
@@ -77,27 +77,27 @@ class KernelConditional(nn.Module):
         self.register_buffer("ridges", torch.ones(0, modalities))
         self.register_buffer("relevance", torch.ones(0, modalities, modalities))
         self.latents: Tensor
-        """Kept in half precision: they are most of what is stored, and inputs are rounded alike."""
+        """In half precision, because they take up most of the storage; inputs are rounded in the same way."""
         self.known: Tensor
         self.ids: Tensor
         self.groups: Tensor
         self.spreads: Tensor
         """Total variance of each modality's latents."""
         self.patterns: Tensor
-        """Observed sets that lengths and ridges were chosen for, (patterns, modalities)."""
+        """Observed sets with a tuned length and ridge, (patterns, modalities)."""
         self.lengths: Tensor
         """(patterns, targets)."""
         self.ridges: Tensor
         self.relevance: Tensor
-        """(patterns, targets, modalities): what distances in each modality count, at most 1."""
+        """(patterns, targets, modalities): weight of the distance in each modality, at most 1."""
         self._solved = _Kept(MOST_BYTES)
-        """Solutions and residuals, by observed set and target."""
+        """Cached solutions and residuals, by observed set and target."""
         self._last_references: tuple[bytes, Rows] | None = None
-        """One at a time: they are read for every batch, and most targets share theirs."""
+        """Only the last one: it is needed for every batch, and most targets share it."""
         self._last_factor: tuple[_SystemKey, Tensor] | None = None
-        """One at a time: targets with the same rows, length and ridge share it."""
+        """Only the last one: targets with the same rows, length and ridge share it."""
         self._last_inverse: tuple[_SystemKey, Tensor] | None = None
-        """One at a time: samples of kept groups need it, block after block of the same observed set."""
+        """Only the last one: successive batches of one observed set need it for samples of kept groups."""
 
     @classmethod
     def keep(
@@ -110,7 +110,7 @@ class KernelConditional(nn.Module):
         """Keep rows to regress on.
 
         Args:
-            latents: Latents of every modality; what isn't known should hold its best guess.
+            latents: Latents of every modality; unknown ones should hold an estimate.
             known: Rows that don't know a modality serve as inputs, never as targets of it.
             ids: The rows' ids.
             groups: The rows' groups.
@@ -134,14 +134,14 @@ class KernelConditional(nn.Module):
         groups: Sequence[str],
         most: int = 2000,
     ) -> KernelConditional:
-        """The same regression on more rows; itself where there are none that it hasn't kept already.
+        """The same regression with more rows kept; itself if it keeps all of them already.
 
         Args:
             latents: As ``keep`` takes them.
             known: Which of it is known.
             ids: The rows' ids: those of kept rows are left out.
             groups: The rows' groups.
-            most: Rows to add at most, whichever have the least codes.
+            most: Rows to add at most: those with the smallest hash codes.
         """
         codes = _codes(ids)
         new = (~torch.isin(codes, self.ids.cpu())).nonzero().squeeze(1)
@@ -161,7 +161,7 @@ class KernelConditional(nn.Module):
         return model.train(self.training)
 
     def _chosen(self, column: int, pattern: Tensor) -> tuple[float, float, Tensor]:
-        """Length, ridge and relevance of a target for an observed set, or for the most alike of the tuned."""
+        """Length, ridge and relevance of a target for an observed set, or for the most similar tuned set."""
         if not len(self.patterns):
             return 1.0, 1.0, self.spreads.new_ones(int(pattern.sum())).double()
         row = int(most_similar(self.patterns, pattern.unsqueeze(0), column))
@@ -171,7 +171,7 @@ class KernelConditional(nn.Module):
     def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
         """The target's latents given the observed ones; zeros for samples that observe the target itself.
 
-        A kept row of a sample's id or group takes no part in its estimate.
+        Kept rows of a sample's own id or group are not used for its estimate.
         """
         out = torch.zeros_like(shown.latents[target])
         for pattern, rows, near, own in self._near(target, shown):
@@ -179,22 +179,22 @@ class KernelConditional(nn.Module):
         return out
 
     def similar_rows(self, target: str, shown: Shown) -> SimilarRows:
-        """The kept rows in the order in which they are like each sample, for the residuals of any rank.
+        """The kept rows of each sample, nearest first, with their residuals.
 
-        None for samples that observe the target itself, and none of a sample's id or group.
+        Samples that observe the target get none; rows of a sample's own id or group are left out.
         """
         parts = []
         for pattern, rows, near, own in self._near(target, shown):
-            # rounded: rows alike to the last digits must rank alike in any batch
+            # rounded: rows that differ in the last digits alone must rank the same in any batch
             order = near.round(decimals=9).masked_fill(own, -1.0).argsort(dim=1, descending=True, stable=True)
             parts.append((rows, order, (~own).sum(dim=1), self._left(target, pattern)))
         return SimilarRows(torch.zeros_like(shown.latents[target]), tuple(parts))
 
     def _near(self, target: str, shown: Shown) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """For each observed set: itself, its samples, their kernel with the kept rows, which are their own.
+        """For each observed set: itself, its samples, their kernel with kept rows, and which rows are own.
 
-        Of the kept rows only those that know the target; nothing where there is none, and nothing for samples
-        that observe the target, or nothing at all.
+        Only kept rows that know the target take part; without any, nothing is yielded. Samples that observe
+        the target, or nothing at all, are skipped.
         """
         column = list(self.widths).index(target)
         known = self.known[:, column]
@@ -212,7 +212,7 @@ class KernelConditional(nn.Module):
                 yield pattern, rows, near, own[rows]
 
     def _left(self, target: str, pattern: Tensor) -> Tensor:
-        """What the regression leaves of every kept row without its group, at unit mean square."""
+        """The leave-group-out residual of each kept row, scaled to unit mean square."""
 
         def compute() -> Tensor:
             column = list(self.widths).index(target)
@@ -239,7 +239,7 @@ class KernelConditional(nn.Module):
         return references
 
     def _own(self, ids: Sequence[str], groups: Sequence[str]) -> Tensor:
-        """(samples, kept rows): rows that are the sample itself or of its group."""
+        """(samples, kept rows): True where the row has the sample's id or group."""
         same_id = _codes(ids).to(self.ids.device).unsqueeze(1) == self.ids
         return same_id | (_codes(groups).to(self.groups.device).unsqueeze(1) == self.groups)
 
@@ -259,7 +259,7 @@ class KernelConditional(nn.Module):
             column = list(self.widths).index(target)
             truth = self.references(self.known[:, column]).parts[target]
             key, kept = self._system(column, pattern), self._last_inverse
-            # in training the kept rows themselves are asked about: their inverse is needed anyway
+            # in training the kept rows themselves are predicted, which needs the inverse anyway
             if self.training or (kept is not None and kept[0] == key):
                 return self._inverse(column, pattern) @ truth
             return torch.cholesky_solve(truth, self._factor(column, pattern))
@@ -293,7 +293,7 @@ class KernelConditional(nn.Module):
         return inverse
 
     def forget(self) -> None:
-        """Forget what was solved: for other rows, other settings, or on another device."""
+        """Clear the caches, after a change of rows, settings or device."""
         self._solved.clear()
         self._last_references = None
         self._last_factor = None
@@ -305,7 +305,7 @@ class KernelConditional(nn.Module):
         return self
 
     def _kernel(self, left: Rows, right: Rows, pattern: Tensor, length: float, relevance: Tensor) -> Tensor:
-        """The kernel of rows with others, (left, right)."""
+        """The kernel between two sets of rows, (left, right)."""
         parts = (squared_distances(block, right, pattern, self.spreads) for block in left.blocks(BLOCK))
         return torch.cat([matern_kernel(part, length, relevance) for part in parts])
 
@@ -315,13 +315,13 @@ def _rounded(latents: Float[Tensor, "row latent"]) -> Float16[Tensor, "row laten
 
 
 def _codes(names: Sequence[str]) -> Tensor:
-    """A number for each name, the same everywhere: 63 bits of a hash."""
+    """A number for each name, the same on every machine: 63 bits of a hash."""
     digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
     return torch.tensor([int.from_bytes(digest) >> 1 for digest in digests], dtype=torch.int64)
 
 
 class Rows:
-    """Latents by modality; the squares that distances take of them are summed once."""
+    """Latents by modality; the squared lengths that distances need are computed once."""
 
     def __init__(self, latents: Float[Tensor, "row latent"], widths: Mapping[str, int]) -> None:
         self.latents, self.widths = latents, widths
@@ -365,7 +365,7 @@ def matern_kernel(
     length: float,
     relevance: Float[Tensor, " modality"] | None = None,
 ) -> Float[Tensor, "left right"]:
-    """Matérn, smoothness 3/2: of all modalities together, and of each alone; all alike without relevance."""
+    """Matérn kernel, smoothness 3/2, overall and per modality; equal weights if relevance is None."""
     if len(distances) == 1:
         return _matern(distances[0], length)
     if relevance is None or bool((relevance == relevance[0]).all()):
@@ -406,10 +406,9 @@ def leave_group_out(
     diagonal: Float[Tensor, " row"],
     blocks: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "row target"]:
-    """What is left of every row when its group is predicted from the others: (K^-1_GG)^-1 (K^-1 y)_G.
+    """Leave-group-out residuals of all rows: (K^-1_GG)^-1 (K^-1 y)_G.
 
-    Ours, because no library leaves out whole groups of a kernel regression in closed form, without a fit for
-    each of them.
+    Our own, because no library has this closed form: they refit the regression without each group.
 
     Args:
         dual: K^-1 y.
@@ -430,10 +429,10 @@ def own_share(
     dual: Float[Tensor, "row latent"],
     own: Bool[Tensor, "batch row"],
 ) -> Float[Tensor, "batch latent"]:
-    """What a sample's own rows add to its prediction: w_G (K^-1_GG)^-1 (K^-1 y)_G.
+    """The contribution of a sample's own group to its prediction: w_G (K^-1_GG)^-1 (K^-1 y)_G.
 
-    K^-1 restricted to rows G is the inverse of their covariance given all others, so what is left after
-    subtracting this is the regression without them.
+    K^-1 restricted to rows G is the inverse of their covariance given all others. So subtracting this
+    contribution gives the leave-group-out prediction.
     """
     share = torch.zeros(len(weights), dual.shape[1], dtype=dual.dtype, device=dual.device)
     counts = own.sum(dim=1)

@@ -23,18 +23,18 @@ from omg_graph.priors.prior import CrossFitting, Examples, Shown, SimilarRows
 from omg_graph.seeding import derived_seed
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
-"""Candidates for the kernel's length, in units of a modality's own spread."""
+"""Candidate kernel lengths, in units of a modality's standard deviation."""
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 RELEVANCE_ROWS = 400
-"""Rows on which relevance is searched."""
+"""Rows used to search for relevance."""
 STEP = 4.0
 """Factor of one step of that search."""
 LEAST_RELEVANT = 1e-3
-"""A modality's relevance at least, of the most relevant one's."""
+"""Smallest relevance of a modality, as a share of the largest."""
 TUNING_ROWS = 800
-"""Lengths and ridges are chosen on no more rows than this."""
+"""Rows used at most to choose lengths and ridges."""
 GAIN = 0.03
-"""By so much of itself the error has to fall for modalities to count unlike; less is chance."""
+"""Relative fall of the error that unequal relevance must bring; a smaller one may be chance."""
 
 
 class KernelPrior(nn.Module):
@@ -49,7 +49,7 @@ class KernelPrior(nn.Module):
 
     @classmethod
     def fit(cls, rows: Examples, seed: int) -> KernelPrior:
-        """Keep rows; choose lengths and ridges by what predicts rows without their own groups best.
+        """Keep rows, and choose lengths and ridges by the leave-group-out error.
 
         Args:
             rows: Training rows.
@@ -69,11 +69,11 @@ class KernelPrior(nn.Module):
         )
 
     def refit(self, rows: Examples) -> KernelPrior:
-        """Never asked for: estimates of kept rows are exact without their groups."""
+        """Not needed: predictions of kept rows are leave-group-out already."""
         raise NotImplementedError
 
     def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
-        """The regression's; no row of a sample's own id or group takes part."""
+        """The regression's prediction; rows of a sample's own id or group are not used."""
         return self.regression.predict(target, shown)
 
     @property
@@ -82,7 +82,7 @@ class KernelPrior(nn.Module):
         return len(self.regression.known) > 0
 
     def similar_rows(self, target: str, shown: Shown) -> SimilarRows:
-        """The kept rows that each sample is like, none of its own id or group."""
+        """The nearest kept rows of each sample, without those of its own id or group."""
         return self.regression.similar_rows(target, shown)
 
     def with_rows(
@@ -92,7 +92,7 @@ class KernelPrior(nn.Module):
         ids: Sequence[str],
         groups: Sequence[str],
     ) -> KernelPrior:
-        """The same regression on more rows; what they don't know is estimated by the regression itself."""
+        """The same regression with more rows kept; it estimates their missing latents itself."""
         shown = Shown(ids=tuple(ids), groups=tuple(groups), latents=dict(latents), observed=known)
         filled = {
             name: torch.where(known[:, column : column + 1], value, self.predict(name, shown))
@@ -149,7 +149,7 @@ def kept_and_tuned(
 
 
 def rows_drawn(ids: Sequence[str], count: int, seed: int, purpose: str) -> Tensor:
-    """Up to ``count`` rows in their order, drawn by the seed; fewer of them are among more of them."""
+    """Up to ``count`` rows in their order, drawn by the seed; a smaller draw is a subset of a larger one."""
     drawn = np.argsort(np.array([derived_seed(seed, purpose, sample_id) for sample_id in ids]), kind="stable")
     return torch.from_numpy(np.sort(drawn[:count]))
 
@@ -159,11 +159,11 @@ def tune_kernel(
     patterns: Bool[Tensor, "pattern modality"],
     targets: Sequence[str] | None = None,
 ) -> None:
-    """Choose lengths, ridges and relevance: what predicts kept rows best without their own groups.
+    """Choose lengths, ridges and relevance by the leave-group-out error of kept rows.
 
     Args:
-        model: Rows that were kept; its settings are replaced.
-        patterns: Observed sets to choose for; another set takes what was chosen for the one most like it.
+        model: The regression; its settings are replaced.
+        patterns: Observed sets to choose for; any other set uses the settings of the most similar one.
         targets: Modalities to choose for; all of them if None.
     """
     wanted = [list(model.widths).index(name) for name in targets or model.widths]
@@ -185,9 +185,9 @@ def tune_kernel(
 
 
 def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
-    """Let modalities count unlike where that predicts a target better by ``GAIN``.
+    """Give modalities unequal relevance if that lowers a target's error by ``GAIN``.
 
-    A search modality by modality, on no more than ``RELEVANCE_ROWS`` rows; then the rest is tuned anew.
+    Searches one modality after the other on at most ``RELEVANCE_ROWS`` rows, then tunes the rest again.
     """
     pattern, target = model.patterns[row], list(model.widths)[column]
     known = model.known[:, column].nonzero().squeeze(1)
@@ -224,13 +224,13 @@ def _tune_relevance(model: KernelConditional, row: int, column: int) -> None:
 
 
 def _most_relevant_at_one(relevance: Tensor) -> Tensor | None:
-    """Relevance over that of the most relevant modality; None where another falls below the least."""
+    """Relevance relative to the largest; None if one falls below ``LEAST_RELEVANT``."""
     scaled = relevance / relevance.max()
     return None if float(scaled.min()) < LEAST_RELEVANT else scaled
 
 
 def _spread_relevance(model: KernelConditional, column: int) -> None:
-    """What observed sets don't hold counts as it does on average where it is held, for sets like them."""
+    """Give modalities outside an observed set their geometric mean relevance over the sets that hold them."""
     logs = model.relevance[:, column].log()
     held = model.patterns & ~model.patterns[:, column : column + 1]
     average = (logs * held).sum(dim=0) / held.sum(dim=0).clamp(min=1)
@@ -238,7 +238,7 @@ def _spread_relevance(model: KernelConditional, column: int) -> None:
 
 
 def _targets_alike(model: KernelConditional, pattern: Tensor, wanted: Sequence[int]) -> list[list[int]]:
-    """Those that a pattern misses and the same rows know together: they share their kernels."""
+    """Groups of missing targets that the same rows know: each group shares its kernels."""
     alike: dict[bytes, list[int]] = {}
     for column in wanted:
         if not pattern[column] and pattern.any() and model.known[:, column].any():
@@ -247,7 +247,7 @@ def _targets_alike(model: KernelConditional, pattern: Tensor, wanted: Sequence[i
 
 
 def _own_group_errors(model: KernelConditional, pattern: Tensor, columns: list[int]) -> Tensor:
-    """Squared errors of predicting every row without its group, (targets, lengths, ridges)."""
+    """Leave-group-out squared errors, (targets, lengths, ridges)."""
     known = model.known[:, columns[0]]
     rows, names = model.references(known), list(model.widths)
     truths = [rows.parts[names[column]] for column in columns]
@@ -268,7 +268,7 @@ def _own_group_errors(model: KernelConditional, pattern: Tensor, columns: list[i
 
 
 def _blocks_of_inverse(vectors: Tensor, values: Tensor, rows: Tensor) -> Tensor:
-    """The inverse by its eigenvectors and eigenvalues, restricted to the rows of each group."""
+    """The inverse from eigenvectors and eigenvalues, restricted to the rows of each group."""
     of_rows = vectors[rows]
     return (of_rows * values) @ of_rows.mT
 
@@ -281,14 +281,14 @@ def search_factors(
     gain: float,
     adjust: Callable[[Tensor], Tensor | None] = lambda factors: factors,
 ) -> tuple[Tensor, float]:
-    """Factors that lower an error, found by multiplying and dividing one after the other until none helps.
+    """Coordinate search: multiply or divide one factor at a time until no step lowers the error.
 
     Args:
         start: The factors to start from, above zero.
-        error: What is to be lowered.
+        error: The error to minimise.
         step: What a factor is multiplied or divided by.
-        gain: By so much of itself the error has to fall for a step to be taken.
-        adjust: Brings changed factors into the form wanted; None where they aren't allowed.
+        gain: Relative fall of the error that a step must bring.
+        adjust: Normalises changed factors; returns None if they aren't allowed.
 
     Returns:
         The factors and their error.

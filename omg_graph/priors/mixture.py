@@ -1,4 +1,4 @@
-"""The mixture of priors: what they know of missing latents, subtracted before diffusion."""
+"""The mixture of priors: their weighted estimate of missing latents is subtracted before diffusion."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from omg_graph.priors.prior import (
 class Mixture(nn.Module):
     """A weighted sum of priors, for each modality and observed set; itself a prior.
 
-    The weights are fitted by non-negative least squares on cross-fitted estimates, down to zero: where
-    nothing can be known of a modality, the sum is its training mean (zero in latent units). An observed
-    set that was not fitted takes the weights of the one most like it.
+    The weights are fitted by non-negative least squares on cross-fitted estimates. All may be zero: if no
+    prior can predict a modality, the estimate is its training mean (zero in latent units). An observed set
+    that was not fitted uses the weights of the most similar one.
     """
 
     def __init__(self, widths: Mapping[str, int], priors: Sequence[str], patterns: int = 0) -> None:
@@ -43,10 +43,10 @@ class Mixture(nn.Module):
         self.weights: Tensor
         """(modalities, patterns, priors)."""
         self.spreads: Tensor
-        """Deviation of the residuals, (modalities, patterns), in latent units."""
+        """Standard deviation of the residuals, (modalities, patterns), in latent units."""
 
     def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:
-        """The weighted sum for one modality, in latent units; priors without weight aren't asked."""
+        """The weighted sum for one modality, in latent units; priors with zero weight are not evaluated."""
         row = self.names.index(target)
         nothing = torch.zeros_like(shown.latents[target])
         parts = [
@@ -70,7 +70,7 @@ class Mixture(nn.Module):
 
         Args:
             name: The modality.
-            parts: What each prior predicts, in their order; of a prior without weight anything finite.
+            parts: Each prior's prediction, in order; any finite value for a prior with zero weight.
             observed: What is observed.
         """
         if not len(self.patterns):
@@ -79,7 +79,7 @@ class Mixture(nn.Module):
         return (parts * weights.unsqueeze(1)).sum(dim=-1)
 
     def spread(self, name: str, observed: Bool[Tensor, "batch modality"]) -> Float[Tensor, " batch"]:
-        """Deviation of one modality's residuals, in latent units."""
+        """Standard deviation of one modality's residuals, in latent units."""
         if not len(self.patterns):
             return torch.ones(len(observed), device=observed.device)
         return self.spreads[self.names.index(name)][self._nearest(name, observed)]
@@ -92,12 +92,12 @@ class Mixture(nn.Module):
         observed: Bool[Tensor, "batch modality"],
         patterns: Bool[Tensor, "pattern modality"],
     ) -> None:
-        """Fit one modality's weights on estimates that did not see their targets.
+        """Fit one modality's weights on cross-fitted estimates.
 
         Args:
             name: The modality.
             target: Its latents.
-            parts: What each prior predicts of them.
+            parts: Each prior's estimates of them.
             observed: What is observed.
             patterns: Observed sets to fit, the same for all modalities; one with fewer than ``ENOUGH`` rows
                 takes the weights fitted over all rows.
@@ -127,12 +127,12 @@ class Mixture(nn.Module):
         ids: Sequence[str],
         groups: Sequence[str],
     ) -> Mixture:
-        """The same mixture, whose priors that keep rows have more of them; all else is shared.
+        """The same mixture, with more rows in the priors that keep rows; all else is shared.
 
         Args:
-            latents: Every modality's latents, anything where not known.
+            latents: Every modality's latents; any value where unknown.
             known: Which of it is known.
-            ids: The rows' ids; rows that are kept already add nothing.
+            ids: The rows' ids; rows that are kept already are skipped.
             groups: The rows' groups.
         """
         priors = {
@@ -146,13 +146,13 @@ class Mixture(nn.Module):
         return extended
 
     def similar_rows(self, target: str, shown: Shown) -> SimilarRows | None:
-        """Kept rows that are like each sample, by the first prior that keeps rows; None where none does."""
+        """Each sample's nearest kept rows, by the first prior that keeps rows; None if none does."""
         keeping = (prior for prior in self.priors.values() if isinstance(prior, KeepsRows))
         return next((prior.similar_rows(target, shown) for prior in keeping if prior.keeps_rows), None)
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether there are kept rows to compare samples with."""
+        """Whether any prior keeps rows."""
         return any(isinstance(prior, KeepsRows) and prior.keeps_rows for prior in self.priors.values())
 
     def _nearest(self, name: str, observed: Tensor) -> Tensor:
@@ -168,8 +168,8 @@ def nonnegative_least_squares(
 ) -> Float[Tensor, " part"]:
     """The non-negative weights that minimise |parts w - target|^2.
 
-    Exact: the best feasible solution among all subsets of weights that may differ from zero. SciPy has a
-    solver, and isn't required by anything else here.
+    Exact: solves least squares for every subset of non-zero weights, and takes the best feasible solution.
+    Our own, because nothing else here requires SciPy, which has a solver.
     """
     a, b = parts.double(), target.double()
     gram, moment = a.T @ a, a.T @ b

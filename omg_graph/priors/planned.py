@@ -1,4 +1,4 @@
-"""The Gaussian conditional given the plan too: every constraint adds a share of its own to the estimate."""
+"""The Gaussian conditional given the plan too: each constraint adds its own term to the estimate."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from omg_graph.priors.gaussian import RIDGES, GaussianConditional, held_out
 from omg_graph.priors.prior import ENOUGH, CrossFitting, Examples, Shown, load_sizes, most_similar
 
 MOST_DIRECTIONS = 48
-"""Directions in which plans are told apart, at most."""
+"""Principal directions of plans, at most."""
 LEAST_VARIANCE = 1e-3
-"""Of the largest direction's: what varies less tells no plans apart."""
+"""Smallest variance of a direction, relative to the largest."""
 SCALES = (1.0, 3.0)
-"""Candidates for what a plan's coordinate counts beside a latent; 0, the plan left out, is another."""
+"""Candidate scales of a plan's coordinates relative to latents; 0, without the plan, is tried too."""
 TOLERANCE = 0.005
-"""By so much of itself the error of held-out rows has to fall for the plan to be read."""
+"""Relative fall of the held-out error that is needed to use the plan."""
 FEW_PLANS = 2000
-"""Pairs whose plans decide which directions there are."""
+"""Pairs whose plans determine the directions."""
 MOST_PAIRS = 20_000
-"""Pairs that moments are taken of, at most."""
+"""Pairs used to compute moments, at most."""
 BLOCK = 1024
 
 
 class PlannedConditional(nn.Module):
     """E[z_target | observed latents, c_S] under a joint Gaussian of latents and plan.
 
-    The constraints of a plan, side by side, are more columns to regress on. What an estimate takes from a
-    constraint doesn't depend on the others, so that a combination that was never met is put together from
-    its parts. How far plans can be relied on depends on what they were made from: their moments are those
-    of each observed set by itself.
+    The embeddings of a plan's constraints are further columns to regress on. Each constraint's effect is
+    additive, so estimates generalise to combinations of constraints that training never saw. How reliable a
+    plan is depends on what it was made from, so moments are computed for each observed set separately.
     """
 
     cross_fitting: CrossFitting = "folds"
@@ -44,7 +43,7 @@ class PlannedConditional(nn.Module):
         super().__init__()
         self.widths = dict(widths)
         self.gaussian = GaussianConditional(widths)
-        """Of the latents."""
+        """The joint Gaussian of the latents."""
         modalities, total = len(self.widths), sum(self.widths.values())
         self.register_buffer("origin", torch.zeros(0))
         self.register_buffer("basis", torch.zeros(0, 0))
@@ -55,9 +54,9 @@ class PlannedConditional(nn.Module):
         self.register_buffer("ridges", torch.ones(modalities))
         self.register_buffer("scales", torch.zeros(modalities))
         self.origin: Tensor
-        """(features,): where coordinates are zero; features are all constraints' embeddings side by side."""
+        """(features,): origin of the coordinates; features are the concatenated constraint embeddings."""
         self.basis: Tensor
-        """(features, directions): to coordinates of unit variance."""
+        """(features, directions): maps features to coordinates of unit variance."""
         self.patterns: Tensor
         """Observed sets with moments of their own, (patterns, modalities)."""
         self.means: Tensor
@@ -69,15 +68,15 @@ class PlannedConditional(nn.Module):
         self.ridges: Tensor
         """(modalities,)."""
         self.scales: Tensor
-        """(modalities,): what a coordinate counts beside a latent; 0 where the plan is left out."""
+        """(modalities,): scale of plan coordinates relative to latents; 0 where the plan is not used."""
         self._solved: dict[tuple[tuple[bool, ...], str], tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def fit(cls, rows: Examples, seed: int = 0) -> PlannedConditional:  # noqa: ARG003
-        """Moments of all training pairs; ridge and scale of each target by what predicts fold 0 best.
+        """Moments of all training pairs, with the ridge and scale of each target that predict fold 0 best.
 
         Args:
-            rows: Training rows, their plans made without seeing what they are to predict.
+            rows: Training rows; their plans must not have seen the modalities to predict.
             seed: Nothing is drawn.
         """
         model = cls.telling_apart(rows.widths, rows.plans(rows.pool.spaced(rows.pool.everything, FEW_PLANS)))
@@ -92,7 +91,7 @@ class PlannedConditional(nn.Module):
             def error(guess: Tensor, truth: Tensor = truth) -> float:
                 return float((guess - truth).square().sum())
 
-            # the ridge that is best without a plan, lest a plan is read for the sake of another ridge
+            # compared with the best ridge without a plan: a better ridge alone is no reason to use the plan
             least = min(
                 error(inner.gaussian.conditional(name, shown.latents, shown.observed, ridge))
                 for ridge in RIDGES
@@ -118,7 +117,7 @@ class PlannedConditional(nn.Module):
     def telling_apart(
         cls, widths: Mapping[str, int], plans: Float[Tensor, "plan constraint shared"]
     ) -> PlannedConditional:
-        """One whose coordinates tell these plans apart, with nothing fitted to them yet.
+        """A conditional with the principal directions of these plans, and no moments yet.
 
         Args:
             widths: Latent width of each modality.
@@ -137,12 +136,12 @@ class PlannedConditional(nn.Module):
     def coordinates(
         self, plans: Float[Tensor, "batch constraint shared"]
     ) -> Float[Tensor, "batch direction"]:
-        """Where plans lie in the directions that tell them apart."""
+        """Coordinates of plans along the principal directions."""
         placed: Tensor = (_features(plans) - self.origin) @ self.basis
         return placed
 
     def take_moments(self, rows: Examples) -> None:
-        """Moments of plans and latents for each observed set; one with few pairs has the moments of all."""
+        """Compute moments of plans and latents per observed set; sets with few pairs get those of all."""
         pairs = rows.pool.spaced(rows.pool.everything, MOST_PAIRS)
         blocks = [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
         coordinates = torch.cat([self.coordinates(rows.plans(block)) for block in blocks])
@@ -169,13 +168,13 @@ class PlannedConditional(nn.Module):
         self._solved.clear()
 
     def use(self, target: str, ridge: float, scale: float) -> None:
-        """Set a target's ridge and what a coordinate counts; 0 leaves the plan out."""
+        """Set a target's ridge and the scale of plan coordinates; scale 0 leaves the plan out."""
         row = list(self.widths).index(target)
         self.ridges[row], self.scales[row] = ridge, scale
         self._solved.clear()
 
     def reads_plan(self, target: str) -> bool:
-        """Whether the plan takes part in a target's estimate."""
+        """Whether a target's estimate uses the plan."""
         return len(self.patterns) > 0 and float(self.scales[list(self.widths).index(target)]) > 0
 
     def predict(self, target: str, shown: Shown) -> Float[Tensor, "batch latent"]:

@@ -1,4 +1,4 @@
-"""What a prior is: an estimate of missing latents from what is shown, for any missing pattern."""
+"""The prior protocol: an estimate of missing latents from observed ones, for any missing pattern."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from omg_graph.plugins import component
 GROUP = "omg_graph.priors"
 """The entry points that register priors."""
 ENOUGH = 20
-"""Rows of an observed set that weights or moments of its own need."""
+"""Rows that an observed set needs for its own weights or moments."""
 CrossFitting = Literal["folds", "exact", "live"]
 
 
@@ -29,7 +29,7 @@ class Shown:
     ids: tuple[str, ...]
     groups: tuple[str, ...]
     latents: dict[str, Float[Tensor, "batch _"]]
-    """Modality to latents; whatever isn't observed is never read."""
+    """Modality to latents; unobserved ones are never used."""
     observed: Bool[Tensor, "batch modality"]
     plan: Float[Tensor, "batch constraint shared"] | None = None
     """c_S: the whole plan's embedding first, then each constraint's."""
@@ -44,9 +44,9 @@ class Examples:
     ids: tuple[str, ...]
     groups: tuple[str, ...]
     latents: dict[str, Tensor]
-    """Modality to (rows, latent): the best guess where it isn't known."""
+    """Modality to (rows, latent): an estimate where unknown."""
     known: Tensor
-    """(rows, modalities): what the data really hold."""
+    """(rows, modalities): True where the data hold the modality."""
     pool: PatternPool
     folds: IntArray
     """(rows,): for choices by cross-validation; a group is in one fold."""
@@ -55,9 +55,9 @@ class Examples:
     plan_table: Tensor | None = None
     """(plans, constraints + 1, shared): c_S of each."""
     condition: Callable[[Tensor, Sequence[str]], Tensor] = lambda plans, _: plans
-    """What stands for c_S: makes it of plans' embeddings and a name for each pair."""
+    """Maps plan embeddings and a name for each pair to c_S."""
     most_rows: int = 2000
-    """Rows that an estimator which keeps rows should keep at most."""
+    """Rows that an estimator may keep at most."""
 
     @classmethod
     def of(
@@ -110,11 +110,11 @@ class Examples:
         return self.known[self.rows(pairs)] & ~self.visible(pairs)
 
     def plans(self, pairs: IntArray) -> Tensor:
-        """c_S of each pair, (batch, constraints + 1, shared): what steers, and what L_plan asks for."""
+        """c_S of each pair, (batch, constraints + 1, shared), for conditioning and for L_plan."""
         if self.plan_index is None or self.plan_table is None:
             raise ValueError("expected pairs whose plans have been chosen")
         rows = self.plan_table[self.plan_index[torch.from_numpy(pairs)]]
-        # what is drawn for a pair is drawn anew with every batch: else the network would know it by its noise
+        # a pair's draws differ between batches: else the network could recognise the pair by its noise
         batch = int(pairs[0]) if len(pairs) else 0
         return self.condition(rows, [f"{batch} {pair}" for pair in pairs.tolist()])
 
@@ -156,9 +156,9 @@ class Prior(Protocol):
     """An estimate of each missing modality's latents: a torch module of the modalities' latent widths.
 
     Its buffers and parameters are saved with the model. ``cross_fitting`` says how training rows get
-    estimates that never saw their own group: ``folds`` refits the prior without each fold, ``exact`` asks it
-    as it is, since ``predict`` leaves out whatever it keeps of a sample's own group, and ``live`` does so
-    anew for every batch, for a prior that reads evidence. Only a prior that ``reads_plans`` is shown any.
+    estimates that never saw their own group. ``folds``: the prior is refitted without each fold. ``exact``:
+    ``predict`` itself leaves out kept rows of a sample's own group. ``live``: like ``exact``, but computed
+    again for every batch, for a prior that uses evidence. Plans are passed only if ``reads_plans`` is True.
     """
 
     cross_fitting: CrossFitting
@@ -166,11 +166,11 @@ class Prior(Protocol):
 
     @classmethod
     def fit(cls, rows: Examples, seed: int) -> Prior:
-        """One fitted on training rows, its settings chosen on them too."""
+        """A prior fitted on training rows, with its settings chosen on them too."""
         ...
 
     def refit(self, rows: Examples) -> Prior:
-        """One fitted on other rows with this one's settings; only asked of ``folds``."""
+        """A prior fitted on other rows with the same settings; only called for ``folds``."""
         ...
 
     def predict(self, target: str, shown: Shown) -> Tensor:
@@ -180,7 +180,7 @@ class Prior(Protocol):
 
 @runtime_checkable
 class KeepsRows(Protocol):
-    """What a prior has beside, if it keeps training rows."""
+    """Further methods of a prior that keeps training rows."""
 
     @property
     def keeps_rows(self) -> bool:
@@ -190,31 +190,30 @@ class KeepsRows(Protocol):
     def with_rows(
         self, latents: Mapping[str, Tensor], known: Tensor, ids: Sequence[str], groups: Sequence[str]
     ) -> nn.Module:
-        """The same prior with more rows kept; itself where all of them are kept already."""
+        """The same prior with more rows kept; itself if it keeps all of them already."""
         ...
 
     def similar_rows(self, target: str, shown: Shown) -> SimilarRows:
-        """The kept rows that each sample is like, for residuals to start draws from."""
+        """The nearest kept rows of each sample, whose residuals draws can start from."""
         ...
 
 
 @dataclass(frozen=True)
 class SimilarRows:
-    """Which kept rows each sample of a batch is like: found once, however many draws there are."""
+    """The nearest kept rows of each sample in a batch, found once for any number of draws."""
 
     nothing: Float[Tensor, "batch latent"]
     parts: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]
-    """For each observed set its samples, their kept rows from the most alike on, how many of these may serve,
-    and what the regression left of every kept row."""
+    """For each observed set: its samples, their kept rows (nearest first), how many of these may be used, and
+    the regression's leave-group-out residual of each kept row."""
 
     def residuals(self, ranks: Int[Tensor, " batch"]) -> Float[Tensor, "batch latent"]:
-        """What the regression left of one kept row for each sample, at unit mean square over all rows.
+        """The leave-group-out residual of one kept row for each sample, at unit mean square over all rows.
 
-        The row's own group took no part in predicting it. Samples that observe nothing get zeros, and so do
-        those whose own group all kept rows are of.
+        A sample gets zeros if it observes nothing, or if all kept rows are of its own group.
 
         Args:
-            ranks: Which row, 0 the most alike; beyond the last it starts again.
+            ranks: Rank of the row, 0 for the nearest; ranks beyond the last wrap around.
         """
         out = self.nothing.clone()
         for rows, order, allowed, left in self.parts:
@@ -244,7 +243,7 @@ class EvidencePrior(nn.Module):
 
     @classmethod
     def fit(cls, rows: Examples, seed: int) -> EvidencePrior:  # noqa: ARG003
-        """Nothing is learned: entries of a sample's own group never serve as its evidence."""
+        """Learns nothing: a sample's evidence never includes entries of its own group."""
         return cls(rows.widths)
 
     def refit(self, rows: Examples) -> EvidencePrior:
@@ -261,7 +260,7 @@ class EvidencePrior(nn.Module):
 def most_similar(
     patterns: Bool[Tensor, "pattern modality"], observed: Bool[Tensor, "batch modality"], target: int
 ) -> Int[Tensor, " batch"]:
-    """The pattern that is most like what each row observes, and doesn't hold the target itself.
+    """The pattern most similar to what each row observes, among those without the target.
 
     Args:
         patterns: Observed sets that something was fitted for.
@@ -273,7 +272,7 @@ def most_similar(
 
 
 def load_sizes(module: nn.Module, names: Sequence[str], state_dict: dict[str, Any], prefix: str) -> None:
-    """Give buffers whose sizes were found in training the sizes that are about to be loaded."""
+    """Resize buffers to the sizes in the state dict, since training determined them."""
     for name in names:
         loaded, current = state_dict.get(prefix + name), getattr(module, name)
         if isinstance(loaded, Tensor) and loaded.ndim == current.ndim:

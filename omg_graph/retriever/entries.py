@@ -353,7 +353,7 @@ class _View(BaseModel):
 
 
 class _Header(BaseModel):
-    """What is in the folder, and the hashes by which a damaged file is told."""
+    """The folder's content, and hashes to detect damaged files."""
 
     model_config = ConfigDict(extra="forbid")
     version: int

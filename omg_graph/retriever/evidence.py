@@ -1,4 +1,4 @@
-"""Evidence: what a search found, weighed and aggregated (Eqs. 8 and 9); differentiable in the query."""
+"""Evidence: entries found, weighted and aggregated (Eqs. 8 and 9); differentiable in the query."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class Evidence:
     nearest: FloatArray | None = None
     """The value of the heaviest entry, (samples, latent width); zeros where there is no entry."""
     note: str | None = None
-    """What the user must be told of the search, such as a fall-back."""
+    """A message for the user about the search, such as a fallback."""
 
     @property
     def found(self) -> BoolArray:
@@ -220,7 +220,7 @@ def weigh(
         allow_own_group: whether entries of the sample's own group (never itself) may serve.
         left_out: (samples,): how many own entries the search has left out already.
         attention: how entries are weighed.
-        note: what the user must be told of the search.
+        note: a message for the user about the search.
 
     Raises:
         KnowledgeBaseError: if a hit's similarity or value isn't finite, or its value has another width.

@@ -74,7 +74,7 @@ class ChromaIndex:
 
     The index is built whole in a cache folder named by the knowledge base's fingerprint and never written
     afterwards, so a reader can't go stale. It is never opened from a folder that holds a knowledge base: a
-    Chroma store contains a pickle, and whoever hands one over could have written anything into it.
+    Chroma store contains a pickle, and one from somebody else could contain anything.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ def hnsw_settings(entries: int) -> dict[str, Any]:
             "ef_search": max(1_000, entries // 5),
             "ef_construction": 400 if entries <= BATCH else 200,
             "max_neighbors": 32,
-            # Everything is written once, with the last entry: otherwise Chroma writes anew at each opening.
+            # Everything is written once, with the last entry: otherwise Chroma writes again at each opening.
             "sync_threshold": entries,
             "batch_size": min(entries, 100),
         }
@@ -273,8 +273,8 @@ def _cached(kb: KnowledgeBase, partitions: tuple[Partition, ...], root: Path) ->
 def _build(kb: KnowledgeBase, partitions: tuple[Partition, ...], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
-    # Chroma keeps one client for each path and process: a path of its own for each build, lest a rebuilt
-    # index be answered by the client of the one before.
+    # Chroma keeps one client for each path and process: a new path for each build, so that the
+    # client of an older index never answers for a rebuilt one.
     store_name = f"store-{secrets.token_hex(8)}"
     try:
         with whole_folder(folder, replace=False) as made:

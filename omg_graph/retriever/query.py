@@ -12,16 +12,16 @@ from torch.nn import functional
 from omg_graph.seeding import generator
 
 SCALE_SPEED = 10.0
-"""A view has one scale, the correction thousands of weights: at the same rate it would hardly move."""
+"""Factor on the log-scales' parameters: with few of them, they would move too slowly without it."""
 
 
 class QueryProjection(nn.Module):
     """A learned correction to the raw query: q = s raw + tanh(W_q [u_X + c_S side by side] + b_q) (Eq. 7).
 
-    s scales each view, since not all of them tell alike who is alike. It starts at one and the rest at zero,
-    where the query is the raw one exactly; tanh has slope 1 there, so that training can leave it in either
-    direction. The correction of each view is scaled to a length below one, that of the raw view it
-    corrects, and reaches the views that the sample misses too: there the plan speaks alone.
+    s scales each view, since views differ in relevance. s starts at one and the correction at zero, so the
+    query starts as the raw one; tanh has slope 1 there, so training can move it in either direction. The
+    correction of each view has a length below one, the length of a raw view. Views that the sample misses are
+    corrected too: there the query comes from the correction alone.
     """
 
     scale: Tensor
@@ -82,11 +82,11 @@ class LiteralQueryProjection(nn.Module):
         observation_embedding: Float[Tensor, "batch observation"],
         plan_embedding: Float[Tensor, "batch plan"],
     ) -> Float[Tensor, "batch width"]:
-        """The query; ``raw_query`` only gives the shape, so that either projection can be called alike."""
+        """The query; ``raw_query`` only gives the shape, so that both projections have the same signature."""
         fused = torch.cat([observation_embedding, plan_embedding], dim=-1)
         return functional.normalize(torch.tanh(self.projection(fused)), dim=-1).view_as(raw_query)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer still to be filled: its usual start would draw from the global generator."""
+    """An uninitialised linear layer: the usual initialisation would use the global generator."""
     return nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")

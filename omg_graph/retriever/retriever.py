@@ -33,8 +33,8 @@ GROUP = "omg_graph.retrievers"
 class OwnEntries:
     """Finds the entries that are a sample itself or of its group (the recording, the speaker, the patient).
 
-    The rule holds in training, evaluation and use alike: retrieval that sees its own video looks excellent
-    in training and fails on new ones.
+    The rule holds in training, evaluation and use: retrieval that sees its own video looks excellent in
+    training and fails on new videos.
     """
 
     def __init__(self, entry_ids: Sequence[str], entry_groups: Sequence[str]) -> None:

@@ -217,7 +217,7 @@ class Sentences:
 def enumerate_sentences(contents: Contents) -> Sentences:
     """Lists the sentences in a fixed order; the same words from several contents are one sentence."""
     recipe = SentenceRecipe.model_validate(read_recipe("sentences.yaml"))
-    # a detail is never put into words: contents that differ in it alone are worded alike
+    # a detail is never worded: contents that differ in it alone have the same words
     spoken = [replace(content, detail=None) for content in contents.items]
     worded = {content: _sentences_of(recipe, content) for content in dict.fromkeys(spoken)}
     rows = [worded[content] for content in spoken]

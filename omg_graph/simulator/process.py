@@ -22,7 +22,7 @@ Embed = Callable[[list[str]], npt.NDArray[np.floating]]
 LABEL_NAME = "regression_labels"
 
 PREFIX = "synthetic"
-"""What speakers are called, unless they are to be told from those of another data set."""
+"""Default prefix of speakers' names; another one separates them from those of another data set."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the stages of a training made, each in a file under a key of all that it depends on."""
+"""The cache of training stages: one file each, keyed by everything that the result depends on."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ REQUEST = "request.json"
 
 @dataclass(frozen=True)
 class Made(Generic[T]):
-    """What a stage made, with what stands for it in the keys of later stages."""
+    """A stage's result, and its digest for the keys of later stages."""
 
     value: T
     digest: str
-    """SHA-256: of the content where it is kept in a file, else of all that it was made from."""
+    """SHA-256 of the content if it is kept in a file, else of the stage's inputs."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Numbers that say how it went."""
+    """Numbers about the result, for notes and the manifest."""
 
 
 class Checkpoint:
-    """Where a long stage keeps how far it came; a damaged one is no worse than none."""
+    """The progress of a long stage; a damaged file is treated as missing."""
 
     def __init__(self, path: Path, on_damage: Callable[[Path], None]) -> None:
         self.path, self._on_damage = path, on_damage
 
     def load(self) -> Content | None:
-        """What was saved last, if anything whole was."""
+        """The last saved content; None if there is none or it is damaged."""
         return _read(self.path, self._on_damage)
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -77,7 +77,7 @@ class StageCache:
         self.shared = shared or folder
         self._memory: dict[str, Made[Any]] = {}
         self.notes: list[str] = []
-        """What was damaged and made anew."""
+        """Notes on damaged files that were rebuilt."""
 
     @classmethod
     def beside(cls, output: Path, shared: Path | None = None) -> StageCache:
@@ -109,7 +109,7 @@ class StageCache:
             make: The stage.
             load: Turns its content into what later stages take.
             arguments: All that decides the content.
-            version: Of the stage's code: a larger one makes it anew.
+            version: Version of the stage's code: a change rebuilds the stage.
             private: Whether the file stays out of the shared folder.
             resumable: Whether ``make`` takes a ``Checkpoint``, as ``checkpoint``.
         """
@@ -129,7 +129,7 @@ class StageCache:
             tensors, facts = make(*map(_plain, arguments), **more)
             folder.mkdir(parents=True, exist_ok=True)
             _write(path, tensors, facts)
-            # what was kept, and not what was made: a run that goes on from the file has the same
+            # read back from the file, so that a resumed run gets the same content
             content = _read(path, self._damaged)
             if content is None:
                 raise ModelError(f"{path} can't be read right after it was written: look at the disk")
@@ -199,7 +199,7 @@ class StageCache:
     def remove(self) -> None:
         """Delete the folder: the model is finished."""
         if self.folder.is_dir():
-            # what says whose it is goes last: after a kill on the way it can still be told
+            # the request goes last: after a kill the folder can still be recognised
             for entry in sorted(self.folder.iterdir(), key=lambda entry: entry.name == REQUEST):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -209,7 +209,7 @@ def digest_of(value: Any) -> str:
     """SHA-256 of a value as it counts in a key: settings, numbers, texts, arrays, or what a stage made.
 
     Raises:
-        TypeError: if it is something whose content can't be told, such as a module.
+        TypeError: if its content can't be hashed, such as a module.
     """
     return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True).encode()).hexdigest()
 

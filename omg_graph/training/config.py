@@ -146,7 +146,7 @@ class TrainingConfig(Settings):
 
     name: str = "default"
     missing_rate: float | None = Field(default=None, ge=0, le=1)
-    """Draw each batch's patterns so that this share of slots is missing; every pattern alike if None."""
+    """Draw each batch's patterns so that this share of slots is missing; all equally likely if None."""
     kernel_rows: int = Field(default=2000, ge=2)
     """Training rows that each kernel regression keeps at most, drawn by the seed; costs grow cubically."""
     autoencoder: AutoencoderSettings = AutoencoderSettings()

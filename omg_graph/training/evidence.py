@@ -1,4 +1,4 @@
-"""Evidence while training: differentiable in the query, from a shortlist that an exact search made."""
+"""Evidence in training: differentiable in the query, from a shortlist found by exact search."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STEPS = FitSettings(epochs=8, batch_size=128, learning_rate=1e-3, weight_decay=1
 ALIGNMENT_WEIGHT = 0.1
 """Of C_evi (Eq. 9) in metric learning."""
 SHORTLIST = 32
-"""Entries among which training picks the top K anew as the query moves; K where it is larger."""
+"""Entries from which each training step picks the top K; K if that is larger."""
 BLOCK = 256
 SCALE_STEP = 2.0
 """Factor of one step of the search for scales."""
 SCALE_PAIRS = 384
-"""Training pairs on which they are searched."""
+"""Training pairs used for that search."""
 SCALE_GAIN = 0.002
-"""By so much of itself the error has to fall for a step to be taken."""
+"""Relative fall of the error that a step must bring."""
 
 
 @dataclass
@@ -73,8 +73,8 @@ class EvidenceSource:
     def shortlist(self, data: PairData, *, fitted: bool, pairs: IntArray | None = None) -> dict[str, Tensor]:
         """Modality to (pairs, S): the best entries that have the modality, by exact search.
 
-        Never the row itself, nor any of its group. A literal query (Eq. 7 as printed) says nothing before
-        it is fitted: u_X itself, in whose space the keys lie, then stands in for it.
+        Never the row itself, nor any of its group. A literal query (Eq. 7 as printed) is
+        meaningless before it is fitted: u_X, which lies in the space of the keys, then replaces it.
 
         Args:
             data: Pairs.
@@ -109,8 +109,8 @@ class EvidenceSource:
     def evidence(self, data: PairData, pairs: IntArray) -> tuple[dict[str, Tensor], Tensor]:
         """E of every modality (Eq. 8) and the mean of C_evi over them, (batch,) (Eq. 9).
 
-        The top K are picked among the shortlist by the query as it is now; weights and cost carry a
-        gradient to the query projection.
+        The current query picks the top K from the shortlist; weights and cost are differentiable in the query
+        projection.
         """
         query, has_view = self.query(data, pairs)
         index = torch.from_numpy(pairs)
@@ -145,9 +145,9 @@ class ProjectionFit:
     """Whether the learned query was kept."""
 
     kept: bool
-    """Whether anything of it was: scales alone, or the correction too."""
+    """Whether any part was kept: the scales alone, or the correction too."""
     corrected: bool
-    """Whether the correction was."""
+    """Whether the correction was kept."""
     error_before: float
     """Squared error of E on validation rows, over that of the training mean, with the raw query."""
     error_after: float
@@ -184,7 +184,7 @@ def fit_projection(
     Either is kept only if it helps validation rows.
     """
     settings = source.settings
-    # equal weights carry no gradient: the query is learned under Eq. 8's, however evidence is pooled later
+    # equal weights carry no gradient: the query is always learned with the weights of Eq. 8
     source = replace(source, attention=attention_weights)
 
     def loss(batch: IntArray, _epoch: int) -> Tensor:
@@ -230,13 +230,13 @@ def fit_projection(
 
 
 def search_scales(source: EvidenceSource, data: PairData) -> Tensor:
-    """What each view counts in the query: the scales whose evidence errs least, found view by view.
+    """Weights of the views in the query: a search, view by view, for the least evidence error.
 
-    With a view that tells nothing of who is alike, the entries found first are the wrong ones, and no
-    gradient comes from entries that weren't found. So every step searches anew, among all entries.
+    An uninformative view puts the wrong entries first, and entries outside the shortlist have no gradient. So
+    every step searches all entries again.
 
     Returns:
-        The scales, (views,), which the source's projection then has.
+        The scales, (views,), which are also set in the source's projection.
     """
     projection = source.projection
     if not isinstance(projection, QueryProjection):

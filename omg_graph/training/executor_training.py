@@ -40,15 +40,15 @@ from omg_graph.training.rows import IntArray, PairData
 
 CHECK_BLOCK = 256
 CHECKPOINT_SECONDS = 10.0
-"""A short epoch would cost more to save than to repeat; what is repeated gives the same weights."""
+"""Shortest time between checkpoints: repeating a short epoch is cheaper, and gives the same weights."""
 ANCHOR_SAMPLE = 20_000
 MOST_PATTERNS = 256
-"""Observed sets with anchor weights of their own, the commonest."""
+"""The most frequent observed sets, which get their own anchor weights."""
 
 
 @dataclass
 class ExecutorTrainer:
-    """Everything that one training of the executor needs."""
+    """State and inputs of one training of the executor."""
 
     executor: Executor
     source: EvidenceSource
@@ -70,7 +70,7 @@ class ExecutorTrainer:
         )
         self.signals: Tensor = scheduler.alphas_cumprod.float().to(self.device)
         self.executor.to(self.device)
-        # copies: the latent space and psi themselves go on encoding on the CPU
+        # copies: the originals continue to encode on the CPU
         self.encoder = deepcopy(self.encoder).to(self.device).requires_grad_(False)
         self.decoders = {
             name: deepcopy(codec.network).to(self.device) for name, codec in self.latent_space.codecs.items()
@@ -114,7 +114,7 @@ class ExecutorTrainer:
         )
 
     def _anchors(self, data: PairData, pairs: IntArray, batch: ExecutorInput) -> dict[str, Tensor]:
-        """As the executor's, of cross-fitted estimates; nothing is learned of evidence through them."""
+        """The anchors from cross-fitted estimates, without a gradient to the evidence."""
         mixture = self.executor.anchor
         return {
             name: mixture.combined(
@@ -153,7 +153,7 @@ class ExecutorTrainer:
 
         Args:
             settings: Epochs, steps and patience.
-            checkpoint: Where to keep how far it came, and to go on from; None to keep nothing.
+            checkpoint: Where progress is saved and resumed from; None to save nothing.
             on_epoch: Called after every epoch.
 
         Returns:
@@ -211,7 +211,7 @@ def blocks_of(pairs: IntArray) -> list[IntArray]:
 
 
 class _Progress:
-    """What must survive between epochs: weights, their average, the optimiser, the schedule, the best."""
+    """State that is resumed between epochs: weights, their average, optimiser, schedule and best epoch."""
 
     def __init__(self, trained: nn.ModuleDict, settings: OptimiserSettings) -> None:
         self.trained, self.settings = trained, settings
@@ -352,7 +352,7 @@ def train_executor(
     checkpoint: Checkpoint,
     after_epoch: Callable[[ExecutorTrainer, int, int, float], None],
 ) -> Content:
-    """The stage: the executor of the best epoch, with the history of all."""
+    """The stage: the executor of the best epoch, with the history of all epochs."""
     history = trainer.train(settings, checkpoint, lambda *epoch: after_epoch(trainer, *epoch))
     best = min(range(len(history)), key=lambda epoch: history[epoch]["total"])
     return kept_weights(trainer), {

@@ -61,7 +61,7 @@ def fit(
         purpose: Name of the fit.
         validate: A loss on validation rows; where given, the best epoch's weights are kept and ``patience``
             epochs without improvement end the fit. Else all epochs run and the last weights stay.
-        on_epoch: Told of every finished epoch.
+        on_epoch: Called after every epoch.
     """
     # fused: these networks are so small that a loop over their parameters costs a third of a step
     optimiser = torch.optim.AdamW(

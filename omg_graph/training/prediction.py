@@ -1,4 +1,4 @@
-"""What is fitted on the finished executor: trust, where draws start, the task head and its calibration."""
+"""Fits after the executor's training: trust, start of draws, task head and calibration."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ DIRECT_STEPS = FitSettings(epochs=100, batch_size=64, learning_rate=7e-4, weight
 DIRECTIONS = 100
 """Principal directions that a transcript's words are reduced to for the direct networks."""
 STARTS = (1.0, 0.6, 0.4, 0.2)
-"""Candidates for where draws start, as a share of T; the plain sampler from noise first."""
+"""Candidate starts of draws, as a share of T; 1 is the plain sampler from noise."""
 START_DRAWS, START_PAIRS = 6, 192
 BESIDE_ESTIMATES = 0.1
 """Of the learning rate, where the head reads an estimate of the label. At the full rate u_X and slots are
 learned by heart: on CMU-MOSI's training rows, five folds by video, ACC2 is then .730, and .751 with this."""
 SHARES = (0.0, 0.25, 0.5, 0.75)
-"""Candidates for the direct networks' share in the prediction."""
+"""Candidate shares of the direct networks in the prediction."""
 SHARE_TOLERANCE = 0.002
-"""By so much of itself the loss has to fall for the networks to be kept."""
+"""Relative fall of the loss that is needed to keep the networks."""
 
 
 def fit_trust_and_start(trainer: ExecutorTrainer) -> Content:
-    """The stage: how far to trust the network's mean, and where its draws start."""
+    """The stage: the weight of the network's mean estimate, and where draws start."""
     trust, starts = fit_trust(trainer), fit_start(trainer)
     return kept_weights(trainer), {"trust": trust, "starts": starts}
 
@@ -47,7 +47,7 @@ def fit_trust(trainer: ExecutorTrainer) -> dict[str, list[float]]:
     """How much of the network's mean estimate to add, from 0 to 1, on validation pairs.
 
     Least squares through the origin for each modality and number of observed ones: zero where the network
-    knows nothing that the anchor doesn't, or was not met on those pairs.
+    adds nothing to the anchor, or no such pair occurs.
     """
     executor, data = trainer.executor, trainer.validation
     executor.eval()
@@ -73,9 +73,9 @@ def fit_trust(trainer: ExecutorTrainer) -> dict[str, list[float]]:
 def fit_start(trainer: ExecutorTrainer) -> dict[str, float]:
     """Choose where draws start: by the fair energy score of a few draws of validation pairs.
 
-    Every modality counts in units of what its anchor leaves. A sampler that was trained on few rows draws
-    too narrowly; what the kernel conditional left of similar rows has the right spread, and the last part of
-    the path fits it to the sample.
+    Each modality is measured in units of its residual from the anchor. A sampler trained on few rows draws
+    too narrowly. The kernel regression's residuals of similar rows have the right spread, and the last part
+    of the path adapts them to the sample.
 
     Returns:
         The score of each candidate; none where there are no rows to take residuals from.
@@ -116,7 +116,7 @@ def _energy(
             drawn[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))
     total = 0.0
     for column, name in enumerate(executor.names):
-        # in units of what the anchor leaves, so that every modality counts
+        # in units of the residual from the anchor, so that all modalities count equally
         draws = torch.stack(drawn[name]) / executor.residual_scale[column]
         error = (draws - truth[name] / executor.residual_scale[column]).norm(dim=2).mean(dim=0)
         among = torch.cdist(draws.transpose(0, 1), draws.transpose(0, 1)).sum(dim=(1, 2))
@@ -125,7 +125,7 @@ def _energy(
     return total
 
 
-# the direct head's networks, which need nothing of the executor
+# the direct networks, which don't depend on the executor
 
 
 def fit_direct_networks(
@@ -138,7 +138,7 @@ def fit_direct_networks(
     device: torch.device,
     on_epoch: EpochCallback | None = None,
 ) -> Content:
-    """The stage: networks from what is observed straight to the label, each stopped by its own loss.
+    """The stage: direct networks from the observation to the label, each with early stopping.
 
     Args:
         task: What is predicted.
@@ -252,11 +252,11 @@ def _fit_head(
     seed: int,
     on_epoch: EpochCallback | None,
 ) -> dict[str, Any]:
-    """Replace the jointly trained head by one that is chosen on L_task alone (Eq. 17).
+    """Replace the jointly trained head by one selected on L_task alone (Eq. 17).
 
-    The executor's best epoch is chosen on all of Eq. 18, and a head overfits long before a denoiser has
-    learned its part: each has a criterion of its own. The estimates come from the finished executor, and
-    u_X of training rows is cross-fitted.
+    The executor's best epoch is chosen on all of Eq. 18, but a head overfits long before the denoiser has
+    converged, so each has its own criterion. The estimates come from the trained executor, and u_X of
+    training rows is out-of-fold.
     """
     executor, training, validation = trainer.executor, trainer.training, trainer.validation
     if executor.task is None:
@@ -269,7 +269,7 @@ def _fit_head(
         "training": _filled(trainer, training, seen),
         "validation": _filled(trainer, validation, checked),
     }
-    # beside an estimate that took all of it into account already, the rest has only corrections to make
+    # the label estimate uses the observation already: u_X and slots need only small corrections
     rate = HEAD_STEPS.learning_rate * (BESIDE_ESTIMATES if training.label_estimates is not None else 1.0)
 
     def outputs_of(data: PairData, slots: Mapping[str, Tensor], pairs: IntArray, places: IntArray) -> Tensor:
@@ -313,7 +313,7 @@ def _fit_head(
 def _share(
     trainer: ExecutorTrainer, plain: Any, direct: Content, outputs: Tensor, checked: IntArray
 ) -> dict[str, Any]:
-    """Average the head with direct networks, unless validation rows are better off without them.
+    """Average the head with direct networks, unless the validation loss is lower without them.
 
     Returns:
         The share (one half where there are no rows to choose on), the loss at each, the networks' epochs.

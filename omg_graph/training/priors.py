@@ -1,4 +1,4 @@
-"""What priors and the label's regression say of every pair, never of a training row by its own group."""
+"""Prior and label estimates of every pair; those of training rows are out-of-fold or leave-group-out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Estimates = dict[str, Tensor]
 
 
 def pair_estimates(prior: Prior, rows: Examples, *, training: bool) -> Estimates | None:
-    """A prior's estimate of what every pair hides; None where it is asked anew for every batch.
+    """A prior's estimate of each pair's hidden modalities; None for a prior that is evaluated per batch.
 
     Args:
         prior: The fitted prior.
         rows: Rows of one split, with their pairs.
-        training: Whether the prior was fitted on these rows: pairs of a fold are then estimated by the prior
-            refitted without the fold, unless its own estimates are as good as that.
+        training: Whether the prior was fitted on these rows. Then pairs of a fold are estimated by the prior
+            refitted without the fold, unless its own estimates leave the group out already.
     """
     if prior.cross_fitting == "live":
         return None
@@ -40,7 +40,7 @@ def pair_estimates(prior: Prior, rows: Examples, *, training: bool) -> Estimates
 
 
 def label_pairs(regression: LabelRegression, rows: Examples, split: Split) -> Tensor:
-    """The label's regression of each pair, (pairs, columns)."""
+    """The label estimates of each pair, (pairs, columns)."""
     out = torch.zeros(len(rows.pool), regression.width)
     for block in rows.pool.by_pattern():
         estimates = regression.predict(rows.shown(block), rows.pool.texts(split, block))

@@ -1,4 +1,4 @@
-"""What a large language model makes of the raw parts of every pair: each distinct observation read once."""
+"""A large language model's hidden states of every pair's raw parts, computed once per distinct input."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def pair_states(
 
 
 def states_notes(states: HiddenStates | None, train: Split, *pairs: PairStates | None) -> list[str]:
-    """What was read by the language model, and which modalities it has nothing of, for the manifest."""
+    """Notes for the manifest: what the language model has read, and which modalities it can't read."""
     if states is None:
         return []
     given = [some for some in pairs if some is not None]

@@ -1,4 +1,4 @@
-"""Pairs of a row and a visible subset, with everything that networks learn of them or are given."""
+"""Pairs of a row and a visible subset, with the inputs and targets of the networks."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class PlannedRows:
     """Modality to (rows,): the label as annotators saw it with that modality alone, standardised, NaN where
     unknown."""
     states: PairStates | None = None
-    """What a large language model makes of each pair's transcript and recordings, if psi reads that."""
+    """A large language model's hidden states of each pair's transcript and recordings, if psi uses them."""
     label_estimates: Tensor | None = None
-    """(pairs, values): the label's regression, without the pair's own group, for the student."""
+    """(pairs, values): leave-group-out label estimates, for the student."""
 
     def embed(self, encoder: ObservationEncoder, pairs: IntArray) -> Tensor:
         """u_X of some pairs, (pairs, shared), with a gradient to psi."""
@@ -96,8 +96,8 @@ def planned_rows(
         schema: Puts plans into words.
         text_encoder: g.
         states: A language model's, of every pair.
-        scale: The training rows, in whose standard units labels of one modality are; ``split`` if None.
-        label_estimates: What the label's regression says of every pair.
+        scale: Rows whose statistics standardise the unimodal labels; ``split`` if None.
+        label_estimates: Label estimates of every pair.
     """
     texts = [None if plan is None else schema.text(plan) for plan in plans]
     distinct = sorted({text for text in texts if text is not None})
@@ -128,13 +128,13 @@ class PairData(Examples):
     observation: Tensor
     """(pairs, shared): u_X."""
     estimates: dict[str, Estimates | None]
-    """What each prior says of the pairs, by its name; None where it is asked for every batch."""
+    """Each prior's estimates of the pairs, by name; None for a prior that is evaluated per batch."""
     shortlist: dict[str, Tensor]
     """Modality to (pairs, S): candidate entries for evidence, best first, -1 where there are none."""
     label_estimates: Tensor | None = None
-    """(pairs, columns): what the label's regression says, where there is one."""
+    """(pairs, columns): label estimates, if there is a label regression."""
     words: Tensor | None = None
-    """(rows, terms): what the transcripts say, where they are read; they are hidden with the text."""
+    """(rows, terms): encoded transcripts, if they are used; hidden together with the text."""
 
     def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
@@ -142,13 +142,13 @@ class PairData(Examples):
         return self.keys[self.rows(pairs)] * visible[:, self.view_of_column], visible
 
     def prior_parts(self, name: str, pairs: IntArray, mixture: Mixture, shown: Shown) -> Tensor:
-        """What each prior of a mixture says of one modality, (batch, latent, priors).
+        """Each prior's estimate of one modality, (batch, latent, priors).
 
         Args:
             name: The modality.
             pairs: Some pairs.
             mixture: With the priors.
-            shown: The same pairs, for priors that are asked anew.
+            shown: The same pairs, for priors that are evaluated per batch.
         """
         index, device = torch.from_numpy(pairs), shown.observed.device
         parts = []
@@ -188,7 +188,7 @@ class PairData(Examples):
         )
 
     def visible_words(self, pairs: IntArray, device: torch.device) -> Tensor | None:
-        """(batch, terms): what the transcripts of some pairs say, zeros where the text is hidden."""
+        """(batch, terms): encoded transcripts of some pairs, zeros where the text is hidden."""
         if self.words is None:
             return None
         shown = self.visible(pairs)[:, self.names.index(TEXT_MODALITY)].unsqueeze(1)

@@ -83,9 +83,9 @@ PlanTable = tuple[list[Plan], IntArray, Tensor]
 class TrainingRun:
     """One training: its data and settings, and what its stages make of them.
 
-    A stage is a property: the first look at it makes it, or reads it from the cache, and whatever it needs
-    before. So a process that takes a training over goes through nothing again. What depends on training rows
-    and is fed back to the executor for those rows is cross-fitted by group.
+    A stage is a property, computed at first access or read from the cache, with the stages it depends on. So
+    a resumed training repeats nothing. Estimates of training rows that the executor is trained on are
+    cross-fitted by group.
     """
 
     data: TrainingData
@@ -109,7 +109,7 @@ class TrainingRun:
         *,
         teacher_plans: bool = False,
     ) -> TrainingRun:
-        """The same data and seed under other settings; what both make alike is made once.
+        """The same data and seed under other settings; stages that don't differ are shared.
 
         Args:
             config: The other settings.
@@ -572,11 +572,11 @@ class TrainingRun:
         return made
 
     def _examples_for(self, prior: Any, place: int) -> Made[Examples]:
-        """What a prior is shown: what reads no plans is made once for all plans."""
+        """The rows for a prior; without plans unless it uses them, so that it is shared between plans."""
         return self._planned_examples(place) if prior.reads_plans else self._examples(place)
 
     def _estimates(self, place: int) -> list[Made[Estimates | None]]:
-        """What each prior says of every pair."""
+        """Each prior's estimates of every pair."""
         return [
             self.cache.derived(
                 "estimates",
@@ -699,7 +699,7 @@ class TrainingRun:
         source = self._source.value
         source.projection.load_state_dict(tensors)
         if facts["kept"]:
-            # the query has moved: what it finds first has too
+            # the query has changed, and with it the shortlists
             for data in (training.value, validation.value):
                 data.shortlist.update(source.shortlist(data, fitted=True))
         return Made(ProjectionFit(**facts), made.digest, made.facts)
@@ -789,7 +789,7 @@ class TrainingRun:
 
     @cached_property
     def trust(self) -> Made[ExecutorTrainer]:
-        """The executor with how far it is trusted, and where its draws start."""
+        """The executor with its trust and start of draws fitted."""
         return self._with_weights(
             self.cache.stage(
                 "trust", fit_trust_and_start, lambda *content: content, self.executor, private=True
@@ -816,7 +816,7 @@ class TrainingRun:
         )
 
     def _labelled_pairs(self, place: int) -> Made[PairData]:
-        """The pairs as the direct networks see them, who know nothing of plans and evidence."""
+        """The pairs for the direct networks: without plans and evidence."""
         split = (self.train, self.valid)[place]
         latents = (self.latents, self.valid_latents)[place]
         pool = (self.train_pool, self.valid_pool)[place]
@@ -930,7 +930,7 @@ class TrainingRun:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was decided, left out or made anew so far."""
+        """What was decided, left out or rebuilt so far."""
         notes = [*self.data.notes]
         if (rate := self.config.missing_rate) is not None:
             realised = round(self.train_pool.missing_rate, 4)

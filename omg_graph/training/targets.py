@@ -1,4 +1,4 @@
-"""What the task head is asked to predict, from a training split's labels and the schema."""
+"""The task head's target, from a training split's labels and the schema."""
 
 from __future__ import annotations
 

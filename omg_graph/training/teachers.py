@@ -1,4 +1,4 @@
-"""Teachers: whoever writes plans of samples that are seen whole, and how their plans are gathered."""
+"""Teachers, which write plans of complete samples, and the collection of their plans."""
 
 from __future__ import annotations
 

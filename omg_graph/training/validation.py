@@ -1,4 +1,4 @@
-"""Stage: what the model is worth on validation rows, for every missing pattern, beside simple floors."""
+"""Stage: the model's metrics on validation rows for every missing pattern, beside simple baselines."""
 
 from __future__ import annotations
 

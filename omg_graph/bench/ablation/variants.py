@@ -46,7 +46,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Variant:
-    """The method with another component in one place, trained anew."""
+    """The method with one component replaced, trained from scratch."""
 
     name: str
     shows: str
@@ -60,7 +60,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Swap:
-    """The trained method with something else put in its place afterwards: nothing is trained anew."""
+    """The trained method with a part replaced at inference, without retraining."""
 
     name: str
     shows: str

@@ -1,4 +1,4 @@
-"""What a floor has learned, as plain arrays that are kept: a repeated evaluation trains nothing anew."""
+"""Cached weights of baselines as plain arrays, so that a repeated evaluation trains nothing again."""
 
 from __future__ import annotations
 

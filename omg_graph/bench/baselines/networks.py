@@ -1,4 +1,4 @@
-"""How floors that are networks are trained: patterns drawn anew, epochs chosen on rows held out, then all."""
+"""Training of network baselines: new patterns per epoch, epochs chosen on held-out rows, then all rows."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Study:
 
 
 def run_study(request: StudyRequest, on_progress: Progress) -> Study:
-    """Runs what is not yet kept in the output folder, and writes the results anew.
+    """Runs what is missing in the output folder, and rewrites the results.
 
     Raises:
         ConfigError: if there is no seed, or the training settings make no sense.
@@ -152,7 +152,7 @@ def _no_embedding(_texts: list[str]) -> Any:
 
 
 def _kept(path: Path, identity: str) -> RunResult | None:
-    """A run that was kept, if it is the one that is wanted; any other is made anew."""
+    """The saved run if it matches the request; otherwise None is returned and it runs again."""
     try:
         run = RunResult.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

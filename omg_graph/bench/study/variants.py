@@ -85,7 +85,7 @@ def train_variants(
         folder: for the data file and stages under way; the caller removes it.
         training: changes to the defaults of the training configuration.
         seed: of the training.
-        progress: told of every stage.
+        progress: progress callback for every stage.
         text_encoder: folder of the text encoder's weights.
 
     Yields:
