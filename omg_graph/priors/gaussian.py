@@ -138,15 +138,6 @@ class GaussianConditional(nn.Module):
             out[rows] = prediction
         return out
 
-    def filled(
-        self, latents: Mapping[str, Float[Tensor, "batch _"]], known: Bool[Tensor, "batch modality"]
-    ) -> dict[str, Float[Tensor, "batch _"]]:
-        """The known latents, with the conditional mean in place of the unknown ones."""
-        return {
-            name: torch.where(known[:, column : column + 1], value, self.conditional(name, latents, known))
-            for column, (name, value) in enumerate(latents.items())
-        }
-
     def _weights(self, pattern: tuple[bool, ...], target: str, ridge: float | None) -> Tensor:
         strength = float(self.ridges[list(self.widths).index(target)]) if ridge is None else ridge
         key = (pattern, target, strength)

@@ -19,7 +19,7 @@ from omg_graph.priors.kernel import (
     matern_kernel,
     squared_distances,
 )
-from omg_graph.priors.prior import CrossFitting, Examples, Shown, SimilarRows
+from omg_graph.priors.prior import CrossFitting, Examples, Shown, SimilarRows, filled
 from omg_graph.seeding import derived_seed
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
@@ -43,9 +43,9 @@ class KernelPrior(nn.Module):
     cross_fitting: CrossFitting = "exact"
     reads_plans = False
 
-    def __init__(self, widths: Mapping[str, int]) -> None:
+    def __init__(self, widths: Mapping[str, int], regression: KernelConditional | None = None) -> None:
         super().__init__()
-        self.regression = KernelConditional(widths)
+        self.regression = KernelConditional(widths) if regression is None else regression
 
     @classmethod
     def fit(cls, rows: Examples, seed: int) -> KernelPrior:
@@ -55,7 +55,8 @@ class KernelPrior(nn.Module):
             rows: Training rows.
             seed: Decides which are kept.
         """
-        return cls(rows.widths)._with(
+        return cls(
+            rows.widths,
             kept_and_tuned(
                 rows.latents,
                 rows.known,
@@ -65,7 +66,7 @@ class KernelPrior(nn.Module):
                 most_rows=rows.most_rows,
                 seed=seed,
                 purpose="kernel",
-            )
+            ),
         )
 
     def refit(self, rows: Examples) -> KernelPrior:
@@ -94,16 +95,8 @@ class KernelPrior(nn.Module):
     ) -> KernelPrior:
         """The same regression with more rows kept; it estimates their missing latents itself."""
         shown = Shown(ids=tuple(ids), groups=tuple(groups), latents=dict(latents), observed=known)
-        filled = {
-            name: torch.where(known[:, column : column + 1], value, self.predict(name, shown))
-            for column, (name, value) in enumerate(latents.items())
-        }
-        extended = self.regression.extended(filled, known, ids, groups)
-        return self if extended is self.regression else KernelPrior(extended.widths)._with(extended)
-
-    def _with(self, regression: KernelConditional) -> KernelPrior:
-        self.regression = regression
-        return self
+        extended = self.regression.extended(filled(self, shown), known, ids, groups)
+        return self if extended is self.regression else KernelPrior(extended.widths, extended)
 
 
 def kept_and_tuned(

@@ -257,6 +257,14 @@ class EvidencePrior(nn.Module):
         return shown.evidence[target]
 
 
+def filled(prior: Prior, rows: Shown) -> dict[str, Tensor]:
+    """Modality to latents, with the prior's prediction of what isn't observed."""
+    return {
+        name: torch.where(rows.observed[:, column : column + 1], value, prior.predict(name, rows))
+        for column, (name, value) in enumerate(rows.latents.items())
+    }
+
+
 def most_similar(
     patterns: Bool[Tensor, "pattern modality"], observed: Bool[Tensor, "batch modality"], target: int
 ) -> Int[Tensor, " batch"]:

@@ -31,7 +31,7 @@ from omg_graph.predictor.label_regression import LabelRegression, WordEncoder
 from omg_graph.predictor.task import TaskHeadConfig, predictor_class
 from omg_graph.priors.gaussian import GaussianConditional
 from omg_graph.priors.kernel_fitting import rows_drawn
-from omg_graph.priors.prior import Examples, prior_class
+from omg_graph.priors.prior import Examples, Shown, filled, prior_class
 from omg_graph.retriever.entries import KnowledgeBase
 from omg_graph.training.cache import Content, Made, StageCache, digest_of
 from omg_graph.training.config import (
@@ -246,7 +246,8 @@ class TrainingRun:
             rows = Examples.of(split, latents, pool, folds, most_rows)
             if place or bool(rows.known.all()):
                 return rows
-            return replace(rows, latents=GaussianConditional.fit(rows).filled(rows.latents, rows.known))
+            known = Shown(ids=rows.ids, groups=rows.groups, latents=rows.latents, observed=rows.known)
+            return replace(rows, latents=filled(GaussianConditional.fit(rows), known))
 
         folds = None if place else self.folds
         return self.cache.derived("examples", make, split, latents, pool, folds, self.config.kernel_rows)
