@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,10 +19,15 @@ from omg_graph.codecs.autoencoder import (
     fit_autoencoder,
     load_autoencoder,
 )
+from omg_graph.codecs.rendering import Pixels, Rendering
 from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalitySpec
 from omg_graph.plugins import component
 
 GROUP = "omg_graph.codecs"
+
+Estimate = Literal["mean", "sample"]
+"""What stands for a missing modality: the conditional mean, or a draw where a mean would be a blur."""
+
 CLIP = 10.0
 """Observed features are clipped to this many training standard deviations before any model sees them."""
 
@@ -54,7 +59,8 @@ class Codec(Protocol):
     """The interface between the model and a kind of modality.
 
     *Standard* rows are flattened, (samples, size): zero mean and unit deviation on the training rows, and
-    zeros where data are missing. Once the codec is fitted, rows don't influence each other.
+    zeros where data are missing. Once the codec is fitted, rows don't influence each other. Latents are
+    flat too, (samples, width): token after token, ``width`` / ``tokens`` numbers each.
     """
 
     @property
@@ -65,6 +71,16 @@ class Codec(Protocol):
     @property
     def width(self) -> int:
         """Of the latents."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the latents of one sample are."""
+        ...
+
+    @property
+    def estimate(self) -> Estimate:
+        """What stands for this modality where it is missing, unless a run asks for the other."""
         ...
 
     @property
@@ -118,8 +134,17 @@ class Codec(Protocol):
         """
         ...
 
+    @staticmethod
+    def standard_size(spec: ModalitySpec) -> int:
+        """Numbers in one standard row."""
+        ...
+
     def standard(self, rows: Rows) -> FloatArray:
         """Standard rows; lost and padded parts are zero."""
+        ...
+
+    def cut(self, standard: FloatArray, lengths: IntArray | None) -> FloatArray:
+        """Decoded standard rows with zeros past each one's length, where a kind has padded parts."""
         ...
 
     def inputs(self, rows: Rows) -> FloatArray:
@@ -128,6 +153,26 @@ class Codec(Protocol):
 
     def restore(self, standard: FloatArray) -> FloatArray:
         """(samples, *shape) in the input's units."""
+        ...
+
+    def lengths(self, standard: FloatArray) -> IntArray | None:
+        """The lengths, (samples,), that decoded standard rows tell; None for kinds that tell none."""
+        ...
+
+    def pictures(self, standard: FloatArray) -> Pixels | None:
+        """What decoded standard rows look like, (samples, height, width) or (samples, height, width, 3).
+
+        None for kinds that are numbers, not something to look at.
+        """
+        ...
+
+    def render(self, sample: FloatArray, length: int | None) -> Rendering | None:
+        """One sample as a file that people can open; None for kinds that are none.
+
+        Args:
+            sample: Of the modality's shape, in the input's units.
+            length: How much of it counts; all if None.
+        """
         ...
 
     def filled(
@@ -194,6 +239,16 @@ class VectorCodec:
         """Latent width."""
         return self.network.width
 
+    @property
+    def tokens(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean."""
+        return "mean"
+
     @classmethod
     def fit(
         cls,
@@ -209,7 +264,7 @@ class VectorCodec:
         # relative to the mean, so that features in small units (volts, tesla) aren't taken for constants
         varies = spread > np.maximum(1e-6 * np.abs(mean), 1e-30)
         deviation = np.where(varies, spread, 1.0).astype(np.float32)
-        nothing = PrincipalComponents(spec.size, 0)
+        nothing = PrincipalComponents(cls.standard_size(spec), 0)
         codec = cls(spec, mean.astype(np.float32), deviation, varies, nothing, 1.0)
         codec = codec.with_filler(rows, groups, seed)
         features = torch.from_numpy(codec.inputs(rows))
@@ -238,6 +293,11 @@ class VectorCodec:
         """See ``Codec.coupled``."""
         return self
 
+    @staticmethod
+    def standard_size(spec: ModalitySpec) -> int:
+        """See ``Codec.standard_size``."""
+        return spec.size
+
     def standard(self, rows: Rows) -> FloatArray:
         """See ``Codec.standard``."""
         there = self.there(self.spec, rows)
@@ -245,6 +305,10 @@ class VectorCodec:
         masked = masked * there.reshape(there.shape + (1,) * (rows.array.ndim - there.ndim))
         flat: FloatArray = masked.reshape(len(rows), -1).astype(np.float32)
         return flat
+
+    def cut(self, standard: FloatArray, lengths: IntArray | None) -> FloatArray:  # noqa: ARG002
+        """See ``Codec.cut``; nothing is padded."""
+        return standard
 
     def inputs(self, rows: Rows) -> FloatArray:
         """See ``Codec.inputs``."""
@@ -255,6 +319,18 @@ class VectorCodec:
         """See ``Codec.restore``."""
         shaped = standard.reshape(len(standard), *self.spec.shape)
         return np.asarray(shaped * self.deviation + self.mean, dtype=np.float32)
+
+    def lengths(self, standard: FloatArray) -> IntArray | None:  # noqa: ARG002
+        """See ``Codec.lengths``."""
+        return None
+
+    def pictures(self, standard: FloatArray) -> Pixels | None:  # noqa: ARG002
+        """See ``Codec.pictures``."""
+        return None
+
+    def render(self, sample: FloatArray, length: int | None) -> Rendering | None:  # noqa: ARG002
+        """See ``Codec.render``."""
+        return None
 
     def filled(
         self,
@@ -312,7 +388,7 @@ class VectorCodec:
             state["mean"].numpy(),
             state["deviation"].numpy(),
             state["varies"].numpy(),
-            load_autoencoder(spec.size, int(state["width"]), part_of(state, "autoencoder")),
+            load_autoencoder(cls.standard_size(spec), int(state["width"]), part_of(state, "autoencoder")),
             float(state["scale"]),
         )
 

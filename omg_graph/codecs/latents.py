@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings
 from omg_graph.codecs.codec import Codec, Rows, codec_class, part_of
-from omg_graph.data.dataset import FloatArray, ModalitySpec, Split
+from omg_graph.data.dataset import FloatArray, IntArray, ModalitySpec, Split
 from omg_graph.errors import DataError
 
 
@@ -69,6 +69,11 @@ class LatentSpace:
         return {name: codec.width for name, codec in self.codecs.items()}
 
     @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens in the latents of each modality."""
+        return {name: codec.tokens for name, codec in self.codecs.items()}
+
+    @property
     def scales(self) -> dict[str, float]:
         """Root mean square of each modality's training latents."""
         return {name: codec.scale for name, codec in self.codecs.items()}
@@ -105,12 +110,22 @@ class LatentSpace:
         latents = {name: value.numpy() for name, value in self.encode(split).items()} if lossy else {}
         return {name: self.codecs[name].filled(rows[name], latents, split.observed) for name in lossy}
 
-    def decode(self, name: str, latents: Float[Tensor, "sample latent"]) -> FloatArray:
-        """(samples, *shape) in the input's units."""
+    def standard(
+        self, name: str, latents: Float[Tensor, "sample latent"], lengths: IntArray | None = None
+    ) -> FloatArray:
+        """Decoded standard rows, which metrics compare; zeros past the lengths, where they are given."""
         codec = self.codecs[name]
         with torch.inference_mode():
             features = codec.network.decode(latents.cpu())
-        return codec.restore(features.numpy().astype(np.float32))
+        return codec.cut(features.numpy().astype(np.float32), lengths)
+
+    def decode(self, name: str, latents: Float[Tensor, "sample latent"]) -> FloatArray:
+        """(samples, *shape) in the input's units; what is past a length that the latents tell is zero."""
+        return self.codecs[name].restore(self.standard(name, latents))
+
+    def lengths(self, name: str, latents: Float[Tensor, "sample latent"]) -> IntArray | None:
+        """The lengths, (samples,), that latents of such a kind tell: a sound's samples; else None."""
+        return self.codecs[name].lengths(self.standard(name, latents))
 
     def state(self) -> dict[str, Tensor]:
         """Everything but the modalities' names and shapes, as plain tensors."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from omg_graph.codecs.codec import CLIP, Rows, VectorCodec, part_of
 from omg_graph.codecs.frame_fitting import couple, fit_frame_filler
 from omg_graph.codecs.frames import FrameFiller
-from omg_graph.data.dataset import BoolArray, FloatArray, ModalitySpec
+from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalitySpec
 
 WINDOWS = 4
 
@@ -71,6 +71,14 @@ class SequenceCodec(VectorCodec):
         """See ``Codec.inputs``; uses its own frames alone, because another modality may be the target."""
         limited = self._limited(rows)
         return limited if rows.lost is None else self._fills.fill(limited, rows.lost, rows.lengths)
+
+    def cut(self, standard: FloatArray, lengths: IntArray | None) -> FloatArray:
+        """See ``Codec.cut``."""
+        if lengths is None:
+            return standard
+        shaped = standard.reshape(len(standard), *self.spec.shape)
+        inside = self.there(self.spec, Rows(shaped, lengths))
+        return (shaped * inside[..., None]).reshape(standard.shape)
 
     def filled(
         self, rows: Rows, latents: Mapping[str, FloatArray], observed: Mapping[str, BoolArray]

@@ -164,8 +164,7 @@ class FeatureScorer:
         return codec.standard(truth), scored
 
     def _standard(self, name: str, latents: Tensor, pairs: Pairs, part: slice) -> npt.NDArray[np.float32]:
-        features = self.space.decode(name, latents)
-        return self.space.codecs[name].standard(Rows(features, self._lengths(name, pairs, part)))
+        return self.space.standard(name, latents, self._lengths(name, pairs, part))
 
 
 @dataclass(frozen=True)

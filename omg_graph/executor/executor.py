@@ -114,10 +114,7 @@ class Executor(nn.Module):
         )
         self.anchor = Mixture(widths, config.priors)
         self.alignment = PerModality(
-            {
-                name: nn.Linear(width, self.low_level(name, torch.zeros(1, self.specs[name].size)).shape[1])
-                for name, width in widths.items()
-            }
+            {name: nn.Linear(width, self._low_level_width(name)) for name, width in widths.items()}
         )
         """A of Eq. 14: evidence to low-level features."""
         self.register_buffer("residual_scale", torch.ones(len(widths)))
@@ -267,6 +264,11 @@ class Executor(nn.Module):
             spread = self.anchor.spread(name, batch.observed) / self.residual_scale[column]
             out[name] = similar[name].residuals(ranks) * spread.unsqueeze(1)
         return out
+
+    def _low_level_width(self, name: str) -> int:
+        spec = self.specs[name]
+        rows = torch.zeros(1, codec_class(spec.kind).standard_size(spec))
+        return int(self.low_level(name, rows).shape[1])
 
     def low_level(self, name: str, standard: Float[Tensor, "batch size"]) -> Float[Tensor, "batch feature"]:
         """Phi of Eq. 14: the low-level features of a modality's standard rows, by its codec."""

@@ -136,7 +136,7 @@ class Training:
         made, valid = self.run.codecs, self.run.data.valid
         errors = {}
         for name, latents in self.run.valid_latents.value.items():
-            guess = made.value.decode(name, latents)
+            guess = made.value.standard(name, latents, valid.lengths.get(name))
             errors[name] = feature_error(made.value, name, guess, valid, valid.observed[name])
         return {**made.facts, "sha256": made.digest, "held_out_error": errors, "rows": len(valid)}
 

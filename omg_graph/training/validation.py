@@ -57,7 +57,8 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
     for part in parts:
         point = pipeline.run(model, part, draws=0).execution
         for name in missing:
-            guesses[name].append(model.latent_space.decode(name, point.estimates[name]))
+            lengths = part.lengths.get(name)
+            guesses[name].append(model.latent_space.standard(name, point.estimates[name], lengths))
         if point.outputs is not None:
             outputs.append(point.outputs)
     errors = {
@@ -86,13 +87,12 @@ def _measure(model: Model, observed: Split, truth: Split, visible: BoolArray) ->
 def feature_error(
     space: LatentSpace, name: str, guess: FloatArray, truth: Split, wanted: BoolArray
 ) -> float | None:
-    """Normalised squared error of a modality's features on some rows; None where there are none."""
+    """Normalised squared error of some rows' decoded standard rows; None where there are none."""
     if not wanted.any():
         return None
     codec, rows = space.codecs[name], Rows(truth.arrays[name], truth.lengths.get(name))
     scored = codec.scored(replace(rows, lost=truth.lost.get(name))) & wanted[:, None]
-    guessed = codec.standard(Rows(guess, rows.lengths))
-    error = normalised_squared_error(guessed, codec.standard(rows), scored).value
+    error = normalised_squared_error(guess, codec.standard(rows), scored).value
     return None if error is None else round(error, 4)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings
+from omg_graph.codecs.codec import Rows
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import ModalitySpec, Split
 
@@ -42,3 +43,20 @@ def test_a_space_knows_its_modalities_in_order() -> None:
     space, split = made()
     assert space.names == tuple(space) == tuple(space.widths) == tuple(space.scales) == split.names
     assert space.specs == split.modalities
+
+
+def test_decoded_standard_rows_are_those_of_the_decoded_samples() -> None:
+    """Metrics compare these: the same numbers, zero past a sequence's length."""
+    space, split = made()
+    for name, latents in space.encode(split).items():
+        codec, lengths = space.codecs[name], split.lengths.get(name)
+        again = codec.standard(Rows(space.decode(name, latents), lengths))
+        np.testing.assert_allclose(space.standard(name, latents, lengths), again, atol=1e-4)
+        assert again.shape == (len(split), codec.standard_size(codec.spec))
+
+
+def test_vectors_are_one_token_and_their_estimate_is_the_mean() -> None:
+    space, _ = made()
+    assert set(space.tokens.values()) == {1}
+    assert {codec.estimate for codec in space.codecs.values()} == {"mean"}
+    assert all(space.codecs[name].render(np.zeros(1, np.float32), None) is None for name in space)
