@@ -7,15 +7,36 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from omg_graph.codecs.convolution import ConvolutionalAutoencoder
 from omg_graph.seeding import generator, seeded
 
-AutoencoderKind = Literal["pca", "vae"]
+AutoencoderKind = Literal["auto", "pca", "vae"]
 BATCH = 64
 DIVERGENCE_WEIGHT = 0.01
 """VAE: weight of the divergence from the standard normal."""
+
+
+class GridSettings(BaseModel):
+    """How images and sounds become latents, where a convolutional autoencoder learns them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(default=64, ge=1)
+    """Latent numbers, at most."""
+    tokens: int = Field(default=4, ge=1)
+    """Tokens that they are taken for."""
+    epochs: int = Field(default=24, ge=1)
+    rows: int = Field(default=500, ge=2)
+    """With fewer training rows nothing is learned: principal components take its place, with a note."""
+
+    @model_validator(mode="after")
+    def _whole_tokens(self) -> GridSettings:
+        if self.width % self.tokens:
+            raise ValueError(f"width must be a multiple of tokens; {self.width} and {self.tokens} came")
+        return self
 
 
 class AutoencoderSettings(BaseModel):
@@ -23,12 +44,21 @@ class AutoencoderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: AutoencoderKind = "pca"
+    kind: AutoencoderKind = "auto"
+    """``pca`` or ``vae`` for all modalities; ``auto``: PCA for vectors and sequences, a convolutional VAE for
+    images and sounds. ``vae`` is that one for images and sounds too."""
     variance: float = Field(default=0.999, gt=0, le=1)
     """PCA: the share of variance to keep."""
     max_width: int = Field(default=256, ge=1)
     """PCA: components at most; VAE: the latent width, unless the modality is smaller."""
     epochs: int = Field(default=60, ge=1)
+    """VAE of vectors and sequences."""
+    grid: GridSettings = GridSettings()
+    """VAE of images and sounds."""
+
+    def learns_grid(self, rows: int) -> bool:
+        """Whether images or sounds of so many training rows get a convolutional autoencoder."""
+        return self.kind != "pca" and rows >= self.grid.rows
 
 
 class PrincipalComponents(nn.Module):
@@ -137,18 +167,18 @@ class VariationalAutoencoder(nn.Module):
         return loss
 
 
-Autoencoder = PrincipalComponents | VariationalAutoencoder
+Autoencoder = PrincipalComponents | VariationalAutoencoder | ConvolutionalAutoencoder
 
 
 def fit_autoencoder(
     features: Float[Tensor, "batch features"], settings: AutoencoderSettings, seed: int, name: str
 ) -> Autoencoder:
-    """The autoencoder that the settings ask for, frozen."""
+    """The autoencoder of rows of features that the settings ask for, frozen."""
     model: Autoencoder
-    if settings.kind == "pca":
-        model = PrincipalComponents.fit(features, settings.variance, settings.max_width)
-    else:
+    if settings.kind == "vae":
         model = VariationalAutoencoder.fit(features, settings, seed, name)
+    else:
+        model = PrincipalComponents.fit(features, settings.variance, settings.max_width)
     return model.eval().requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from omg_graph.codecs.autoencoder import (
     fit_autoencoder,
     load_autoencoder,
 )
+from omg_graph.codecs.convolution import EpochCallback
 from omg_graph.codecs.rendering import Pixels, Rendering
 from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, ModalitySpec
 from omg_graph.plugins import component
@@ -30,6 +31,17 @@ Estimate = Literal["mean", "sample"]
 
 CLIP = 10.0
 """Observed features are clipped to this many training standard deviations before any model sees them."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where a codec that learns is trained, and who hears of it."""
+
+    device: torch.device
+    on_epoch: EpochCallback | None = None
+
+
+ON_THE_CPU = Training(torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -111,8 +123,19 @@ class Codec(Protocol):
         groups: Sequence[str],
         settings: AutoencoderSettings,
         seed: int,
+        training: Training = ON_THE_CPU,
     ) -> Self:
         """Fit on training rows that have the modality; ``groups`` are theirs."""
+        ...
+
+    @classmethod
+    def draws(cls, rows: int, settings: AutoencoderSettings) -> bool:
+        """Whether ``fit`` on so many rows depends on the seed."""
+        ...
+
+    @classmethod
+    def note(cls, spec: ModalitySpec, rows: int, settings: AutoencoderSettings) -> str | None:
+        """What ``fit`` on so many rows does other than a user may expect of the settings."""
         ...
 
     def coupled(
@@ -257,6 +280,7 @@ class VectorCodec:
         groups: Sequence[str],
         settings: AutoencoderSettings,
         seed: int,
+        training: Training = ON_THE_CPU,  # noqa: ARG003
     ) -> Self:
         """See ``Codec.fit``."""
         samples = rows.array[cls.there(spec, rows)].astype(np.float64)
@@ -272,6 +296,16 @@ class VectorCodec:
         with torch.inference_mode():
             scale = float(network.encode(features).square().mean().sqrt())
         return replace(codec, network=network, scale=max(scale, 1e-6))
+
+    @classmethod
+    def draws(cls, rows: int, settings: AutoencoderSettings) -> bool:  # noqa: ARG003
+        """See ``Codec.draws``."""
+        return settings.kind == "vae"
+
+    @classmethod
+    def note(cls, spec: ModalitySpec, rows: int, settings: AutoencoderSettings) -> str | None:  # noqa: ARG003
+        """See ``Codec.note``."""
+        return None
 
     @staticmethod
     def there(spec: ModalitySpec, rows: Rows) -> BoolArray:  # noqa: ARG004
@@ -388,9 +422,15 @@ class VectorCodec:
             state["mean"].numpy(),
             state["deviation"].numpy(),
             state["varies"].numpy(),
-            load_autoencoder(cls.standard_size(spec), int(state["width"]), part_of(state, "autoencoder")),
+            cls.load_network(spec, state),
             float(state["scale"]),
         )
+
+    @classmethod
+    def load_network(cls, spec: ModalitySpec, state: Mapping[str, Tensor]) -> Autoencoder:
+        """The autoencoder from ``state``."""
+        weights = part_of(state, "autoencoder")
+        return load_autoencoder(cls.standard_size(spec), int(state["width"]), weights)
 
 
 def part_of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

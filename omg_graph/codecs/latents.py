@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings
-from omg_graph.codecs.codec import Codec, Rows, codec_class, part_of
+from omg_graph.codecs.codec import Codec, Rows, Training, codec_class, part_of
 from omg_graph.data.dataset import FloatArray, IntArray, ModalitySpec, Split
 from omg_graph.errors import DataError
+
+NamedEpochCallback = Callable[[str, int, int, float], None]
+"""(modality, epoch from 1, epochs, loss)."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,23 @@ class LatentSpace:
     codecs: dict[str, Codec]
 
     @classmethod
-    def fit(cls, split: Split, settings: AutoencoderSettings, seed: int) -> LatentSpace:
+    def fit(
+        cls,
+        split: Split,
+        settings: AutoencoderSettings,
+        seed: int,
+        *,
+        device: torch.device | None = None,
+        on_epoch: NamedEpochCallback | None = None,
+    ) -> LatentSpace:
         """Codecs of all modalities, each fitted on the rows that have it.
+
+        Args:
+            split: Training rows.
+            settings: Of the autoencoders.
+            seed: Decides everything random.
+            device: Where codecs that learn are trained; the CPU by default.
+            on_epoch: Called after each epoch of such a codec.
 
         Raises:
             DataError: if a modality is there in fewer than two rows.
@@ -38,7 +57,14 @@ class LatentSpace:
                     "least 2 are needed: leave it out with --modalities"
                 )
             codecs[spec.name] = codec_class(spec.kind).fit(
-                spec, rows_of(split, spec.name).take(there), _groups(split, there), settings, seed
+                spec,
+                rows_of(split, spec.name).take(there),
+                _groups(split, there),
+                settings,
+                seed,
+                Training(
+                    device or torch.device("cpu"), None if on_epoch is None else partial(on_epoch, spec.name)
+                ),
             )
         space = cls(codecs)
         if all(codec.filling() is None for codec in codecs.values()):
@@ -54,6 +80,23 @@ class LatentSpace:
                 seed,
             )
         return space
+
+    @staticmethod
+    def draws(split: Split, settings: AutoencoderSettings) -> bool:
+        """Whether ``fit`` depends on the seed."""
+        return any(
+            codec_class(spec.kind).draws(int(split.observed[spec.name].sum()), settings)
+            for spec in split.modalities
+        )
+
+    @staticmethod
+    def notes(split: Split, settings: AutoencoderSettings) -> list[str]:
+        """What ``fit`` does other than a user may expect of the settings."""
+        notes = (
+            codec_class(spec.kind).note(spec, int(split.observed[spec.name].sum()), settings)
+            for spec in split.modalities
+        )
+        return [note for note in notes if note is not None]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.codecs)

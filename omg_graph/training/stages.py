@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings
-from omg_graph.codecs.latents import LatentSpace
+from omg_graph.codecs.latents import LatentSpace, NamedEpochCallback
 from omg_graph.data.dataset import Split
 from omg_graph.data.patterns import PatternPool, pattern_pool
 from omg_graph.encoders.hidden_states import ThinkerTextEncoder
@@ -169,10 +169,14 @@ class TrainingRun:
         settings = self.config.autoencoder
         modalities = self.data.train.modalities
         # PCA draws nothing: all seeds share it
-        seed = 0 if settings.kind == "pca" else self.seed
+        seed = self.seed if LatentSpace.draws(self.data.train, settings) else 0
         return self.cache.stage(
             "codecs",
-            _fit_codecs,
+            partial(
+                _fit_codecs,
+                device=self.device,
+                on_epoch=lambda name, *epoch: self.on_progress(f"codec of {name}", *epoch),
+            ),
             lambda tensors, _: LatentSpace.load(modalities, tensors),
             self.train,
             settings,
@@ -932,7 +936,7 @@ class TrainingRun:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided, left out or rebuilt so far."""
-        notes = [*self.data.notes]
+        notes = [*self.data.notes, *LatentSpace.notes(self.data.train, self.config.autoencoder)]
         if (rate := self.config.missing_rate) is not None:
             realised = round(self.train_pool.missing_rate, 4)
             notes.append(f"trained for the missing rate {rate:g} alone; {realised:g} is realised")
@@ -974,9 +978,16 @@ class TrainingRun:
         return validate(self.model, self.data.train, self.data.valid, self.on_progress)
 
 
-def _fit_codecs(split: Split, settings: AutoencoderSettings, seed: int) -> Content:
+def _fit_codecs(
+    split: Split,
+    settings: AutoencoderSettings,
+    seed: int,
+    *,
+    device: torch.device,
+    on_epoch: NamedEpochCallback,
+) -> Content:
     """Codecs of all modalities, with their widths and how well lost frames are filled (1 for the mean)."""
-    space = LatentSpace.fit(split, settings, seed)
+    space = LatentSpace.fit(split, settings, seed, device=device, on_epoch=on_epoch)
     filling = {name: errors for name, codec in space.codecs.items() if (errors := codec.filling())}
     return space.state(), {"widths": space.widths, "frame_filling": filling}
 
