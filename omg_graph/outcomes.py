@@ -27,6 +27,8 @@ from omg_graph.state import Settings
 from omg_graph.trajectories import Trajectories
 
 NOTHING_MISSING = "nothing was missing: nothing was reconstructed"
+MADE = "made with it"
+"""Where the length of a reconstructed sound is from."""
 STEPS_SHOWN = 25
 """The most steps whose clean estimate is kept for pictures."""
 CELLS_SHOWN = 1024
@@ -52,14 +54,14 @@ def executed(
         settings: Of the run.
     """
     split = batch.split
-    lengths, length_source = reconstructed_lengths(model, split)
+    lengths, length_source = reconstructed_lengths(model, split, execution.estimates)
     missing = {name: np.flatnonzero(~split.observed[name]) for name in model.names}
     missing = {name: rows for name, rows in missing.items() if len(rows)}
 
     def decoded(name: str, latents: Tensor) -> FloatArray:
         """(rows, ...) of (rows, latent), of the rows that miss the modality."""
-        inside = lengths[name][missing[name]] if name in lengths else None
-        return _masked(model.latent_space.decode(name, latents), inside)
+        array = model.latent_space.decode(name, latents)
+        return _masked(array, lengths[name][missing[name]]) if name in lengths and array.ndim == 3 else array
 
     points = {name: decoded(name, execution.estimates[name][rows]) for name, rows in missing.items()}
     draws = {
@@ -73,7 +75,10 @@ def executed(
             name: _emerging(model, execution, name, rows, lengths.get(name)) for name, rows in missing.items()
         }
     place = {name: {row: index for index, row in enumerate(rows.tolist())} for name, rows in missing.items()}
-    errors = {name: _errors(model, batch, name, points[name], place[name]) for name in batch.truth}
+    errors = {
+        name: _errors(model, batch, name, points[name], execution.estimates[name], place[name])
+        for name in batch.truth
+    }
     predictions = _predictions(model, execution.outputs)
     without = _predictions(model, execution.outputs_without)
     path_costs = None if execution.path_costs is None else execution.path_costs.numpy()
@@ -205,7 +210,8 @@ def _emerging(
     """How an estimate takes shape: z_0|t of draw 0 step by step, decoded and made small.
 
     Returns:
-        (rows, steps, ...) in standard units: the steps that ``spaced`` names, each a ``thumbnail``.
+        (rows, steps, ...): the steps that ``spaced`` names, each a ``thumbnail``; in standard units, a
+        sound's as its spectrogram's brightness.
     """
     path, codec = execution.paths[name], model.latent_space.codecs[name]
     steps = spaced(len(path.clean), STEPS_SHOWN)
@@ -213,8 +219,13 @@ def _emerging(
     anchors = execution.anchors[name][rows].repeat(len(steps), 1)
     latents = model.executor.latent_estimate(name, residuals, anchors)
     inside = None if lengths is None else np.tile(lengths[rows], len(steps))
-    standard = codec.standard(Rows(model.latent_space.decode(name, latents), inside))
     shape = codec.spec.shape
+    if codec.standard_size(codec.spec) == codec.spec.size:
+        standard = codec.standard(Rows(model.latent_space.decode(name, latents), inside))
+    else:
+        pictures = codec.pictures(model.latent_space.standard(name, latents))
+        assert pictures is not None
+        standard, shape = np.asarray(pictures / 255, np.float32), pictures.shape[1:]
     small = thumbnail(standard.reshape(-1, *shape), block_sizes(shape, CELLS_SHOWN))
     return small.reshape(len(steps), len(rows), *small.shape[1:]).swapaxes(0, 1)
 
@@ -240,11 +251,21 @@ def path_steps(execution: Execution, name: str, row: int) -> tuple[DenoisingStep
     return tuple(steps)
 
 
-def reconstructed_lengths(model: Model, split: Split) -> tuple[dict[str, IntArray], dict[str, list[str]]]:
-    """Frames of each padded sequence: its own where known, an aligned one's, else the training median."""
+def reconstructed_lengths(
+    model: Model, split: Split, estimates: Mapping[str, Tensor]
+) -> tuple[dict[str, IntArray], dict[str, list[str]]]:
+    """Frames of each padded sequence: its own where known, an aligned one's, else the training median.
+
+    And samples of each sound, which its estimated latents, (samples, latent), tell.
+    """
     lengths, source = {}, {}
+    for name, latents in estimates.items():
+        made = model.latent_space.lengths(name, latents)
+        if made is not None:
+            lengths[name], source[name] = made, [MADE] * len(split)
     frames = {spec.name: spec.shape[0] for spec in split.modalities if spec.kind == "sequence"}
-    for name, median in model.config.median_lengths.items():
+    for name in model.config.median_lengths.keys() & frames.keys():
+        median = model.config.median_lengths[name]
         rows = np.full(len(split), min(median, frames[name]), dtype=np.int64)
         words = ["training median"] * len(split)
         for row in range(len(split)):
@@ -252,7 +273,7 @@ def reconstructed_lengths(model: Model, split: Split) -> tuple[dict[str, IntArra
                 rows[row], words[row] = split.lengths[name][row], "input"
                 continue
             for other, given in split.lengths.items():
-                if other != name and split.observed[other][row] and frames[other] == frames[name]:
+                if other != name and split.observed[other][row] and frames.get(other) == frames[name]:
                     rows[row], words[row] = given[row], f"aligned with {other}"
                     break
         lengths[name], source[name] = rows, words
@@ -268,15 +289,16 @@ def _masked(array: FloatArray, lengths: IntArray | None) -> FloatArray:
 
 
 def _errors(
-    model: Model, batch: LoadedBatch, name: str, points: FloatArray, place: Mapping[int, int]
+    model: Model, batch: LoadedBatch, name: str, points: FloatArray, latents: Tensor, place: Mapping[int, int]
 ) -> dict[int, ReconstructionError]:
-    """Row to error against the truth that was hidden.
+    """Row to error against the truth that was hidden; a sound's in standard units, of its spectrogram.
 
     Args:
         model: For standard units.
         batch: The samples.
         name: The modality.
         points: (rows that miss it, ...).
+        latents: (samples, latent), which the points are decoded from.
         place: Where a row stands among these.
     """
     split, codec = batch.split, model.latent_space.codecs[name]
@@ -285,7 +307,12 @@ def _errors(
     length = split.lengths[name][rows] if name in split.lengths else None
     lost = split.lost[name][rows] if name in split.lost else None
     mask: BoolArray = codec.scored(Rows(truth, length, lost))
-    standard_truth, standard_guess = (codec.standard(Rows(array, length)) for array in (truth, guess))
+    standard_truth = codec.standard(Rows(truth, length))
+    if mask.shape[1] == codec.spec.size:
+        standard_guess = codec.standard(Rows(guess, length))
+    else:  # a spectrogram stands for a sound: what it was decoded from says more than its samples
+        standard_guess = model.latent_space.standard(name, latents[rows])
+        truth, guess = standard_truth, standard_guess
     errors: dict[int, ReconstructionError] = {}
     for index, row in enumerate(rows.tolist()):
         at, scored = slice(index, index + 1), mask[index]

@@ -22,6 +22,7 @@ OWN = {
         "vector": "omg_graph.codecs.codec:VectorCodec",
         "sequence": "omg_graph.codecs.sequence:SequenceCodec",
         "image": "omg_graph.codecs.image:ImageCodec",
+        "sound": "omg_graph.codecs.sound:SoundCodec",
     },
     "omg_graph.planners": {
         "chat": "omg_graph.model.planners:chat_planner",

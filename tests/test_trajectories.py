@@ -57,6 +57,6 @@ def test_a_sequence_takes_the_length_of_an_aligned_one() -> None:
         lengths={"one": np.array([3, 4, 1]), "two": np.array([4, 4, 2])},
     )
     model: Any = SimpleNamespace(config=SimpleNamespace(median_lengths={"two": 9}))
-    lengths, source = reconstructed_lengths(model, split)
+    lengths, source = reconstructed_lengths(model, split, {})
     assert lengths["two"].tolist() == [3, 4, 2]
     assert source == {"two": ["aligned with one", "training median", "input"]}

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omg_graph.codecs.autoencoder import Autoencoder, AutoencoderSettings, PrincipalComponents
-from omg_graph.codecs.codec import ON_THE_CPU, Estimate, Rows, Training, VectorCodec, part_of
+from omg_graph.codecs.autoencoder import AutoencoderSettings, PrincipalComponents
+from omg_graph.codecs.codec import ON_THE_CPU, Rows, Training
 from omg_graph.codecs.convolution import ConvolutionalAutoencoder, Shape, low_level_features
+from omg_graph.codecs.grid import GridCodec
 from omg_graph.codecs.rendering import Pixels, Rendering
 from omg_graph.data.dataset import FloatArray, ModalitySpec
 from omg_graph.data.media import image_bytes
@@ -21,56 +22,6 @@ from omg_graph.data.media import image_bytes
 LOW_LEVEL_GRID, SUMMARY_GRID = 16, 4
 SPREAD_SHOWN = 2.0
 """Deviations around the mean that are shown where the range in training isn't known."""
-
-
-@dataclass(frozen=True)
-class GridCodec(VectorCodec):
-    """What codecs of images and of sounds share: a convolutional autoencoder where there are rows enough."""
-
-    @staticmethod
-    def grid(spec: ModalitySpec) -> tuple[Shape, int]:
-        """Channels, height and width of a standard row's grid, and how many numbers stand behind it."""
-        raise NotImplementedError
-
-    @property
-    def tokens(self) -> int:
-        """Of the convolutional autoencoder; else one."""
-        return self.network.tokens if isinstance(self.network, ConvolutionalAutoencoder) else 1
-
-    @property
-    def estimate(self) -> Estimate:
-        """A draw with the convolutional autoencoder: a mean of its latents would be a blur."""
-        return "sample" if isinstance(self.network, ConvolutionalAutoencoder) else "mean"
-
-    @classmethod
-    def draws(cls, rows: int, settings: AutoencoderSettings) -> bool:
-        """See ``Codec.draws``."""
-        return settings.kind == "vae" or settings.learns_grid(rows)
-
-    @classmethod
-    def note(cls, spec: ModalitySpec, rows: int, settings: AutoencoderSettings) -> str | None:
-        """See ``Codec.note``."""
-        if settings.kind == "pca" or settings.learns_grid(rows):
-            return None
-        return (
-            f"{spec.name} is encoded by {'a VAE of its pixels' if settings.kind == 'vae' else 'PCA'}: "
-            f"{rows} training rows are fewer than the {settings.grid.rows} that a convolutional autoencoder "
-            "is trained on"
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """See ``Codec.state``."""
-        learned = isinstance(self.network, ConvolutionalAutoencoder)
-        return super().state() | ({"tokens": torch.tensor(self.tokens)} if learned else {})
-
-    @classmethod
-    def load_network(cls, spec: ModalitySpec, state: Mapping[str, Tensor]) -> Autoencoder:
-        """The autoencoder from ``state``: a convolutional one has tokens there."""
-        if "tokens" not in state:
-            return super().load_network(spec, state)
-        network = ConvolutionalAutoencoder(*cls.grid(spec), int(state["width"]), int(state["tokens"]))
-        network.load_state_dict(part_of(state, "autoencoder"))
-        return network.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.data.recordings import Recording
 from omg_graph.errors import DataError
@@ -21,7 +21,7 @@ IntArray = npt.NDArray[np.int64]
 TEXT_MODALITY = "text"
 """The modality that ``raw_text`` belongs to: hiding it hides the transcript too."""
 
-ModalityKind = Literal["vector", "sequence", "image"]
+ModalityKind = Literal["vector", "sequence", "image", "sound"]
 
 
 class ModalitySpec(BaseModel):
@@ -31,9 +31,12 @@ class ModalitySpec(BaseModel):
 
     name: str
     kind: str
-    """``vector``, ``sequence``, ``image``, or another that a codec is registered for."""
+    """``vector``, ``sequence``, ``image``, ``sound``, or another that a codec is registered for."""
     shape: tuple[int, ...]
-    """(features,), (frames, features), (height, width) or (channels, height, width)."""
+    """(features,), (frames, features), (height, width), (channels, height, width), or (samples,) of a sound:
+    the longest one's."""
+    rate: float | None = Field(default=None, exclude_if=lambda rate: rate is None)
+    """Samples per second, of a sound."""
 
     @property
     def size(self) -> int:
@@ -65,7 +68,7 @@ class Split:
     observed: dict[str, BoolArray]
     """Modality name to (samples,)."""
     lengths: dict[str, IntArray] = field(default_factory=dict)
-    """Frames that are really there, (samples,), for padded sequences only."""
+    """Frames that are really there, (samples,), for padded sequences, and samples of sounds."""
     lost: dict[str, BoolArray] = field(default_factory=dict)
     """Frames within the length that the data don't hold, (samples, frames), for sequences with such gaps
     only; zeros in ``arrays``."""

@@ -112,7 +112,7 @@ def test_a_loaded_codec_is_the_saved_one(
 
 
 def test_a_kind_that_no_package_registers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected one of image, sequence, vector, got 'smell'"):
+    with pytest.raises(ConfigError, match="expected one of image, sequence, sound, vector, got 'smell'"):
         codec_class("smell")
 
 
