@@ -88,3 +88,32 @@ def test_an_image_that_is_partly_nan_is_an_error(model: Model, given: dict[str, 
     photo[0, 0] = np.nan
     with pytest.raises(DataError, match=r"photo.*expected finite numbers, 12 of 24"):
         reconstruct(model, given | {"photo": photo})
+
+
+def test_a_learned_image_is_a_draw_of_a_few_tokens(
+    train_tiny: Callable[..., Path], tiny_settings: dict[str, Any], tmp_path: Path, given: dict[str, Any]
+) -> None:
+    """With rows enough a convolutional VAE encodes images, in training, in the folder and in a run."""
+    path = tmp_path / "learned.pkl"
+    path.write_bytes(pickle.dumps({"train": rows("train", 48, 0), "valid": rows("valid", 12, 1)}))
+    grid = {"rows": 40, "epochs": 3, "width": 6, "tokens": 2}
+    settings = tiny_settings | {"autoencoder": {"grid": grid}}
+    model = load_model(train_tiny(path, "learned-images", overrides=settings))
+    assert model.latent_space.tokens == {"keys": 1, "a.b": 1, "photo": 2, "grey": 2}
+    assert model.latent_space.codecs["grey"].estimate == "sample"
+    assert not [note for note in model.manifest.notes if "encoded by PCA" in note]
+    store = MemoryArtifactStore()
+    made = reconstruct(model, given, missing=["grey"], artifacts=store)
+    for trajectory in made:
+        grey = store.get(trajectory.reconstruction["grey"])
+        assert grey.shape == SHAPES["grey"]
+        assert grey.min() >= 0
+        assert grey.max() <= 255
+        assert trajectory.errors["grey"].nmse > 0
+
+
+def test_a_model_of_few_images_says_how_they_are_encoded(model: Model) -> None:
+    assert [note.split(" is ")[0] for note in model.manifest.notes if "encoded by PCA" in note] == [
+        "photo",
+        "grey",
+    ]

@@ -28,6 +28,8 @@ LEARNING_RATE = 2e-3
 WARM_UP = 0.04
 """Share of the steps in which the learning rate rises; then it falls by half a cosine."""
 LONGEST_GRADIENT = 1000.0
+NUMBER_WEIGHT = 20.0
+"""Of the squared error of numbers beside a grid, whose cells are many."""
 DIVERGENCE_WEIGHT = 2e-4
 """Of the divergence from the standard normal, both per number: light, so that noise blurs little."""
 LIKENESS_WEIGHT = 0.05
@@ -39,6 +41,8 @@ CRITIC_WEIGHT, CRITIC_LIKENESS_WEIGHT = 20.0, 40.0
 CRITIC_CHANNELS = 24
 CRITIC_START = 0.1
 """Share of the steps before the critic joins."""
+SHARPENED, MOST_CONTRAST = 512, 2.0
+"""Rows that the contrast is fitted on, and its limit."""
 MOVE, BEND = 0.08, 0.08
 """Training grids are moved by up to this share of a side, and their axes bent by this deviation."""
 
@@ -103,12 +107,15 @@ class ConvolutionalAutoencoder(nn.Module):
         self.expand = nn.Linear(width, self.cells + numbers)
         self.register_buffer("base", torch.zeros(shape))
         self.register_buffer("gain", torch.ones(shape))
+        self.register_buffer("contrast", torch.ones(()))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.base: Tensor
         """Level of a standard 0."""
         self.gain: Tensor
         """Levels in a standard 1."""
+        self.contrast: Tensor
+        """Factor of logits: what the network is unsure of is grey, and grey edges look blurred."""
         self.mean: Tensor
         self.deviation: Tensor
         """Of each latent number on the training rows."""
@@ -121,7 +128,8 @@ class ConvolutionalAutoencoder(nn.Module):
     def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch size"]:
         """Standard rows of latents."""
         logits, numbers = self._grids(latents * self.deviation + self.mean)
-        return torch.cat([((logits.sigmoid() - self.base) / self.gain).flatten(1), numbers], dim=1)
+        levels = (self.contrast * logits).sigmoid()
+        return torch.cat([((levels - self.base) / self.gain).flatten(1), numbers], dim=1)
 
     def rows(self, standard: Float[Tensor, "batch size"]) -> GridRows:
         """Standard rows as levels and numbers."""
@@ -153,7 +161,7 @@ class ConvolutionalAutoencoder(nn.Module):
         epochs: int,
         seed: int,
         name: str,
-        bends: bool,
+        turns: bool,
         device: torch.device,
         on_epoch: EpochCallback | None = None,
     ) -> ConvolutionalAutoencoder:
@@ -172,7 +180,8 @@ class ConvolutionalAutoencoder(nn.Module):
             epochs: Over the rows.
             seed: Of weights, order, noise and bent copies.
             name: Of the modality.
-            bends: Whether a turned, sheared or scaled grid is still one of its kind.
+            turns: Whether a slightly turned and sheared grid is still one of its kind; moved and scaled
+                ones are.
             device: Where to train.
             on_epoch: Called after each epoch.
         """
@@ -186,29 +195,46 @@ class ConvolutionalAutoencoder(nn.Module):
         model._begin_as_components(model.rows(standard))
         model, critic = model.to(device), critic.to(device)
         rows = model.rows(standard.to(device))
-        _Training(model, critic, rows, epochs, seed, name, bends).run(on_epoch)
+        _Training(model, critic, rows, epochs, seed, name, turns).run(on_epoch)
         parts = torch.split(torch.arange(len(rows)), 4 * BATCH)
+        order = torch.randperm(len(rows), generator=generator(seed, "contrast", name))[:SHARPENED]
         with torch.no_grad():
             code = torch.cat([model._code(rows.take(part))[0] for part in parts])
+            model._sharpen(rows.take(order), code[order])
         model.mean.copy_(code.mean(0))
         model.deviation.copy_(code.std(0).clamp(min=1e-6))
         return model.cpu()
+
+    def _sharpen(self, rows: GridRows, code: Tensor) -> None:
+        """Set the contrast with which decoded rows have as much local structure as the rows themselves."""
+
+        def structure(levels: Tensor) -> float:
+            return sum(float(features.square().mean()) for features in local_features(levels))
+
+        wanted, (logits, _) = structure(rows.levels), self._grids(code)
+        low, high = 1.0, MOST_CONTRAST
+        for _ in range(12):
+            middle = (low + high) / 2
+            fewer = structure((middle * logits).sigmoid()) < wanted
+            low, high = (middle, high) if fewer else (low, middle)
+        self.contrast.fill_((low + high) / 2)
 
     @torch.no_grad()
     def _begin_as_components(self, rows: GridRows) -> None:
         """Set the linear path to the first principal components, at unit variance."""
         flat = rows.flat.double()
-        mean = flat.mean(0)
-        _, singular, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+        mean, weight = flat.mean(0), torch.ones_like(flat[0])
+        weight[self.cells :] = math.sqrt(NUMBER_WEIGHT)
+        _, singular, directions = torch.linalg.svd((flat - mean) * weight, full_matrices=False)
         singular, directions = singular[: self.width], directions[: self.width]
         spread = (singular / math.sqrt(len(flat))).clamp(min=1e-6).unsqueeze(1)
         slope = torch.full_like(mean, 1.0)
         slope[: self.cells] = 6.0  # a logit's change for a level's, roughly, with 0.5 at zero
         middle = torch.zeros_like(mean)
         middle[: self.cells] = 0.5
-        self.project.weight.copy_(directions / spread)
-        self.project.bias.copy_(-(directions / spread) @ mean)
-        self.expand.weight.copy_((directions * spread).T * slope.unsqueeze(1))
+        self.project.weight.copy_(directions * weight / spread)
+        self.project.bias.copy_(-(directions * weight / spread) @ mean)
+        self.expand.weight.copy_((directions * spread).T * (slope / weight).unsqueeze(1))
         self.expand.bias.copy_((mean - middle) * slope)
         self.posterior.weight.mul_(0.1)
         self.posterior.bias[self.width :] = -3.0
@@ -224,7 +250,7 @@ class _Training:
     epochs: int
     seed: int
     name: str
-    bends: bool
+    turns: bool
 
     def run(self, on_epoch: EpochCallback | None) -> None:
         """Train in place."""
@@ -241,7 +267,7 @@ class _Training:
             total = 0.0
             for index in torch.split(order, BATCH):
                 batch = self.rows.take(index.to(self.rows.levels.device))
-                batch = _bent(batch, draw) if self.bends else batch
+                batch = _bent(batch, self.turns, draw)
                 noise = torch.randn(len(batch), self.model.width, generator=draw).to(batch.levels.device)
                 loss, made = self._loss(batch, noise)
                 if step >= CRITIC_START * steps:
@@ -264,7 +290,7 @@ class _Training:
         logits, numbers = self.model._grids(mean + noise * (0.5 * log_variance).exp())
         made, cells = logits.sigmoid(), self.model.cells
         error = F.binary_cross_entropy_with_logits(logits, batch.levels, reduction="sum")
-        error = error + 10 * (numbers - batch.numbers).square().sum()
+        error = error + NUMBER_WEIGHT * (numbers - batch.numbers).square().sum()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
         pairs = zip(local_features(made), local_features(batch.levels), strict=True)
         likeness = torch.stack([(one - other).abs().sum() for one, other in pairs]).sum()
@@ -294,11 +320,12 @@ def _rate(share: float) -> float:
     return min(1.0, (share + 1e-3) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 
-def _bent(rows: GridRows, draw: torch.Generator) -> GridRows:
-    """Copies that are slightly moved, turned, sheared and scaled."""
+def _bent(rows: GridRows, turns: bool, draw: torch.Generator) -> GridRows:
+    """Copies that are slightly moved and scaled, and turned and sheared if asked for."""
     count, device = len(rows), rows.levels.device
     maps = torch.eye(2, 3).repeat(count, 1, 1)
-    maps[:, :, :2] += BEND * torch.randn(count, 2, 2, generator=draw)
+    bends = BEND * torch.randn(count, 2, 2, generator=draw)
+    maps[:, :, :2] += bends if turns else bends * torch.eye(2)
     maps[:, :, 2] = MOVE * (2 * torch.rand(count, 2, generator=draw) - 1)
     places = F.affine_grid(maps, list(rows.levels.shape), align_corners=False).to(device)
     return GridRows(
@@ -331,8 +358,8 @@ class _Critic(nn.Module):
         wide = 2 * CRITIC_CHANNELS
         self.layers = nn.ModuleList(
             [
-                nn.Conv2d(channels, CRITIC_CHANNELS, 4, stride=2, padding=1),
-                nn.Conv2d(CRITIC_CHANNELS, wide, 4, stride=2, padding=1),
+                nn.Conv2d(channels, CRITIC_CHANNELS, 3, stride=2, padding=1),
+                nn.Conv2d(CRITIC_CHANNELS, wide, 3, stride=2, padding=1),
                 nn.Conv2d(wide, wide, 3, padding=1),
             ]
         )

@@ -24,36 +24,36 @@ from omg_graph.errors import DataError
 CELLS = BANDS * FRAMES
 LOW_LEVEL_SIDE = 16
 SUMMARY_WINDOW, SUMMARY_BANDS, SUMMARY_PARTS = 256, 8, 3
-DARKEST = 60.0
-"""dB below the loudest in training that pictures show as black."""
+LEVEL, DURATION = CELLS, CELLS + 1
+"""Places in a standard row."""
+RANGE = 55.0
+"""dB: what is that far below a sound's loudest cell is silence."""
 
 
 @dataclass(frozen=True)
 class SoundCodec(GridCodec):
     """(samples,), padded with zeros behind each sound's length.
 
-    A standard row is a spectrogram, band by band, and the duration's logarithm: the spectrogram around
-    training's mean with one deviation for all its cells.
+    A standard row is a spectrogram, band by band, in dB below its own loudest cell, then that cell's level
+    and the duration's logarithm; the spectrogram has one deviation for all its cells.
     """
 
     centre: FloatArray
-    """(size,): a standard row's training mean, in dB and log seconds."""
+    """(size,): a standard row's training mean, in dB, dB and log seconds."""
     spread: FloatArray
     """(size,): its deviation."""
     full: float
     """What stands for full scale: 1, or the largest sample in training if that is more."""
-    loudest: float
-    """dB, of any cell in training."""
 
     @staticmethod
     def grid(spec: ModalitySpec) -> tuple[Shape, int]:  # noqa: ARG004
-        """The spectrogram, and the duration."""
-        return (1, BANDS, FRAMES), 1
+        """The spectrogram, its level, and the duration."""
+        return (1, BANDS, FRAMES), 2
 
     @staticmethod
     def standard_size(spec: ModalitySpec) -> int:  # noqa: ARG004
         """See ``Codec.standard_size``."""
-        return CELLS + 1
+        return CELLS + 2
 
     @classmethod
     def fit(
@@ -69,25 +69,22 @@ class SoundCodec(GridCodec):
         full = max(1.0, float(np.abs(rows.array).max()))
         described = _described(spec, rows, full)
         centre, deviation = described.mean(axis=0), described.std(axis=0)
-        cells = described[:, :CELLS]
-        spread = np.full(CELLS + 1, np.sqrt(np.square(deviation[:CELLS]).mean()))
-        spread[CELLS] = deviation[CELLS]
+        spread = deviation.copy()
+        spread[:CELLS] = np.sqrt(np.square(deviation[:CELLS]).mean())
         spread = np.where(spread > 1e-6, spread, 1.0)
-        low, loudest = float(cells.min()), float(cells.max())
         codec = cls(
             spec,
             mean=np.zeros(1, np.float32),
             deviation=np.ones(1, np.float32),
             varies=deviation > 1e-6,
-            network=PrincipalComponents(CELLS + 1, 0),
+            network=PrincipalComponents(CELLS + 2, 0),
             scale=1.0,
             centre=centre.astype(np.float32),
             spread=spread.astype(np.float32),
             full=full,
-            loudest=loudest,
         )
         features = torch.from_numpy(codec.inputs(rows))
-        if not settings.learns_grid(len(rows)) or not loudest > low:
+        if not settings.learns_grid(len(rows)):
             network = fit_autoencoder(features, settings, seed, spec.name)
             with torch.inference_mode():
                 scale = float(network.encode(features).square().mean().sqrt())
@@ -95,14 +92,14 @@ class SoundCodec(GridCodec):
         shape, _ = cls.grid(spec)
         learned = ConvolutionalAutoencoder.fit(
             features,
-            torch.from_numpy((centre[:CELLS] - low) / (loudest - low)).float().reshape(shape),
-            torch.from_numpy(spread[:CELLS] / (loudest - low)).float().reshape(shape),
+            torch.from_numpy(1 + centre[:CELLS] / RANGE).float().reshape(shape),
+            torch.from_numpy(spread[:CELLS] / RANGE).float().reshape(shape),
             width=settings.grid.width,
             tokens=settings.grid.tokens,
             epochs=settings.grid.epochs,
             seed=seed,
             name=spec.name,
-            bends=True,
+            turns=False,
             device=training.device,
             on_epoch=training.on_epoch,
         )
@@ -116,26 +113,27 @@ class SoundCodec(GridCodec):
     def restore(self, standard: FloatArray) -> FloatArray:
         """See ``Codec.restore``: by Griffin-Lim, with the durations that the rows tell."""
         lengths = self.lengths(standard)
-        levels = torch.from_numpy(self._levels(standard))
+        levels = self._levels(standard) + self._numbers(standard, LEVEL)[:, None, None]
+        levels[self._levels(standard) < 0.5 - RANGE] = FLOOR
         out = np.zeros((len(standard), *self.spec.shape), np.float32)
-        made = Spectrograms(_rate(self.spec)).sounds(levels, lengths.tolist())
+        made = Spectrograms(_rate(self.spec)).sounds(torch.from_numpy(levels), lengths.tolist())
         for row, sound in enumerate(made):
             out[row, : len(sound)] = self.full * sound.numpy()
         return out
 
     def lengths(self, standard: FloatArray) -> IntArray:
         """See ``Codec.lengths``: samples, at least one and at most the longest."""
-        seconds = np.exp(standard[:, CELLS].astype(np.float64) * self.spread[CELLS] + self.centre[CELLS])
+        seconds = np.exp(self._numbers(standard, DURATION).astype(np.float64).clip(-30, 30))
         samples = np.clip(np.round(seconds * _rate(self.spec)), 1, self.spec.shape[0])
         return np.asarray(samples, dtype=np.int64)
 
     def scored(self, rows: Rows) -> BoolArray:
-        """See ``Codec.scored``: the cells that vary in training, and the duration."""
-        return np.broadcast_to(self.varies, (len(rows), CELLS + 1)).copy()
+        """See ``Codec.scored``: the cells, the level and the duration, where they vary in training."""
+        return np.broadcast_to(self.varies, (len(rows), CELLS + 2)).copy()
 
     def pictures(self, standard: FloatArray) -> Pixels:
         """See ``Codec.pictures``: spectrograms, time to the right, low tones below, loud ones bright."""
-        shown = 1 + (self._levels(standard) - self.loudest) / DARKEST
+        shown = 1 + self._levels(standard) / RANGE
         return np.asarray(np.round(255 * shown.clip(0, 1)[:, ::-1]), dtype=np.uint8)
 
     def render(self, sample: FloatArray, length: int | None) -> Rendering:
@@ -146,16 +144,20 @@ class SoundCodec(GridCodec):
         return Rendering(".wav", data, self.pictures(self.standard(rows))[0])
 
     def _levels(self, standard: FloatArray) -> FloatArray:
-        """(samples, bands, frames) in dB."""
+        """(samples, bands, frames) in dB below each sound's loudest cell."""
         cells = standard[:, :CELLS] * self.spread[:CELLS] + self.centre[:CELLS]
         return np.asarray(cells.reshape(-1, BANDS, FRAMES), dtype=np.float32)
+
+    def _numbers(self, standard: FloatArray, place: int) -> FloatArray:
+        """(samples,): a level in dB, or the duration's logarithm."""
+        return np.asarray(standard[:, place] * self.spread[place] + self.centre[place], dtype=np.float32)
 
     @staticmethod
     def low_level(
         spec: ModalitySpec,  # noqa: ARG004
         standard: Float[Tensor, "batch size"],
     ) -> Float[Tensor, "batch feature"]:
-        """Features of fixed shallow convolutions of the spectrogram, and the duration."""
+        """Features of fixed shallow convolutions of the spectrogram, the level and the duration."""
         grids = standard[:, :CELLS].reshape(-1, 1, BANDS, FRAMES)
         features = low_level_features(grids, (LOW_LEVEL_SIDE, LOW_LEVEL_SIDE))
         return torch.cat([features, standard[:, CELLS:]], dim=1)
@@ -186,7 +188,6 @@ class SoundCodec(GridCodec):
             "centre": torch.from_numpy(self.centre),
             "spread": torch.from_numpy(self.spread),
             "full": torch.tensor(self.full, dtype=torch.float64),
-            "loudest": torch.tensor(self.loudest, dtype=torch.float64),
         }
 
     @classmethod
@@ -207,7 +208,6 @@ class SoundCodec(GridCodec):
             centre=state["centre"].numpy(),
             spread=state["spread"].numpy(),
             full=float(state["full"]),
-            loudest=float(state["loudest"]),
         )
 
 
@@ -225,10 +225,12 @@ def _sounds(rows: Rows) -> Iterator[FloatArray]:
 
 
 def _described(spec: ModalitySpec, rows: Rows, full: float) -> FloatArray:
-    """(samples, size): spectrograms in dB, and log seconds."""
-    spectrograms, out = Spectrograms(_rate(spec)), np.zeros((len(rows), CELLS + 1), np.float32)
+    """(samples, size): spectrograms in dB below their loudest cell, its level in dB, and log seconds."""
+    spectrograms, out = Spectrograms(_rate(spec)), np.zeros((len(rows), CELLS + 2), np.float32)
     for row, sound in enumerate(_sounds(rows)):
         levels = spectrograms.of(torch.from_numpy(np.asarray(sound / full, dtype=np.float32)))
-        out[row, :CELLS] = levels.numpy().reshape(-1)
-        out[row, CELLS] = np.log(len(sound) / spectrograms.rate)
+        loudest = levels.max()
+        out[row, :CELLS] = (levels - loudest).clamp(min=-RANGE).numpy().reshape(-1)
+        out[row, LEVEL] = float(loudest)
+        out[row, DURATION] = np.log(len(sound) / spectrograms.rate)
     return out

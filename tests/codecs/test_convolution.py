@@ -10,7 +10,7 @@ from PIL import Image
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings, GridSettings
 from omg_graph.codecs.codec import Codec, Rows, codec_class
-from omg_graph.codecs.convolution import ConvolutionalAutoencoder, low_level_features
+from omg_graph.codecs.convolution import ConvolutionalAutoencoder, local_features, low_level_features
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import ModalitySpec, Split
 
@@ -181,3 +181,18 @@ def test_phi_tells_sharp_images_from_blurs_of_the_same_brightness() -> None:
     flat = low_level_features(torch.full_like(sharp, 0.5), (16, 16))
     distances = [(low_level_features(x, (16, 16)) - flat).abs().sum() for x in (blurred, sharp)]
     assert distances[1] > 1.5 * distances[0]
+
+
+def test_decoded_rows_have_as_much_structure_as_the_rows(codec: Codec) -> None:
+    """Edges of what a network is unsure of would be grey: the contrast makes up for it, and errs no more."""
+    rows = Rows(spots(240))
+    _, decoded = coded(codec, rows)
+    network = codec.network
+    assert isinstance(network, ConvolutionalAutoencoder)
+    assert 1 <= float(network.contrast) <= 2
+
+    def structure(levels: torch.Tensor) -> float:
+        return sum(float(features.square().mean()) for features in local_features(levels))
+
+    wanted = structure(network.rows(torch.from_numpy(codec.standard(rows))).levels)
+    assert structure(network.rows(torch.from_numpy(decoded)).levels) == pytest.approx(wanted, rel=0.15)

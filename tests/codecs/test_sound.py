@@ -79,7 +79,7 @@ def test_other_sounds_of_a_batch_make_no_difference() -> None:
 def test_sounds_it_never_heard_come_back_with_their_lengths(codec: Codec) -> None:
     rows = tones(40, seed=1)
     decoded, standard = coded(codec, rows), codec.standard(rows)
-    assert standard.shape == (40, codec.standard_size(SPEC)) == (40, BANDS * FRAMES + 1)
+    assert standard.shape == (40, codec.standard_size(SPEC)) == (40, BANDS * FRAMES + 2)
     assert np.square(decoded - standard).sum() < 0.25 * np.square(standard).sum()
     assert rows.lengths is not None
     exact = codec.lengths(standard)
@@ -151,7 +151,7 @@ def test_few_rows_are_encoded_by_principal_components() -> None:
 def test_phi_is_fixed_and_differentiable(codec: Codec) -> None:
     rows = torch.randn(2, codec.standard_size(SPEC), requires_grad=True)
     features = codec.low_level(SPEC, rows)
-    assert features.shape == (2, 257)
+    assert features.shape == (2, 258)
     gradient = torch.autograd.grad(features.square().sum(), rows)[0]
     assert (gradient != 0).float().mean() > 0.9
 
