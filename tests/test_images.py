@@ -96,7 +96,7 @@ def test_a_learned_image_is_a_draw_of_a_few_tokens(
     """With rows enough a convolutional VAE encodes images, in training, in the folder and in a run."""
     path = tmp_path / "learned.pkl"
     path.write_bytes(pickle.dumps({"train": rows("train", 48, 0), "valid": rows("valid", 12, 1)}))
-    grid = {"rows": 40, "epochs": 3, "width": 6, "tokens": 2}
+    grid = {"rows": 40, "epochs": 3, "image_width": 6, "tokens": 2}
     settings = tiny_settings | {"autoencoder": {"grid": grid}}
     model = load_model(train_tiny(path, "learned-images", overrides=settings))
     assert model.latent_space.tokens == {"keys": 1, "a.b": 1, "photo": 2, "grey": 2}

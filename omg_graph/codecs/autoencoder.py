@@ -24,8 +24,10 @@ class GridSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(default=64, ge=1)
-    """Latent numbers, at most."""
+    image_width: int = Field(default=64, ge=1)
+    """Latent numbers of an image, at most."""
+    sound_width: int = Field(default=96, ge=1)
+    """Of a sound."""
     tokens: int = Field(default=4, ge=1)
     """Tokens that they are taken for."""
     epochs: int = Field(default=20, ge=1)
@@ -34,8 +36,9 @@ class GridSettings(BaseModel):
 
     @model_validator(mode="after")
     def _whole_tokens(self) -> GridSettings:
-        if self.width % self.tokens:
-            raise ValueError(f"width must be a multiple of tokens; {self.width} and {self.tokens} came")
+        for width in (self.image_width, self.sound_width):
+            if width % self.tokens:
+                raise ValueError(f"widths must be multiples of tokens; {width} and {self.tokens} came")
         return self
 
 

@@ -76,7 +76,7 @@ class ImageCodec(GridCodec):
             torch.from_numpy(codec.inputs(rows)),
             torch.from_numpy((mean - low) / (high - low)).float(),
             torch.from_numpy(deviation / (high - low)).float(),
-            width=settings.grid.width,
+            width=settings.grid.image_width,
             tokens=settings.grid.tokens,
             epochs=settings.grid.epochs,
             seed=seed,

@@ -26,16 +26,19 @@ LOW_LEVEL_SIDE = 16
 SUMMARY_WINDOW, SUMMARY_BANDS, SUMMARY_PARTS = 256, 8, 3
 LEVEL, DURATION = CELLS, CELLS + 1
 """Places in a standard row."""
-RANGE = 55.0
-"""dB: what is that far below a sound's loudest cell is silence."""
+BELOW, ABOVE = 45.0, 25.0
+"""dB: what is further below a sound's level is silence, and what is further above it is cut off."""
+RANGE = BELOW + ABOVE
+DARK, BRIGHT = -30.0, 15.0
+"""dB around a sound's level that pictures show as black and white."""
 
 
 @dataclass(frozen=True)
 class SoundCodec(GridCodec):
     """(samples,), padded with zeros behind each sound's length.
 
-    A standard row is a spectrogram, band by band, in dB below its own loudest cell, then that cell's level
-    and the duration's logarithm; the spectrogram has one deviation for all its cells.
+    A standard row is a spectrogram, band by band, in dB around the sound's level (of its mean power), then
+    that level and the duration's logarithm; the spectrogram has one deviation for all its cells.
     """
 
     centre: FloatArray
@@ -92,9 +95,9 @@ class SoundCodec(GridCodec):
         shape, _ = cls.grid(spec)
         learned = ConvolutionalAutoencoder.fit(
             features,
-            torch.from_numpy(1 + centre[:CELLS] / RANGE).float().reshape(shape),
+            torch.from_numpy((centre[:CELLS] + BELOW) / RANGE).float().reshape(shape),
             torch.from_numpy(spread[:CELLS] / RANGE).float().reshape(shape),
-            width=settings.grid.width,
+            width=settings.grid.sound_width,
             tokens=settings.grid.tokens,
             epochs=settings.grid.epochs,
             seed=seed,
@@ -114,7 +117,7 @@ class SoundCodec(GridCodec):
         """See ``Codec.restore``: by Griffin-Lim, with the durations that the rows tell."""
         lengths = self.lengths(standard)
         levels = self._levels(standard) + self._numbers(standard, LEVEL)[:, None, None]
-        levels[self._levels(standard) < 0.5 - RANGE] = FLOOR
+        levels[self._levels(standard) < 0.5 - BELOW] = FLOOR
         out = np.zeros((len(standard), *self.spec.shape), np.float32)
         made = Spectrograms(_rate(self.spec)).sounds(torch.from_numpy(levels), lengths.tolist())
         for row, sound in enumerate(made):
@@ -133,7 +136,7 @@ class SoundCodec(GridCodec):
 
     def pictures(self, standard: FloatArray) -> Pixels:
         """See ``Codec.pictures``: spectrograms, time to the right, low tones below, loud ones bright."""
-        shown = 1 + self._levels(standard) / RANGE
+        shown = (self._levels(standard) - DARK) / (BRIGHT - DARK)
         return np.asarray(np.round(255 * shown.clip(0, 1)[:, ::-1]), dtype=np.uint8)
 
     def render(self, sample: FloatArray, length: int | None) -> Rendering:
@@ -144,7 +147,7 @@ class SoundCodec(GridCodec):
         return Rendering(".wav", data, self.pictures(self.standard(rows))[0])
 
     def _levels(self, standard: FloatArray) -> FloatArray:
-        """(samples, bands, frames) in dB below each sound's loudest cell."""
+        """(samples, bands, frames) in dB around each sound's level."""
         cells = standard[:, :CELLS] * self.spread[:CELLS] + self.centre[:CELLS]
         return np.asarray(cells.reshape(-1, BANDS, FRAMES), dtype=np.float32)
 
@@ -225,12 +228,12 @@ def _sounds(rows: Rows) -> Iterator[FloatArray]:
 
 
 def _described(spec: ModalitySpec, rows: Rows, full: float) -> FloatArray:
-    """(samples, size): spectrograms in dB below their loudest cell, its level in dB, and log seconds."""
+    """(samples, size): spectrograms in dB around their level, that level in dB, and log seconds."""
     spectrograms, out = Spectrograms(_rate(spec)), np.zeros((len(rows), CELLS + 2), np.float32)
     for row, sound in enumerate(_sounds(rows)):
         levels = spectrograms.of(torch.from_numpy(np.asarray(sound / full, dtype=np.float32)))
-        loudest = levels.max()
-        out[row, :CELLS] = (levels - loudest).clamp(min=-RANGE).numpy().reshape(-1)
-        out[row, LEVEL] = float(loudest)
+        level = 10 * (10 ** (levels / 10)).mean().log10()
+        out[row, :CELLS] = (levels - level).clamp(-BELOW, ABOVE).numpy().reshape(-1)
+        out[row, LEVEL] = float(level)
         out[row, DURATION] = np.log(len(sound) / spectrograms.rate)
     return out

@@ -16,7 +16,7 @@ from omg_graph.data.dataset import ModalitySpec, Split
 
 SIDE = 16
 SPEC = ModalitySpec(name="spots", kind="image", shape=(SIDE, SIDE))
-SMALL = AutoencoderSettings(grid=GridSettings(width=12, tokens=3, epochs=6, rows=200))
+SMALL = AutoencoderSettings(grid=GridSettings(image_width=12, sound_width=12, tokens=3, epochs=6, rows=200))
 
 
 def spots(count: int, seed: int = 0, channels: int = 0) -> np.ndarray:

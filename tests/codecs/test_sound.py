@@ -16,7 +16,7 @@ from omg_graph.errors import DataError
 
 RATE, LONGEST = 8000, 4000
 SPEC = ModalitySpec(name="tone", kind="sound", shape=(LONGEST,), rate=RATE)
-SMALL = AutoencoderSettings(grid=GridSettings(width=12, tokens=3, epochs=4, rows=100))
+SMALL = AutoencoderSettings(grid=GridSettings(image_width=12, sound_width=12, tokens=3, epochs=4, rows=100))
 
 
 def tones(count: int, seed: int = 0) -> Rows:
