@@ -41,8 +41,8 @@ CRITIC_WEIGHT, CRITIC_LIKENESS_WEIGHT = 20.0, 40.0
 CRITIC_CHANNELS = 24
 CRITIC_START = 0.1
 """Share of the steps before the critic joins."""
-SHARPENED, MOST_CONTRAST = 512, 2.0
-"""Rows that the contrast is fitted on, and its limit."""
+SHARPENED, MOST_SHARPENING = 512, 1.0
+"""Rows that contrast or relief are fitted on, and the most that is added."""
 MOVE, BEND = 0.08, 0.08
 """Training grids are moved by up to this share of a side, and their axes bent by this deviation."""
 
@@ -108,6 +108,7 @@ class ConvolutionalAutoencoder(nn.Module):
         self.register_buffer("base", torch.zeros(shape))
         self.register_buffer("gain", torch.ones(shape))
         self.register_buffer("contrast", torch.ones(()))
+        self.register_buffer("relief", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.base: Tensor
@@ -116,6 +117,8 @@ class ConvolutionalAutoencoder(nn.Module):
         """Levels in a standard 1."""
         self.contrast: Tensor
         """Factor of logits: what the network is unsure of is grey, and grey edges look blurred."""
+        self.relief: Tensor
+        """Factor of logits' differences from the mean of 3 x 3 cells around, which is added."""
         self.mean: Tensor
         self.deviation: Tensor
         """Of each latent number on the training rows."""
@@ -128,7 +131,7 @@ class ConvolutionalAutoencoder(nn.Module):
     def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch size"]:
         """Standard rows of latents."""
         logits, numbers = self._grids(latents * self.deviation + self.mean)
-        levels = (self.contrast * logits).sigmoid()
+        levels = self._sharp(logits)
         return torch.cat([((levels - self.base) / self.gain).flatten(1), numbers], dim=1)
 
     def rows(self, standard: Float[Tensor, "batch size"]) -> GridRows:
@@ -161,7 +164,7 @@ class ConvolutionalAutoencoder(nn.Module):
         epochs: int,
         seed: int,
         name: str,
-        turns: bool,
+        pictures: bool,
         device: torch.device,
         on_epoch: EpochCallback | None = None,
     ) -> ConvolutionalAutoencoder:
@@ -180,8 +183,8 @@ class ConvolutionalAutoencoder(nn.Module):
             epochs: Over the rows.
             seed: Of weights, order, noise and bent copies.
             name: Of the modality.
-            turns: Whether a slightly turned and sheared grid is still one of its kind; moved and scaled
-                ones are.
+            pictures: Whether the grids are of things seen: training bends them, and contrast sharpens them;
+                spectrograms are sharpened by relief.
             device: Where to train.
             on_epoch: Called after each epoch.
         """
@@ -195,29 +198,34 @@ class ConvolutionalAutoencoder(nn.Module):
         model._begin_as_components(model.rows(standard))
         model, critic = model.to(device), critic.to(device)
         rows = model.rows(standard.to(device))
-        _Training(model, critic, rows, epochs, seed, name, turns).run(on_epoch)
+        _Training(model, critic, rows, epochs, seed, name, pictures).run(on_epoch)
         parts = torch.split(torch.arange(len(rows)), 4 * BATCH)
-        order = torch.randperm(len(rows), generator=generator(seed, "contrast", name))[:SHARPENED]
+        order = torch.randperm(len(rows), generator=generator(seed, "sharpening", name))[:SHARPENED]
         with torch.no_grad():
             code = torch.cat([model._code(rows.take(part))[0] for part in parts])
-            model._sharpen(rows.take(order), code[order])
+            model._sharpen(rows.take(order), code[order], model.contrast if pictures else model.relief)
         model.mean.copy_(code.mean(0))
         model.deviation.copy_(code.std(0).clamp(min=1e-6))
         return model.cpu()
 
-    def _sharpen(self, rows: GridRows, code: Tensor) -> None:
-        """Set the contrast with which decoded rows have as much local structure as the rows themselves."""
+    def _sharp(self, logits: Tensor) -> Tensor:
+        """Levels of logits."""
+        around = F.avg_pool2d(F.pad(logits, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        return (self.contrast * (logits + self.relief * (logits - around))).sigmoid()
+
+    def _sharpen(self, rows: GridRows, code: Tensor, factor: Tensor) -> None:
+        """Set a factor so that decoded rows have as much local structure as the rows themselves."""
 
         def structure(levels: Tensor) -> float:
             return sum(float(features.square().mean()) for features in local_features(levels))
 
         wanted, (logits, _) = structure(rows.levels), self._grids(code)
-        low, high = 1.0, MOST_CONTRAST
+        low = float(factor)
+        high = low + MOST_SHARPENING
         for _ in range(12):
-            middle = (low + high) / 2
-            fewer = structure((middle * logits).sigmoid()) < wanted
-            low, high = (middle, high) if fewer else (low, middle)
-        self.contrast.fill_((low + high) / 2)
+            factor.fill_((low + high) / 2)
+            fewer = structure(self._sharp(logits)) < wanted
+            low, high = (float(factor), high) if fewer else (low, float(factor))
 
     @torch.no_grad()
     def _begin_as_components(self, rows: GridRows) -> None:
@@ -250,7 +258,7 @@ class _Training:
     epochs: int
     seed: int
     name: str
-    turns: bool
+    pictures: bool
 
     def run(self, on_epoch: EpochCallback | None) -> None:
         """Train in place."""
@@ -267,7 +275,7 @@ class _Training:
             total = 0.0
             for index in torch.split(order, BATCH):
                 batch = self.rows.take(index.to(self.rows.levels.device))
-                batch = _bent(batch, self.turns, draw)
+                batch = _bent(batch, draw) if self.pictures else batch
                 noise = torch.randn(len(batch), self.model.width, generator=draw).to(batch.levels.device)
                 loss, made = self._loss(batch, noise)
                 if step >= CRITIC_START * steps:
@@ -320,12 +328,11 @@ def _rate(share: float) -> float:
     return min(1.0, (share + 1e-3) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 
-def _bent(rows: GridRows, turns: bool, draw: torch.Generator) -> GridRows:
-    """Copies that are slightly moved and scaled, and turned and sheared if asked for."""
+def _bent(rows: GridRows, draw: torch.Generator) -> GridRows:
+    """Copies that are slightly moved, turned, sheared and scaled."""
     count, device = len(rows), rows.levels.device
     maps = torch.eye(2, 3).repeat(count, 1, 1)
-    bends = BEND * torch.randn(count, 2, 2, generator=draw)
-    maps[:, :, :2] += bends if turns else bends * torch.eye(2)
+    maps[:, :, :2] += BEND * torch.randn(count, 2, 2, generator=draw)
     maps[:, :, 2] = MOVE * (2 * torch.rand(count, 2, generator=draw) - 1)
     places = F.affine_grid(maps, list(rows.levels.shape), align_corners=False).to(device)
     return GridRows(

@@ -81,7 +81,7 @@ class ImageCodec(GridCodec):
             epochs=settings.grid.epochs,
             seed=seed,
             name=spec.name,
-            turns=True,
+            pictures=True,
             device=training.device,
             on_epoch=training.on_epoch,
         )

@@ -102,7 +102,7 @@ class SoundCodec(GridCodec):
             epochs=settings.grid.epochs,
             seed=seed,
             name=spec.name,
-            turns=False,
+            pictures=False,
             device=training.device,
             on_epoch=training.on_epoch,
         )

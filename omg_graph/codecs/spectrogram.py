@@ -19,9 +19,9 @@ OVERLAP = 4
 """Windows that a sample lies in."""
 FLOOR = -80.0
 """dB: quieter is silence."""
-ITERATIONS = 48
+ITERATIONS = 32
 MOMENTUM = 0.99
-FITS = 60
+FITS = 40
 """Steps in which magnitudes are fitted to mel bands."""
 AT_ONCE = 64
 
@@ -62,13 +62,15 @@ class Spectrograms:
         phases begin at random, always the same (N. Perraudin, P. Balazs, P. Sondergaard, A fast Griffin-Lim
         algorithm, 2013).
         """
-        made: list[Tensor] = []
+        made: list[Tensor] = [torch.zeros(0)] * len(lengths)
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
         for start in range(0, len(lengths), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            made += self._some_sounds(levels[some], lengths[some])
+            some = order[start : start + AT_ONCE]
+            for row, sound in zip(some, self._some(levels[some], [lengths[i] for i in some]), strict=True):
+                made[row] = sound
         return made
 
-    def _some_sounds(self, levels: Tensor, lengths: list[int]) -> list[Tensor]:
+    def _some(self, levels: Tensor, lengths: list[int]) -> list[Tensor]:
         frames = [1 + length // self.hop for length in lengths]
         # silence behind each, so that how long the others are makes no difference
         longest = max(frames) + OVERLAP
