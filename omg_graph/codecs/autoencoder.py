@@ -30,7 +30,7 @@ class GridSettings(BaseModel):
     """Of a sound."""
     tokens: int = Field(default=4, ge=1)
     """Tokens that they are taken for."""
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=16, ge=1)
     rows: int = Field(default=500, ge=2)
     """With fewer training rows nothing is learned: principal components take its place, with a note."""
 

@@ -118,7 +118,7 @@ class ConvolutionalAutoencoder(nn.Module):
         self.contrast: Tensor
         """Factor of logits: what the network is unsure of is grey, and grey edges look blurred."""
         self.relief: Tensor
-        """Factor of logits' differences from the mean of 3 x 3 cells around, which is added."""
+        """Factor of the logits' detail, which is added."""
         self.mean: Tensor
         self.deviation: Tensor
         """Of each latent number on the training rows."""
@@ -210,22 +210,17 @@ class ConvolutionalAutoencoder(nn.Module):
 
     def _sharp(self, logits: Tensor) -> Tensor:
         """Levels of logits."""
-        around = F.avg_pool2d(F.pad(logits, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        return (self.contrast * (logits + self.relief * (logits - around))).sigmoid()
+        return (self.contrast * (logits + self.relief * detail(logits))).sigmoid()
 
     def _sharpen(self, rows: GridRows, code: Tensor, factor: Tensor) -> None:
-        """Set a factor so that decoded rows have as much local structure as the rows themselves."""
-
-        def structure(levels: Tensor) -> float:
-            return sum(float(features.square().mean()) for features in local_features(levels))
-
-        wanted, (logits, _) = structure(rows.levels), self._grids(code)
+        """Set a factor so that decoded rows have as much detail as the rows themselves."""
+        wanted, (logits, _) = float(detail(rows.levels).square().mean()), self._grids(code)
         low = float(factor)
         high = low + MOST_SHARPENING
         for _ in range(12):
             factor.fill_((low + high) / 2)
-            fewer = structure(self._sharp(logits)) < wanted
-            low, high = (float(factor), high) if fewer else (low, float(factor))
+            less = float(detail(self._sharp(logits)).square().mean()) < wanted
+            low, high = (float(factor), high) if less else (low, float(factor))
 
     @torch.no_grad()
     def _begin_as_components(self, rows: GridRows) -> None:
@@ -379,6 +374,11 @@ class _Critic(nn.Module):
             out = F.leaky_relu(layer(out), 0.2)
             features.append(out)
         return [*features, self.score(out)]
+
+
+def detail(grids: Float[Tensor, "batch channel height width"]) -> Tensor:
+    """The difference of each cell from the mean of the 3 x 3 around it."""
+    return grids - F.avg_pool2d(F.pad(grids, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def low_level_features(
