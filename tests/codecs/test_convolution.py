@@ -195,3 +195,15 @@ def test_decoded_rows_have_as_much_detail_as_the_rows(codec: Codec) -> None:
         for standard in (codec.standard(rows), decoded)
     )
     assert float(made) == pytest.approx(float(wanted), rel=0.1)
+
+
+def test_an_image_codec_of_version_0_1_loads_and_shows_its_images() -> None:
+    """Its folders don't hold the range of the pixels: what is usual around the mean is shown."""
+    array = spots(40)
+    state = codec_class("image").fit(SPEC, Rows(array), [], AutoencoderSettings(kind="pca"), 0).state()
+    old = {name: value for name, value in state.items() if name not in ("low", "high")}
+    codec = codec_class("image").load(SPEC, old, [])
+    rendering = codec.render(array[0], None)
+    assert rendering is not None
+    assert rendering.picture.max() > 200
+    assert np.corrcoef(rendering.picture.reshape(-1), array[0].reshape(-1))[0, 1] > 0.9
