@@ -158,6 +158,8 @@ class Nodes:
             seed=settings.seed,
             draws=settings.draws,
             steps=settings.steps,
+            guidance=settings.guidance(self.model.executor.guidance),
+            estimate=settings.estimate,
             rank=settings.select == "utility",
             on_step=lambda draw, number, of, paths: write(
                 {"node": "executor", "draw": draw, "step": number, "of": of} | _norms(paths, missing)

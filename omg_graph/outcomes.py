@@ -11,10 +11,11 @@ from torch import Tensor
 from omg_graph.batches import LoadedBatch
 from omg_graph.codecs.codec import Rows
 from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, Split
+from omg_graph.executor.diffusion import DenoisingPath
 from omg_graph.metrics.features import normalised_squared_error
 from omg_graph.model.model import Model
 from omg_graph.pipeline import Execution
-from omg_graph.record.artifacts import ArtifactStore, block_sizes, spaced, thumbnail
+from omg_graph.record.artifacts import ArrayRef, ArtifactStore, block_sizes, spaced, thumbnail
 from omg_graph.record.trajectory import (
     DenoisingStep,
     FilledFrames,
@@ -29,6 +30,8 @@ from omg_graph.trajectories import Trajectories
 NOTHING_MISSING = "nothing was missing: nothing was reconstructed"
 MADE = "made with it"
 """Where the length of a reconstructed sound is from."""
+NO_LABELS = "the model was trained without labels: there is no prediction"
+NOT_DRAWN = "no draw was made: every estimate is a conditional mean, and there is no denoising path"
 STEPS_SHOWN = 25
 """The most steps whose clean estimate is kept for pictures."""
 CELLS_SHOWN = 1024
@@ -70,7 +73,7 @@ def executed(
         if settings.draws > 1
     }
     pictures: dict[str, FloatArray] = {}
-    if settings.keeps_pictures:
+    if settings.keeps_pictures and execution.paths:
         pictures = {
             name: _emerging(model, execution, name, rows, lengths.get(name)) for name, rows in missing.items()
         }
@@ -84,22 +87,22 @@ def executed(
     path_costs = None if execution.path_costs is None else execution.path_costs.numpy()
     finished = []
     for row, trajectory in enumerate(trajectories):
-        arrays, notes = dict(trajectory.arrays), trajectory.notes
-        reconstruction, denoising = {}, {}
+        arrays = dict(trajectory.arrays)
+        reconstruction = {}
         for name in trajectory.missing:
             at = place[name][row]
             reconstruction[name] = store.put(points[name][at])
-            denoising[name] = path_steps(execution, name, row)
             if name in draws:
                 arrays[f"draws/{name}"] = store.put(draws[name][at])
             if name in pictures:
                 arrays[f"steps/{name}"] = store.put(pictures[name][at])
             if settings.keep_path:
-                path = execution.paths[name]
-                arrays[f"path/{name}"] = store.put(torch.stack([z[row] for z in path.states]).numpy())
-                arrays[f"clean/{name}"] = store.put(torch.stack([z[row] for z in path.clean]).numpy())
+                arrays |= _kept_path(store, execution.paths.get(name), name, row)
                 if name in trajectory.hidden:
                     arrays[f"truth/{name}"] = store.put(_with_gaps(split, name, row, batch.truth[name]))
+        denoising = None
+        if execution.paths or not trajectory.missing:
+            denoising = {name: path_steps(execution, name, row) for name in trajectory.missing}
         if settings.keep_path:  # with its input a run can be forked later
             for name in trajectory.observed:
                 length = split.lengths[name][row] if name in split.lengths else None
@@ -108,10 +111,11 @@ def executed(
         costs = None if path_costs is None else path_costs[:, row]
         if settings.select == "utility" and costs is not None:
             arrays["path_costs"] = store.put(costs)
-        if not trajectory.missing:
-            notes = (*notes, NOTHING_MISSING)
-        if predictions is None:
-            notes = (*notes, "the model was trained without labels: there is no prediction")
+        reasons = {
+            NOTHING_MISSING: not trajectory.missing,
+            NOT_DRAWN: denoising is None,
+            NO_LABELS: predictions is None,
+        }
         own_errors = {name: rows[row] for name, rows in errors.items() if row in rows}
         plan = trajectory.plan
         finished.append(
@@ -135,11 +139,21 @@ def executed(
                         weights=model.config.utility,
                     ),
                     "arrays": arrays,
-                    "notes": notes,
+                    "notes": (*trajectory.notes, *(note for note, holds in reasons.items() if holds)),
                 }
             )
         )
     return with_filled_frames(model, store, finished, split)
+
+
+def _kept_path(store: ArtifactStore, path: DenoisingPath | None, name: str, row: int) -> dict[str, ArrayRef]:
+    """A sample's states and clean estimates, in residual units; nothing where nothing was drawn."""
+    if path is None:
+        return {}
+    return {
+        f"{part}/{name}": store.put(torch.stack([step[row] for step in steps]).numpy())
+        for part, steps in (("path", path.states), ("clean", path.clean))
+    }
 
 
 def with_filled_frames(

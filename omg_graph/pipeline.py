@@ -15,9 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from omg_graph.data.dataset import FloatArray, IntArray, Split
+from omg_graph.codecs.codec import Estimate
+from omg_graph.data.dataset import BoolArray, FloatArray, IntArray, Split
 from omg_graph.encoders.hidden_states import raw_states
-from omg_graph.executor.diffusion import DenoisingPath, chosen_paths, path_costs
+from omg_graph.errors import ConfigError
+from omg_graph.executor.diffusion import DenoisingPath, Guidance, chosen_paths, path_costs
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.model.model import PSI_VIEW, Model
 from omg_graph.planner.interface import PlannerInput, RescoringPlanner, required
@@ -317,6 +319,9 @@ def execute(
     seed: int = 0,
     draws: int = 1,
     steps: int | None = None,
+    trusted: BoolArray | None = None,
+    guidance: Guidance | None = None,
+    estimate: Estimate | None = None,
     rank: bool = False,
     on_step: StepCallback | None = None,
 ) -> Execution:
@@ -328,26 +333,34 @@ def execute(
         plan_embeddings: What ``embed_plans`` made of the chosen plans.
         evidence: E of each missing modality, (samples, latent).
         seed: Random seed; draws also depend on the sample id, the modality and the number of the draw.
-        draws: Samples of what may have been; 0 for the point estimate alone, where it isn't a sample itself.
+        draws: Samples of what may have been; with 0 every estimate is the conditional mean.
         steps: Denoising steps; the model's own number if None.
+        trusted: (samples,): whose plan is a person's or a teacher's; nobody's if None.
+        guidance: How strongly plan and evidence steer draws; the model's own weights if None.
+        estimate: The conditional mean, or draw 0; what suits each modality's kind if None.
         rank: Whether draws are ranked by the utility (Eq. 2). With several draws the path kept is then that
             of each sample's draw with the least C_path, and that draw is the point estimate: within one plan
             the other terms of the utility are the same.
         on_step: Progress callback, after every step.
+
+    Raises:
+        ConfigError: if a draw is to be the estimate and none is made, or guidance is asked of a model that
+            wasn't trained for it.
     """
     executor, device = model.executor, model.device
-    batch = _executor_input(model, observation, plan_embeddings, evidence)
+    if not draws and estimate == "sample":
+        raise ConfigError("expected one draw or more for an estimate that is a sample, got 0: leave out one")
+    batch = _executor_input(model, observation, plan_embeddings, evidence, trusted)
     with torch.inference_mode():
         conditions = executor.conditions(batch, executor.anchors(batch))
         estimates = executor.estimate(batch, conditions)
-    sampled = executor.config.point_estimate == "sample"
-    count = max(draws, 1) if sampled else draws
+    sampled = sampled_modalities(model, estimate) if draws else ()
     paths: dict[str, DenoisingPath] = {}
     costs: list[Tensor] = []
     samples: dict[str, list[Tensor]] = {name: [] for name in executor.names}
-    if count and not bool(batch.observed.all()):
+    if not bool(batch.observed.all()):
         similar = executor.similar_rows(batch)
-        for draw in range(count):
+        for draw in range(draws):
 
             def report(number: int, of: int, made: dict[str, DenoisingPath], draw: int = draw) -> None:
                 if on_step is not None:
@@ -355,7 +368,14 @@ def execute(
 
             with step("executor.draw", level=logging.DEBUG, samples=len(batch.ids)) as drawing:
                 made = executor.draw(
-                    batch, conditions, seed=seed, draw=draw, steps=steps, similar=similar, on_step=report
+                    batch,
+                    conditions,
+                    seed=seed,
+                    draw=draw,
+                    steps=steps,
+                    guidance=guidance,
+                    similar=similar,
+                    on_step=report,
                 )
                 drawing.count(draw=draw, steps=max(len(path.timesteps) for path in made.values()))
             costs.append(path_costs(made, batch.observed))
@@ -366,18 +386,30 @@ def execute(
                 final = made[name].states[-1].to(device)
                 samples[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))
     stacked = {name: torch.stack(rows) for name, rows in samples.items() if rows}
-    if sampled and stacked:
-        estimates = {name: rows[0] for name, rows in stacked.items()}
+    estimates |= {name: stacked[name][0] for name in sampled if name in stacked}
     ranked = torch.stack(costs) if costs else None
-    if rank and ranked is not None and count > 1:
+    if rank and ranked is not None and draws > 1:
         best, rows = ranked.argmin(dim=0).to(device), torch.arange(len(batch.ids), device=device)
         estimates = {name: drawn[best, rows] for name, drawn in stacked.items()}
     execution = Execution(estimates, stacked, paths, conditions.anchor, path_costs=ranked)
     return _with_label(model, observation, batch, execution)
 
 
+def sampled_modalities(model: Model, estimate: Estimate | None) -> tuple[str, ...]:
+    """The modalities whose estimate is draw 0, where draws are made."""
+    kind = estimate or model.executor.config.point_estimate
+    codecs = model.latent_space.codecs
+    return tuple(
+        name for name, codec in codecs.items() if (codec.estimate if kind == "kind" else kind) == "sample"
+    )
+
+
 def _executor_input(
-    model: Model, observation: Observation, plan_embeddings: FloatArray, evidence: Mapping[str, FloatArray]
+    model: Model,
+    observation: Observation,
+    plan_embeddings: FloatArray,
+    evidence: Mapping[str, FloatArray],
+    trusted: BoolArray | None,
 ) -> ExecutorInput:
     """A batch as the executor sees it, without the inputs of the task head alone."""
     device = model.device
@@ -394,6 +426,9 @@ def _executor_input(
             for name, width in model.executor.widths.items()
         },
         groups=observation.groups,
+        trusted=torch.zeros(len(observation), dtype=torch.bool, device=device)
+        if trusted is None
+        else torch.tensor(trusted, device=device),
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from omg_graph.data.dataset import ModalitySpec
 from omg_graph.data.recordings import RecordingKind
+from omg_graph.executor.diffusion import Guidance
 from omg_graph.record.artifacts import ArrayRef
 from omg_graph.record.trajectory import Trajectory
 
@@ -231,10 +232,29 @@ class Settings(BaseModel):
     )
     draws: int = Field(
         default=1,
-        ge=1,
+        ge=0,
         title="Draws",
-        description="Samples of what a missing modality may have been.",
+        description="Samples of what a missing modality may have been; with 0 every estimate is a mean.",
         examples=[19],
+    )
+    plan_guidance: float | None = Field(
+        default=None,
+        ge=0,
+        title="Plan guidance",
+        description="How strongly the plan steers draws, 1 being as trained; the model's own if empty.",
+        examples=[1.5],
+    )
+    evidence_guidance: float | None = Field(
+        default=None,
+        ge=0,
+        title="Evidence guidance",
+        description="How strongly the evidence steers draws, 1 being as trained; the model's own if empty.",
+        examples=[1.5],
+    )
+    estimate: Literal["mean", "sample"] | None = Field(
+        default=None,
+        title="Estimate",
+        description="The conditional mean, or the first draw; what suits each modality's kind if empty.",
     )
     select: Literal["rerank", "utility"] = Field(
         default="rerank",
@@ -273,6 +293,17 @@ class Settings(BaseModel):
         title="Review the plan",
         description="Whether to stop after re-ranking, for a person to pick or edit the plan.",
     )
+
+    def guidance(self, own: Guidance) -> Guidance:
+        """How strongly plan and evidence steer draws.
+
+        Args:
+            own: The model's own weights, for what isn't set.
+        """
+        return Guidance(
+            own.plan if self.plan_guidance is None else self.plan_guidance,
+            own.evidence if self.evidence_guidance is None else self.evidence_guidance,
+        )
 
     @property
     def keeps_pictures(self) -> bool:

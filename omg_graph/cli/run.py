@@ -81,8 +81,30 @@ def run(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     draws: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Samples drawn of each missing modality.")
+        int,
+        typer.Option(
+            min=0, max=10_000, help="Samples drawn of each missing modality; with 0 every estimate is a mean."
+        ),
     ] = 1,
+    plan_guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="How strongly the plan steers draws: 1 is as trained; the model's own if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    evidence_guidance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="The same of the evidence.", show_default=False),
+    ] = None,
+    estimate: Annotated[
+        Literal["mean", "sample"] | None,
+        typer.Option(
+            help="The conditional mean or the first draw; as suits each modality's kind if left out.",
+            show_default=False,
+        ),
+    ] = None,
     select: Annotated[
         Literal["rerank", "utility"],
         typer.Option(help="What wins: the best plan (Eq. 5), or the trajectory of greatest utility (Eq. 2)."),
@@ -136,6 +158,9 @@ def run(
         top_p=top_p,
         steps=steps,
         draws=draws,
+        plan_guidance=plan_guidance,
+        evidence_guidance=evidence_guidance,
+        estimate=estimate,
         select=select,
         seed=seed,
         keep_path=keep_path != "none",

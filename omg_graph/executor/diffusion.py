@@ -178,6 +178,50 @@ def chosen_paths(
     }
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly plan and evidence steer a draw; 1 and 1 is the network as it was trained."""
+
+    plan: float = 1.0
+    evidence: float = 1.0
+
+    @property
+    def shares(self) -> dict[tuple[bool, bool], float]:
+        """Which outputs are summed, by (plan given, evidence given), and with which factors.
+
+        v = v(0,0) + w_p [v(p,0) - v(0,0)] + w_e [v(p,e) - v(p,0)]: classifier-free guidance (Ho and Salimans
+        2022, arXiv:2207.12598) of two conditions in a chain (Brooks et al. 2023, arXiv:2211.09800, Eq. 3).
+        """
+        shares = {
+            (True, True): self.evidence,
+            (True, False): self.plan - self.evidence,
+            (False, False): 1 - self.plan,
+        }
+        return {given: share for given, share in shares.items() if share}
+
+
+def guided(
+    denoiser: Denoiser,
+    states: Mapping[str, Tensor],
+    clean: Mapping[str, Tensor],
+    time: Tensor,
+    conditions: Conditions,
+    guidance: Guidance,
+) -> dict[str, Float[Tensor, "batch _"]]:
+    """The denoiser's output under guidance, in one pass over as many copies of the batch as it needs."""
+    shares, rows = guidance.shares, len(time)
+    copies = torch.arange(rows, device=time.device).repeat(len(shares))
+    given = torch.tensor(list(shares), device=time.device).repeat_interleave(rows, dim=0)
+    outputs = denoiser(
+        {name: state[copies] for name, state in states.items()},
+        {name: latents[copies] for name, latents in clean.items()},
+        time[copies],
+        conditions.take(copies).given(given[:, 0], given[:, 1]),
+    )
+    factors = torch.tensor(list(shares.values()), device=time.device)[:, None, None]
+    return {name: (out.unflatten(0, (-1, rows)) * factors).sum(dim=0) for name, out in outputs.items()}
+
+
 def initial_noise(seed: int, ids: Sequence[str], modality: str, draw: int, width: int) -> Tensor:
     """z_T for each sample, (samples, width): depends on (seed, id, modality, draw) alone."""
     rows = [torch.randn(width, generator=generator(seed, i, modality, draw, "start")) for i in ids]
@@ -197,6 +241,7 @@ def denoise(
     sampler: SamplerName,
     train_steps: int,
     prediction: Prediction,
+    guidance: Guidance,
     on_step: StepCallback | None = None,
     start: float = 1.0,
     residuals: Mapping[str, Tensor] | None = None,
@@ -237,7 +282,7 @@ def denoise(
     for index, timestep in enumerate(timesteps):
         time = torch.full((len(ids),), float(timestep), device=device)
         with torch.inference_mode():
-            outputs = denoiser(states, clean, time, conditions)
+            outputs = guided(denoiser, states, clean, time, conditions, guidance)
         signal = signals[timestep].to(device).expand(len(ids), 1)
         for name in widths:
             estimate = clean_estimate(states[name], outputs[name], signal, prediction)

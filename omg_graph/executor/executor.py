@@ -15,8 +15,16 @@ from torch import Tensor, nn
 from omg_graph.codecs.codec import codec_class
 from omg_graph.data.dataset import ModalitySpec
 from omg_graph.encoders.per_modality import PerModality
+from omg_graph.errors import ConfigError
 from omg_graph.executor.denoiser import Conditions, Denoiser
-from omg_graph.executor.diffusion import DenoisingPath, Prediction, SamplerName, StepCallback, denoise
+from omg_graph.executor.diffusion import (
+    DenoisingPath,
+    Guidance,
+    Prediction,
+    SamplerName,
+    StepCallback,
+    denoise,
+)
 from omg_graph.predictor.task import Predictor, TaskHeadConfig, predictor_class
 from omg_graph.priors.mixture import Mixture
 from omg_graph.priors.prior import Shown, SimilarRows
@@ -25,7 +33,7 @@ from omg_graph.seeding import generator
 SIMILAR = 32
 """Nearest kept rows whose residuals a sample's first draws start from."""
 
-PointEstimate = Literal["mean", "sample"]
+PointEstimate = Literal["kind", "mean", "sample"]
 
 
 class ExecutorConfig(BaseModel):
@@ -40,8 +48,9 @@ class ExecutorConfig(BaseModel):
     sample_steps: int = Field(default=20, ge=1)
     priors: tuple[str, ...] = ("evidence", "planned", "kernel")
     """Priors whose weighted sum is subtracted before diffusion (entry points ``omg_graph.priors``)."""
-    point_estimate: PointEstimate = "mean"
-    """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper."""
+    point_estimate: PointEstimate = "kind"
+    """``mean``: a forward pass trained for the conditional mean; ``sample``: draw 0, as in the paper;
+    ``kind``: what suits each modality's kind, by its codec."""
     width: int = Field(default=128, ge=8)
     layers: int = Field(default=4, ge=2)
     shallow_layers: tuple[int, ...] = (0, 1)
@@ -79,6 +88,8 @@ class ExecutorInput(Shown):
     """E (Eq. 8); zeros where a modality is observed or nothing was found."""
     observation: Float[Tensor, "batch shared"]
     """u_X."""
+    trusted: Bool[Tensor, " batch"]
+    """Whose plan is a person's or a teacher's."""
     label_estimates: Float[Tensor, "batch column"] | None = None
     """The label estimates of the label regression, if there is one."""
     words: Float[Tensor, "batch term"] | None = None
@@ -95,6 +106,7 @@ class Executor(nn.Module):
         widths: dict[str, int],
         shared_width: int,
         denoiser: type[Denoiser] = Denoiser,
+        tokens: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -111,6 +123,7 @@ class Executor(nn.Module):
             heads=config.heads,
             dropout=config.dropout,
             observed_slots=config.observed_slots,
+            tokens=dict(tokens or {}),
         )
         self.anchor = Mixture(widths, config.priors)
         self.alignment = PerModality(
@@ -120,6 +133,7 @@ class Executor(nn.Module):
         self.register_buffer("residual_scale", torch.ones(len(widths)))
         self.register_buffer("trust", torch.ones(len(widths), len(widths)))
         self.register_buffer("start", torch.tensor(1.0))
+        self.register_buffer("guidance_weights", torch.ones(2))
         self.residual_scale: Tensor
         """Standard deviation of each modality's residual from the anchor: diffusion uses unit residuals."""
         self.trust: Tensor
@@ -127,7 +141,14 @@ class Executor(nn.Module):
         fitted on validation rows."""
         self.start: Tensor
         """Start of draws as a share of T: 1 is pure noise, less is the noised residual of a neighbour."""
+        self.guidance_weights: Tensor
+        """(2,): of plan and evidence in draws, fitted on validation rows."""
         self.task: Predictor | None = None
+
+    @property
+    def guidance(self) -> Guidance:
+        """How strongly plan and evidence steer draws where nobody says otherwise."""
+        return Guidance(*self.guidance_weights.tolist())
 
     def add_task(self, config: TaskHeadConfig) -> None:
         """Add the predictor that a configuration names."""
@@ -164,7 +185,18 @@ class Executor(nn.Module):
 
     def conditions(self, batch: ExecutorInput, anchors: Mapping[str, Float[Tensor, "batch _"]]) -> Conditions:
         """The denoiser's conditioning inputs."""
-        return Conditions(batch.observation, batch.plan, batch.evidence, dict(anchors), batch.observed)
+        every = torch.ones_like(batch.trusted)
+        found = torch.stack([value.any(dim=1) for value in batch.evidence.values()]).any(dim=0)
+        return Conditions(
+            batch.observation,
+            batch.plan,
+            batch.evidence,
+            dict(anchors),
+            batch.observed,
+            batch.trusted,
+            every,
+            found if bool(self.denoiser.guidable) else every,
+        )
 
     def latent_estimate(
         self, name: str, residual: Tensor, anchor: Tensor, trust: Tensor | float = 1.0
@@ -203,6 +235,7 @@ class Executor(nn.Module):
         seed: int,
         draw: int,
         steps: int | None = None,
+        guidance: Guidance | None = None,
         similar: Mapping[str, SimilarRows] | None = None,
         on_step: StepCallback | None = None,
     ) -> dict[str, DenoisingPath]:
@@ -211,8 +244,14 @@ class Executor(nn.Module):
         ``similar`` is the result of ``similar_rows`` for the batch, to compute it once for many draws.
 
         Raises:
-            ConfigError: if ``steps`` isn't between 1 and T.
+            ConfigError: if ``steps`` isn't between 1 and T, or guidance is asked for and wasn't trained.
         """
+        guidance = guidance or self.guidance
+        if guidance != Guidance() and not bool(self.denoiser.guidable):
+            raise ConfigError(
+                f"expected guidance weights of 1 for a model that always had plan and evidence, "
+                f"got {guidance.plan:g} and {guidance.evidence:g}: train it again, or leave them out"
+            )
         return denoise(
             self.denoiser,
             batch.latents,
@@ -225,6 +264,7 @@ class Executor(nn.Module):
             sampler=self.config.sampler,
             train_steps=self.config.train_steps,
             prediction=self.config.prediction,
+            guidance=guidance,
             on_step=on_step,
             start=float(self.start),
             residuals=self._similar_residuals(

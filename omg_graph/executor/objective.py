@@ -34,6 +34,13 @@ class ObjectiveWeights(BaseModel):
     """lambda_task of Eq. 18."""
     mean_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of the batch that trains the mean estimate instead of the denoising of a noisy state."""
+    condition_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of rows without their plan, and of rows without their evidence: guidance needs some of each."""
+    teacher_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of batches under the teacher's plans, as plans to trust; the rest is under the planner's own."""
+    counterfactual_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of the batches under the teacher's plans whose observation is that of a similar row with another
+    plan: they teach that a trusted plan holds where the observation disagrees."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ class Noising:
     noise: dict[str, Float[Tensor, "batch _"]]
     mean: Bool[Tensor, " batch"]
     """Rows that train the mean estimate."""
+    plan_given: Bool[Tensor, " batch"]
+    evidence_given: Bool[Tensor, " batch"]
+    """Rows that keep their plan, and rows that keep their evidence."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +92,21 @@ def draw_noising(
     executor: Executor,
     rows: int,
     signals: Float[Tensor, " time"],
-    mean_share: float,
+    weights: ObjectiveWeights,
     generator: torch.Generator,
 ) -> Noising:
-    """Time steps, noise and mean rows for a batch; all on the CPU, then moved to the signals' device."""
+    """What is random in a batch; all of it on the CPU, then moved to the signals' device."""
     time = torch.randint(0, len(signals), (rows,), generator=generator)
     noise = {name: torch.randn(rows, width, generator=generator) for name, width in executor.widths.items()}
-    mean = torch.rand(rows, generator=generator) < mean_share
+    mean = torch.rand(rows, generator=generator) < weights.mean_share
+    given = torch.rand(2, rows, generator=generator) >= weights.condition_dropout
     device = signals.device
     return Noising(
         time.float().to(device),
         signals[time.to(device)].unsqueeze(1),
         {name: value.to(device) for name, value in noise.items()},
         mean.to(device),
+        *given.to(device),
     )
 
 
@@ -113,6 +125,7 @@ def objective(
     L_task: near T they carry no information on the clean latent.
     """
     prediction = executor.config.prediction
+    conditions = conditions.given(noising.plan_given, noising.evidence_given)
     clean, noisy = noised(executor, conditions, targets, noising)
     outputs = executor.denoiser(noisy, batch.latents, noising.time, conditions, noising.mean)
     mean_rows = noising.mean.unsqueeze(1)
@@ -128,11 +141,16 @@ def objective(
         residual = torch.where(mean_rows, outputs[name], one_step)
         estimates[name] = executor.latent_estimate(name, residual, conditions.anchor[name])
         plan.append(
-            _mean(weight * plan_consistency(embed(name, estimates[name]), conditions.plan[:, 0]), known)
+            _mean(
+                weight * plan_consistency(embed(name, estimates[name]), conditions.plan[:, 0]),
+                known & conditions.plan_given,
+            )
         )
         features = executor.low_level(name, decode(name, estimates[name]))
         aligned = executor.alignment[name](conditions.evidence[name])
-        evidence.append(_mean(weight * evidence_consistency(features, aligned), known))
+        evidence.append(
+            _mean(weight * evidence_consistency(features, aligned), known & conditions.evidence_given)
+        )
     return Losses(
         _average(denoising),
         _average(mean),

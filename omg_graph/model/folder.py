@@ -208,14 +208,20 @@ def _load(folder: Path, manifest: Manifest, text_encoder: str | Path | None, com
     encoder = ObservationEncoder(config.encoder)
     encoder.load_state_dict(load_file(folder / ENCODER))
     executor = Executor(
-        config.executor, config.modalities, config.latent_widths, config.shared_width, components.denoiser
+        config.executor,
+        config.modalities,
+        config.latent_widths,
+        config.shared_width,
+        components.denoiser,
+        latent_space.tokens,
     )
-    executor.denoiser = components.denoiser.from_pretrained(folder / DENOISER, local_files_only=True)
+    executor.denoiser = components.denoiser.from_folder(folder / DENOISER)
     if config.task is not None:
         executor.add_task(config.task)
     weights = {_placed(name): value for name, value in load_file(folder / EXECUTOR).items()}
     missing, unexpected = executor.load_state_dict(weights, strict=False)
-    if unexpected or any(not name.startswith("denoiser.") for name in missing):
+    # version 0.1.0 knew no guidance: its weights stay at 1
+    if unexpected or any(name != "guidance_weights" and not name.startswith("denoiser.") for name in missing):
         raise ValueError(f"{EXECUTOR} doesn't fit {CONFIG}")
     label_regression = None
     if config.task is not None and config.task.reading:

@@ -109,11 +109,18 @@ class Examples:
         """(batch, modalities): what each pair hides and the data hold."""
         return self.known[self.rows(pairs)] & ~self.visible(pairs)
 
+    @property
+    def own_plans(self) -> Tensor:
+        """(pairs,): the chosen plans, of pairs that have some."""
+        if self.plan_index is None:
+            raise ValueError("expected pairs whose plans have been chosen")
+        return self.plan_index
+
     def plans(self, pairs: IntArray) -> Tensor:
         """c_S of each pair, (batch, constraints + 1, shared), for conditioning and for L_plan."""
-        if self.plan_index is None or self.plan_table is None:
+        if self.plan_table is None:
             raise ValueError("expected pairs whose plans have been chosen")
-        rows = self.plan_table[self.plan_index[torch.from_numpy(pairs)]]
+        rows = self.plan_table[self.own_plans[torch.from_numpy(pairs)]]
         # a pair's draws differ between batches: else the network could recognise the pair by its noise
         batch = int(pairs[0]) if len(pairs) else 0
         return self.condition(rows, [f"{batch} {pair}" for pair in pairs.tolist()])

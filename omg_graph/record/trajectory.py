@@ -287,7 +287,7 @@ class Trajectory(Record):
     left_out: dict[str, int] = Field(
         default={}, description="Entries of the sample itself or its own group that were never considered."
     )
-    denoising: dict[str, tuple[DenoisingStep, ...]] = {}
+    denoising: dict[str, tuple[DenoisingStep, ...]] | None = {}
     reconstruction: dict[str, ArrayRef] = {}
     filled: dict[str, FilledFrames] = Field(
         default={},

@@ -191,7 +191,7 @@ def view(
             ReconstructionView(
                 name=name,
                 ref=ref,
-                steps=trajectory.denoising.get(name, ()),
+                steps=(trajectory.denoising or {}).get(name, ()),
                 error=trajectory.errors.get(name),
                 length=trajectory.lengths.get(name),
                 length_source=trajectory.length_source.get(name, ""),

@@ -100,7 +100,7 @@ def figures(run: SavedRun, trajectory: Trajectory, name: str, look: Look, detail
     """
     arrays = _arrays(run, trajectory, name, look)
     data = drawing(arrays, name, look, detail)
-    norms = trajectory.denoising.get(name, ())
+    norms = (trajectory.denoising or {}).get(name, ())
     data["norms"] = {
         "timestep": [step.timestep for step in norms],
         "state": [rounded(step.state_norm) for step in norms],
@@ -266,7 +266,7 @@ def _steps(
     blocks = block_sizes(kept.shape[1:], detail.step_cells)
     shown = spaced(len(kept), detail.steps)
     small = thumbnail(kept[shown], blocks)
-    kept_steps = spaced(len(trajectory.denoising[name]), len(kept))
+    kept_steps = spaced(len((trajectory.denoising or {})[name]), len(kept))
     steps = [kept_steps[place] for place in shown]
     use = "picture" if look.kind in ("heat", "image") else "curve"
     return {"of": [step + 1 for step in steps], "whole": bool(small[0].size == np.prod(look.shape))} | bundle(

@@ -172,7 +172,7 @@ PAPER: dict[str, Any] = {
         "point_estimate": "sample",
         "observed_slots": False,
     },
-    "objective": {"mean_share": 0.0},
+    "objective": {"mean_share": 0.0, "condition_dropout": 0.0, "teacher_share": 0.0},
     "optimiser": {"learning_rate": 2e-3, "batch_size": 32, "average": 0.0},
     "task": {"refit": False, "calibrate": False},
 }

@@ -95,10 +95,12 @@ class EvidenceSource:
         return out
 
     def _search(self, data: PairData, pairs: IntArray, has: Tensor, fitted: bool) -> Tensor:
-        rows = data.pool.rows[pairs]
-        ids = [data.ids[row] for row in rows]
-        groups = [data.groups[row] for row in rows]
-        allowed = torch.from_numpy(self.own.allowed(ids, groups)) & has
+        allowed = has.expand(len(pairs), -1)
+        for owners in (data.pool.rows, data.becomes):  # what is to be made mustn't be found either
+            if owners is not None:
+                ids = [data.ids[row] for row in owners[pairs]]
+                groups = [data.groups[row] for row in owners[pairs]]
+                allowed = allowed & torch.from_numpy(self.own.allowed(ids, groups))
         with torch.no_grad():
             query, has_view = self.query(data, pairs)
             if self.settings.query == "literal" and not fitted:

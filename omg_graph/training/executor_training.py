@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from omg_graph.executor.objective import (
     objective,
 )
 from omg_graph.model.config import ModelConfig
-from omg_graph.seeding import generator, seeded
+from omg_graph.seeding import derived_seed, generator, seeded
 from omg_graph.training.cache import Checkpoint, Content, weights_of
 from omg_graph.training.config import OptimiserSettings
 from omg_graph.training.evidence import EvidenceSource
@@ -55,6 +55,9 @@ class ExecutorTrainer:
     encoder: ObservationEncoder
     latent_space: LatentSpace
     training: PairData
+    """Training pairs under the planner's own plans."""
+    taught: Sequence[PairData]
+    """The same under the teacher's plans, and then with other rows' observations."""
     validation: PairData
     checked: IntArray
     """Validation pairs that choose the epoch."""
@@ -69,6 +72,7 @@ class ExecutorTrainer:
             self.executor.config.sampler, self.executor.config.train_steps, self.executor.config.prediction
         )
         self.signals: Tensor = scheduler.alphas_cumprod.float().to(self.device)
+        self.executor.denoiser.guidable.fill_(self.weights.condition_dropout > 0)
         self.executor.to(self.device)
         # copies: the originals continue to encode on the CPU
         self.encoder = deepcopy(self.encoder).to(self.device).requires_grad_(False)
@@ -76,8 +80,7 @@ class ExecutorTrainer:
             name: deepcopy(codec.network).to(self.device) for name, codec in self.latent_space.codecs.items()
         }
         self.checked_noising = [
-            self.noising(len(block), self.weights.mean_share, "check", number)
-            for number, block in enumerate(blocks_of(self.checked))
+            self.noising(len(block), "check", number) for number, block in enumerate(blocks_of(self.checked))
         ]
 
     @property
@@ -85,10 +88,10 @@ class ExecutorTrainer:
         """What is trained and kept."""
         return {"executor": self.executor, "query": self.source.projection}
 
-    def noising(self, rows: int, mean_share: float, *parts: str | int) -> Noising:
-        """Noise and time steps of a batch, by the seed and ``parts`` alone."""
+    def noising(self, rows: int, *parts: str | int) -> Noising:
+        """What is random in a batch, by the seed and ``parts`` alone."""
         drawn = generator(self.seed, "noising", *parts)
-        return draw_noising(self.executor, rows, self.signals, mean_share, drawn)
+        return draw_noising(self.executor, rows, self.signals, self.weights, drawn)
 
     def decode(self, name: str, latents: Tensor) -> Tensor:
         """Standardised features of latents, differentiable."""
@@ -191,18 +194,27 @@ class ExecutorTrainer:
     def _epoch(self, progress: _Progress) -> None:
         trained, settings = progress.trained.train(), progress.settings
         pairs = self.training.pool.draw(self.seed, progress.epoch)
+        random = np.random.default_rng(derived_seed(self.seed, "plans", progress.epoch))
         with seeded(self.seed, "executor", progress.epoch):
             for start in range(0, len(pairs), settings.batch_size):
                 batch = pairs[start : start + settings.batch_size]
-                noising = self.noising(len(batch), self.weights.mean_share, progress.epoch, start)
+                noising = self.noising(len(batch), progress.epoch, start)
                 # not Accelerate's: it keeps one precision for the whole process, and for its host's training
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    total = self.losses(self.training, batch, noising).total(self.weights)
+                    total = self.losses(self._view(random), batch, noising).total(self.weights)
                 progress.optimiser.zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
                 progress.optimiser.step()
                 progress.mean.step(trained.parameters())
+
+    def _view(self, random: np.random.Generator) -> PairData:
+        """Whose plans the next batch is trained under."""
+        by_teacher, counterfactual = random.random(2) < (
+            self.weights.teacher_share,
+            self.weights.counterfactual_share,
+        )
+        return self.taught[int(counterfactual)] if by_teacher and self.taught else self.training
 
 
 def blocks_of(pairs: IntArray) -> list[IntArray]:
@@ -291,12 +303,21 @@ class _Progress:
 
 
 def new_executor(
-    config: ModelConfig, priors: Mapping[str, nn.Module], seed: int, denoiser: type[Denoiser] = Denoiser
+    config: ModelConfig,
+    priors: Mapping[str, nn.Module],
+    seed: int,
+    denoiser: type[Denoiser] = Denoiser,
+    tokens: Mapping[str, int] | None = None,
 ) -> Executor:
     """The executor with its first weights, and copies of the priors."""
     with seeded(seed, "executor weights"):
         executor = Executor(
-            config.executor, config.modalities, config.latent_widths, config.shared_width, denoiser
+            config.executor,
+            config.modalities,
+            config.latent_widths,
+            config.shared_width,
+            denoiser,
+            tokens,
         )
         if config.task is not None:
             executor.add_task(config.task)

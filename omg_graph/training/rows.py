@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from omg_graph.training.priors import Estimates
 from omg_graph.training.raw_states import PairStates
 
 IntArray = npt.NDArray[np.int64]
+DONOR_BLOCK = 1024
+"""Pairs whose similarities to all others are held at once."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,10 @@ class PairData(Examples):
     """(pairs, columns): label estimates, if there is a label regression."""
     words: Tensor | None = None
     """(rows, terms): encoded transcripts, if they are used; hidden together with the text."""
+    trusted: Tensor | None = None
+    """(pairs,): whose plan is the teacher's, and to be trusted; nobody's if None."""
+    becomes: IntArray | None = None
+    """(pairs,): the row that each pair is to become, where that isn't the row that it shows."""
 
     def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
@@ -162,13 +168,75 @@ class PairData(Examples):
         return torch.stack(parts, dim=-1) if parts else nothing
 
     def targets(self, pairs: IntArray, device: torch.device) -> Targets:
-        """The truth of what each pair hides."""
-        rows = self.rows(pairs)
+        """The truth of what each pair hides; a counterfactual pair has no label."""
+        rows = self.rows(pairs) if self.becomes is None else torch.from_numpy(self.becomes[pairs])
+        labelled = self.label is not None and self.becomes is None
         return Targets(
             {name: value[rows].to(device) for name, value in self.latents.items()},
-            self.wanted(pairs).to(device),
-            None if self.label is None else self.label[rows].to(device),
+            (self.known[rows] & ~self.visible(pairs)).to(device),
+            self.labels[rows].to(device) if labelled else None,
         )
+
+    def taught(self, plan_index: Tensor) -> PairData:
+        """The same pairs under the teacher's plans, as plans to trust; shortlists are still to be found.
+
+        Args:
+            plan_index: (pairs,), the teacher's plan as a row of the plan table; -1 where there is none, which
+                leaves the pair its own plan.
+        """
+        trusted = plan_index >= 0
+        index = torch.where(trusted, plan_index, self.own_plans)
+        return replace(self, plan_index=index, trusted=trusted, shortlist={})
+
+    def counterfactual(self, donors: IntArray) -> PairData:
+        """Pairs that show what their donors show, and are to become the rows that they are themselves.
+
+        Args:
+            donors: (pairs,), a pair of another row with the same modalities; itself where there is none.
+        """
+        index = torch.from_numpy(donors)
+        label_estimates = self.label_estimates
+        return replace(
+            self,
+            pool=replace(self.pool, rows=self.pool.rows[donors]),
+            becomes=self.pool.rows,
+            observation=self.observation[index],
+            estimates={
+                key: made and {name: value[index] for name, value in made.items()}
+                for key, made in self.estimates.items()
+            },
+            label_estimates=None if label_estimates is None else label_estimates[index],
+            shortlist={},
+        )
+
+    def donors(self, plans: Sequence[Plan | None]) -> IntArray:
+        """(pairs,): for each pair the most similar one of a row planned otherwise, with the same modalities.
+
+        Plans have to differ in one field, by turns: in any one, it would always be the finest.
+
+        Args:
+            plans: (rows,), the teacher's.
+        """
+        donors = self.pool.everything
+        fields = max((len(plan) for plan in plans if plan is not None), default=0)
+        if not fields:
+            return donors
+        table = np.array([plan or (str(row),) * fields for row, plan in enumerate(plans)])
+        planned = np.array([plan is not None for plan in plans])
+        codes = np.stack([np.unique(column, return_inverse=True)[1] for column in table.T], axis=1)
+        patterns, member = np.unique(self.pool.visible, axis=0, return_inverse=True)
+        for pattern in range(len(patterns)):
+            alike = np.flatnonzero((member == pattern) & planned[self.pool.rows])
+            keys, _ = self.raw_queries(alike)
+            for start in range(0, len(alike), DONOR_BLOCK):
+                block = alike[start : start + DONOR_BLOCK]
+                field_of = block % fields
+                own = codes[self.pool.rows[block], field_of][:, None]
+                other = torch.from_numpy(own != codes[self.pool.rows[alike]][:, field_of].T)
+                similarity = keys[start : start + DONOR_BLOCK] @ keys.T
+                best = torch.where(other, similarity, -torch.inf).max(dim=1)
+                donors[block] = np.where(best.values.isfinite(), alike[best.indices], block)
+        return donors
 
     def executor_input(
         self, pairs: IntArray, evidence: dict[str, Tensor], device: torch.device
@@ -185,6 +253,9 @@ class PairData(Examples):
             observation=self.observation[index].to(device),
             label_estimates=None if self.label_estimates is None else self.label_estimates[index].to(device),
             words=self.visible_words(pairs, device),
+            trusted=torch.zeros(len(pairs), dtype=torch.bool, device=device)
+            if self.trusted is None
+            else self.trusted[index].to(device),
         )
 
     def visible_words(self, pairs: IntArray, device: torch.device) -> Tensor | None:

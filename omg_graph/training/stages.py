@@ -537,9 +537,11 @@ class TrainingRun:
         """Distinct plans of all pairs, which of them each pair has, and c_S of each."""
 
         def make(plans: PairPlans, texts: CachedTextEncoder) -> PlanTable:
-            return plan_table(self.data.schema, texts, plans.training_plans + plans.validation_plans)
+            taught = [plan for plan in self.data.plans if plan is not None]
+            every = plans.training_plans + plans.validation_plans + taught
+            return plan_table(self.data.schema, texts, every)
 
-        return self.cache.derived("plan table", make, self.pair_plans, self.texts)
+        return self.cache.derived("plan table", make, self.pair_plans, self.texts, self.data.plans)
 
     def _planned_examples(self, place: int) -> Made[Examples]:
         """The rows with the plan of every pair."""
@@ -547,8 +549,8 @@ class TrainingRun:
 
         def make(rows: Examples, table: PlanTable, _condition: str) -> Examples:
             _, index, embeddings = table
-            count = len(self.train_pool)
-            own = (index[:count], index[count:])[place]
+            count, checked = len(self.train_pool), len(self.valid_pool)
+            own = (index[:count], index[count : count + checked])[place]
             return replace(
                 rows,
                 plan_index=torch.from_numpy(own),
@@ -730,11 +732,11 @@ class TrainingRun:
             encoder: ObservationEncoder,
             codecs: LatentSpace,
             priors: list[Any],
-            _settings: Any,
+            *_settings: Any,
         ) -> ExecutorTrainer:
             fitted = dict(zip(self.priors, priors, strict=True))
             config = self._model_config(query)
-            executor = new_executor(config, fitted, self.seed, self.components.denoiser)
+            executor = new_executor(config, fitted, self.seed, self.components.denoiser, codecs.tokens)
             # on the CPU, where the pairs are; the trainer then moves the executor to its device
             fit_anchor(executor, self.source, training)
             return ExecutorTrainer(
@@ -743,6 +745,7 @@ class TrainingRun:
                 encoder=encoder,
                 latent_space=codecs,
                 training=training,
+                taught=self._taught(training, fitted),
                 validation=validation,
                 checked=self.checked,
                 weights=self.config.objective,
@@ -762,9 +765,30 @@ class TrainingRun:
             self.encoder,
             self.codecs,
             list(self.priors.values()),
+            self.plan_table,
             [self.config.executor, self.task, self.config.objective, self.seed, self.components.names],
             remember=False,
         )
+
+    def _taught(self, training: PairData, priors: Mapping[str, Any]) -> tuple[PairData, ...]:
+        """Training pairs under the teacher's plans, and with the observations of rows planned otherwise."""
+        if not self.config.objective.teacher_share or all(plan is None for plan in self.data.plans):
+            return ()
+        distinct = {plan: place for place, plan in enumerate(self.plan_table.value[0])}
+        places = np.array([-1 if plan is None else distinct[plan] for plan in self.data.plans])
+        taught = training.taught(torch.from_numpy(places[training.pool.rows]))
+        views = []
+        for view in (taught, taught.counterfactual(taught.donors(self.data.plans))):
+            estimates = {
+                name: pair_estimates(prior, view, training=True)
+                if prior.reads_plans
+                else view.estimates[name]
+                for name, prior in priors.items()
+            }
+            views.append(
+                replace(view, estimates=estimates, shortlist=self.source.shortlist(view, fitted=True))
+            )
+        return tuple(views)
 
     @cached_property
     def executor(self) -> Made[ExecutorTrainer]:
@@ -888,7 +912,9 @@ class TrainingRun:
     @cached_property
     def planner_model(self) -> Model:
         """A model whose planner can be asked, and whose executor was never trained."""
-        executor = new_executor(self._model_config(None), {}, self.seed, self.components.denoiser)
+        executor = new_executor(
+            self._model_config(None), {}, self.seed, self.components.denoiser, self.codecs.value.tokens
+        )
         return self._assembled(executor, None, self.text_encoder, build_projection(self._model_config(None)))
 
     @cached_property

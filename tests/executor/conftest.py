@@ -73,6 +73,9 @@ def conditions(observed: Tensor) -> Conditions:
         evidence={name: random(ROWS, width, key="evidence" + name) for name, width in WIDTHS.items()},
         anchor={name: random(ROWS, width, key="anchor" + name) for name, width in WIDTHS.items()},
         observed=observed,
+        trusted=torch.arange(ROWS) % 2 == 0,
+        plan_given=torch.arange(ROWS) % 3 > 0,
+        evidence_given=torch.arange(ROWS) % 4 > 0,
     )
 
 
@@ -86,6 +89,7 @@ def batch(latents: dict[str, Tensor], conditions: Conditions) -> ExecutorInput:
         plan=conditions.plan,
         evidence=conditions.evidence,
         groups=tuple(f"group{row}" for row in range(ROWS)),
+        trusted=conditions.trusted,
     )
 
 

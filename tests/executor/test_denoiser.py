@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omg_graph.executor.denoiser import Conditions, Denoiser
+from omg_graph.seeding import generator
 
 Build = Callable[..., Denoiser]
 TIME = torch.tensor([0.0, 3.0, 10.0, 25.0, 40.0, 48.0, 49.0])
@@ -173,7 +175,7 @@ def test_a_saved_denoiser_is_the_same(
     """Bit-identical, and with the modalities in their order: diffusers writes dictionaries sorted by key."""
     denoiser = make_denoiser()
     denoiser.save_pretrained(tmp_path)
-    loaded = Denoiser.from_pretrained(tmp_path, local_files_only=True).eval()
+    loaded = Denoiser.from_folder(tmp_path).eval()
     assert loaded.names == denoiser.names == ("keys", "a.b", "items")
     assert (tmp_path / "diffusion_pytorch_model.safetensors").is_file()
     assert equal(denoiser(states, latents, TIME, conditions), loaded(states, latents, TIME, conditions))
@@ -185,6 +187,97 @@ def test_equal_widths_are_not_mistaken_for_each_other(tmp_path: Path, sort: bool
     names = sorted(("vision", "audio")) if sort else ["vision", "audio"]
     denoiser = Denoiser(dict.fromkeys(names, 4), 6, width=16, heads=2)
     denoiser.save_pretrained(tmp_path)
-    loaded = Denoiser.from_pretrained(tmp_path, local_files_only=True)
+    loaded = Denoiser.from_folder(tmp_path)
     for name in names:
         assert torch.equal(loaded.state_in[name].weight, denoiser.state_in[name].weight)
+
+
+def old_weights(denoiser: Denoiser) -> dict[str, Tensor]:
+    """The weights as version 0.1.0 would have written them: gates were one plus the modulation's."""
+    new = ("position", "no_evidence", "no_plan", "trusted_plan", "guidable")
+    old = {name: value for name, value in denoiser.state_dict().items() if name not in new}
+    for name, value in old.items():
+        if name.endswith("modulation.1.bias"):
+            gates = torch.zeros(6, denoiser.width)
+            gates[[2, 5]] = 1.0
+            old[name] = value - gates.flatten()
+    return old
+
+
+def test_a_folder_of_version_0_1_gives_the_same(
+    make_denoiser: Build,
+    states: dict[str, Tensor],
+    latents: dict[str, Tensor],
+    conditions: Conditions,
+    tmp_path: Path,
+) -> None:
+    denoiser = make_denoiser()
+    with torch.no_grad():
+        for name in ("position", "trusted_plan"):
+            getattr(denoiser, name).zero_()
+    denoiser.save_pretrained(tmp_path)
+    save_file(old_weights(denoiser), tmp_path / "diffusion_pytorch_model.safetensors")
+    loaded = Denoiser.from_folder(tmp_path).eval()
+    every = torch.ones(len(TIME), dtype=torch.bool)
+    given = replace(conditions, plan_given=every, evidence_given=every)
+    before, after = (some(states, latents, TIME, given) for some in (denoiser, loaded))
+    for name in denoiser.names:
+        assert torch.allclose(before[name], after[name], atol=1e-6)
+    assert not loaded.guidable
+    assert denoiser.guidable
+
+
+def test_what_is_dropped_has_no_say(
+    make_denoiser: Build, states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
+) -> None:
+    """A row without its plan or evidence doesn't depend on it, nor on who made the plan."""
+    denoiser = make_denoiser()
+    changed = replace(
+        conditions,
+        plan=conditions.plan.flip(1),
+        trusted=~conditions.trusted,
+        evidence=other(conditions.evidence),
+    )
+    before, after = (denoiser(states, latents, TIME, some) for some in (conditions, changed))
+    neither = ~conditions.plan_given & ~conditions.evidence_given
+    assert neither.any()
+    for name in denoiser.names:
+        assert torch.equal(before[name][neither], after[name][neither])
+        told = ~neither & ~conditions.observed.all(dim=1)
+        assert bool((before[name][told] != after[name][told]).any(dim=1).all())
+
+
+def test_who_made_the_plan_counts(
+    make_denoiser: Build, states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
+) -> None:
+    denoiser = make_denoiser()
+    changed = replace(conditions, trusted=~conditions.trusted)
+    before, after = (denoiser(states, latents, TIME, some) for some in (conditions, changed))
+    for name in denoiser.names:
+        differs = (before[name] != after[name]).any(dim=1)
+        assert torch.equal(differs, conditions.plan_given)
+
+
+def test_tokens_are_parts_of_a_latent_in_order(
+    states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
+) -> None:
+    """Each token's output depends on where it stands; without attention nothing else does."""
+    widths = {name: value.shape[1] for name, value in latents.items()}
+    name = next(name for name, width in widths.items() if width % 2 == 0)
+    denoiser = Denoiser(
+        widths, conditions.observation.shape[1], width=16, heads=2, dropout=0.0, tokens={name: 2}
+    )
+    with torch.no_grad():
+        for key, parameter in denoiser.named_parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator("tests", key)))
+    for block in denoiser.blocks:
+        nn.init.zeros_(block.attention_out.weight)
+    half = widths[name] // 2
+    moved = states | {name: torch.cat([states[name][:, :half], states[name][:, half:] + 1.0], dim=1)}
+    before, after = (denoiser.eval()(some, latents, TIME, conditions)[name] for some in (states, moved))
+    missing = ~conditions.observed[:, denoiser.names.index(name)]
+    assert torch.equal(before[:, :half][missing], after[:, :half][missing])
+    assert not torch.equal(before[:, half:][missing], after[:, half:][missing])
+    alike = states | {name: states[name][:, :half].repeat(1, 2)}
+    out = denoiser(alike, latents, TIME, conditions)[name]
+    assert not torch.equal(out[:, :half], out[:, half:])

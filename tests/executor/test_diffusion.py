@@ -15,6 +15,7 @@ from omg_graph.executor.denoiser import Conditions
 from omg_graph.executor.diffusion import (
     MINIMUM_SIGNAL,
     DenoisingPath,
+    Guidance,
     Prediction,
     SamplerName,
     add_noise,
@@ -22,6 +23,7 @@ from omg_graph.executor.diffusion import (
     clean_from_noise,
     clean_from_velocity,
     denoise,
+    guided,
     initial_noise,
     make_scheduler,
     noise_from_velocity,
@@ -252,6 +254,7 @@ def part(batch: ExecutorInput, conditions: Conditions, rows: list[int]) -> tuple
         observation=batch.observation[index],
         plan=batch.plan[index],
         evidence=take(batch.evidence),
+        trusted=batch.trusted[index],
     )
     return some, conditions.take(index)
 
@@ -365,6 +368,7 @@ def test_a_late_start_keeps_to_the_residuals_it_starts_from(
             sampler=sampler,
             train_steps=50,
             prediction="v",
+            guidance=Guidance(),
             start=start,
             residuals=given,
         )
@@ -396,3 +400,36 @@ def test_rows_alike_are_found_once_for_all_draws(
         shared = last(executor.draw(batch, conditions, seed=3, draw=draw, similar=similar))
         alone = last(executor.draw(batch, conditions, seed=3, draw=draw))
         assert all(torch.equal(shared[name], alone[name]) for name in alone)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), (2.0, 1.5), (1.5, 1.5), (0.0, 1.0)])
+def test_guidance_is_a_sum_of_outputs_with_and_without(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions, weights: tuple[float, float]
+) -> None:
+    """v = v(0,0) + w_p [v(p,0) - v(0,0)] + w_e [v(p,e) - v(p,0)]."""
+    denoiser = make_executor().denoiser
+    rows = len(batch.ids)
+    states = {name: torch.randn(value.shape) for name, value in batch.latents.items()}
+    time = torch.linspace(0, 49, rows)
+    every, none = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
+
+    def output(plan: Tensor, evidence: Tensor) -> dict[str, Tensor]:
+        made: dict[str, Tensor] = denoiser(states, batch.latents, time, conditions.given(plan, evidence))
+        return made
+
+    neither, planned, both = output(none, none), output(every, none), output(every, every)
+    made = guided(denoiser, states, batch.latents, time, conditions, Guidance(*weights))
+    for name, value in made.items():
+        plan = planned[name] - neither[name]
+        expected = neither[name] + weights[0] * plan + weights[1] * (both[name] - planned[name])
+        assert torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_is_refused_where_nothing_was_dropped(
+    make_executor: Build, batch: ExecutorInput, conditions: Conditions
+) -> None:
+    executor = make_executor(sample_steps=2)
+    executor.denoiser.guidable.fill_(False)
+    executor.draw(batch, conditions, seed=0, draw=0)
+    with pytest.raises(ConfigError, match="got 2 and 1: train it again"):
+        executor.draw(batch, conditions, seed=0, draw=0, guidance=Guidance(plan=2.0))

@@ -56,7 +56,8 @@ def targets(conditions: Conditions) -> Targets:
 
 def noising(executor: Executor, rows: int, mean_share: float = 0.5) -> Noising:
     signals = make_scheduler("ddpm", executor.config.train_steps, executor.config.prediction).alphas_cumprod
-    return draw_noising(executor, rows, signals, mean_share, generator("noising"))
+    weights = ObjectiveWeights(mean_share=mean_share)
+    return draw_noising(executor, rows, signals, weights, generator("noising"))
 
 
 def losses(
@@ -253,6 +254,8 @@ def test_what_is_random_is_repeatable(make_executor: Build) -> None:
     assert first.time.min().item() >= 0
     assert first.time.max().item() < executor.config.train_steps
     assert not noising(executor, 64, mean_share=0.0).mean.any()
+    for given in (first.plan_given, first.evidence_given):
+        assert 0.7 < given.float().mean().item() < 1
 
 
 def gradients(loss: Tensor, module: nn.Module) -> list[Tensor]:

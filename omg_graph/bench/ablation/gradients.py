@@ -80,12 +80,13 @@ class GradientProbe:
         """Semantic loss to its cosines with the noise loss, one for each batch where both have a gradient."""
         shared = list(trainer.executor.denoiser.blocks.parameters())
         pairs = trainer.training.pool.draw(trainer.seed, -1)[: BATCHES * ROWS]
+        noise_alone = trainer.weights.model_copy(update={"mean_share": 0.0})
         found: dict[str, list[float]] = {name: [] for name in SEMANTIC}
         trainer.executor.eval()
         for number, start in enumerate(range(0, len(pairs), ROWS)):
             batch = pairs[start : start + ROWS]
             drawn = generator(trainer.seed, "gradients", number)
-            noising = draw_noising(trainer.executor, len(batch), trainer.signals, 0.0, drawn)
+            noising = draw_noising(trainer.executor, len(batch), trainer.signals, noise_alone, drawn)
             losses = trainer.losses(trainer.training, batch, noising)
             for name in SEMANTIC:
                 cosine = gradient_cosine(getattr(losses, name), losses.denoising, shared)
