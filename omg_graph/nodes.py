@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
@@ -158,6 +159,7 @@ class Nodes:
             seed=settings.seed,
             draws=settings.draws,
             steps=settings.steps,
+            trusted=np.array([some.plan is not None and some.plan.trusted for some in work.trajectories]),
             guidance=settings.guidance(self.model.executor.guidance),
             estimate=settings.estimate,
             rank=settings.select == "utility",

@@ -298,6 +298,7 @@ def build_query(
                 name: observation.observed[:, column].cpu().numpy()
                 for column, name in enumerate(observation.latents)
             },
+            plan_embedding if model.config.retrieval.plan_view else None,
         )
         if not model.config.retrieval.query_kept:
             return raw, has_view
@@ -398,10 +399,7 @@ def execute(
 def sampled_modalities(model: Model, estimate: Estimate | None) -> tuple[str, ...]:
     """The modalities whose estimate is draw 0, where draws are made."""
     kind = estimate or model.executor.config.point_estimate
-    codecs = model.latent_space.codecs
-    return tuple(
-        name for name, codec in codecs.items() if (codec.estimate if kind == "kind" else kind) == "sample"
-    )
+    return {"kind": model.latent_space.sampled, "mean": (), "sample": model.names}[kind]
 
 
 def _executor_input(

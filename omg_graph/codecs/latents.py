@@ -117,6 +117,11 @@ class LatentSpace:
         return {name: codec.tokens for name, codec in self.codecs.items()}
 
     @property
+    def sampled(self) -> tuple[str, ...]:
+        """Modalities for which a draw stands where they are missing."""
+        return tuple(name for name, codec in self.codecs.items() if codec.estimate == "sample")
+
+    @property
     def scales(self) -> dict[str, float]:
         """Root mean square of each modality's training latents."""
         return {name: codec.scale for name, codec in self.codecs.items()}

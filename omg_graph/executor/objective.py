@@ -34,13 +34,12 @@ class ObjectiveWeights(BaseModel):
     """lambda_task of Eq. 18."""
     mean_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of the batch that trains the mean estimate instead of the denoising of a noisy state."""
-    condition_dropout: float = Field(default=0.1, ge=0, lt=1)
+    condition_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of rows without their plan, and of rows without their evidence: guidance needs some of each."""
-    teacher_share: float = Field(default=0.5, ge=0, le=1)
+    teacher_share: float = Field(default=0.0, ge=0, le=1)
     """Share of batches under the teacher's plans, as plans to trust; the rest is under the planner's own."""
-    counterfactual_share: float = Field(default=0.4, ge=0, le=1)
-    """Share of the batches under the teacher's plans whose observation is that of a similar row with another
-    plan: they teach that a trusted plan holds where the observation disagrees."""
+    counterfactual_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of batches that show other rows' observations, so that plan and evidence decide alone."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.dataset import Split
+from omg_graph.data.dataset import FloatArray, Split
 from omg_graph.data.reader import DataFile
 from omg_graph.data.splits import conform
 from omg_graph.encoders.hidden_states import HiddenStates, raw_states
@@ -25,7 +25,7 @@ from omg_graph.model.model import PSI_VIEW, Model
 from omg_graph.pipeline import observe, propose, rerank
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.retriever.entries import KnowledgeBase
-from omg_graph.retriever.keys import build_keys, side_by_side
+from omg_graph.retriever.keys import PLAN_VIEW, build_keys, side_by_side
 
 MICRO_BATCH = 64
 """Samples planned at once; what a sample's plan is doesn't depend on it."""
@@ -89,6 +89,7 @@ def build_knowledge_base(
             text_encoder=model.text_encoder,
             schema=model.schema,
             query=model.config.retrieval.query,
+            plan_view=model.config.retrieval.plan_view,
             components=model.manifest.components,
             name=name,
             source=source.source,
@@ -184,6 +185,7 @@ def make_entries(
     text_encoder: TextEncoder,
     schema: Schema,
     query: QueryKind,
+    plan_view: bool = False,
     components: str,
     name: str,
     source: str,
@@ -200,6 +202,7 @@ def make_entries(
         text_encoder: g.
         schema: Puts plans into words.
         query: How queries are made; ``literal`` has keys in psi's space.
+        plan_view: Whether keys have the plan in words as one more view.
         components: Fingerprint of what entries depend on.
         name: What messages call the knowledge base.
         source: Where the entries come from, e.g. ``mosi.pkl · train``.
@@ -215,12 +218,16 @@ def make_entries(
     else:
         vectors = {modality: value.numpy() for modality, value in latents.items()}
         there = {modality: split.observed[modality] for modality in latents}
-    keys, has_view = build_keys(vectors, there)
+    planned = plan_vectors(schema, text_encoder, plans) if plan_view else None
+    keys, has_view = build_keys(vectors, there, planned)
+    widths = {view: rows.shape[1] for view, rows in vectors.items()}
+    if planned is not None:
+        widths[PLAN_VIEW] = planned.shape[1]
     texts = [entry_text(schema, plan, text) for plan, text in zip(plans, _transcripts(split), strict=True)]
     return KnowledgeBase(
         name=name,
         model_fingerprint=components,
-        views=side_by_side({view: rows.shape[1] for view, rows in vectors.items()}),
+        views=side_by_side(widths),
         ids=split.ids,
         groups=split.groups,
         texts=tuple(texts),
@@ -232,6 +239,16 @@ def make_entries(
         text_embeddings=text_encoder.embed(texts),
         labels=_label_texts(split),
     )
+
+
+def plan_vectors(schema: Schema, text_encoder: TextEncoder, plans: Sequence[Plan | None]) -> FloatArray:
+    """(plans, shared): g of each plan in words, zeros where there is none."""
+    distinct = sorted({plan for plan in plans if plan is not None})
+    table = np.zeros((len(distinct) + 1, text_encoder.width), np.float32)
+    table[: len(distinct)] = text_encoder.embed([schema.text(plan) for plan in distinct])
+    places: dict[Plan | None, int] = {plan: place for place, plan in enumerate(distinct)}
+    rows: FloatArray = table[[places.get(plan, -1) for plan in plans]]
+    return rows
 
 
 def entry_text(schema: Schema, plan: Plan | None, transcript: str | None) -> str:

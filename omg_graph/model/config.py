@@ -58,6 +58,8 @@ class RetrievalSettings(_Record):
     top_k: int = 10
     temperature: float = 0.07
     query: QueryKind = "corrected"
+    plan_view: bool = Field(default=False, exclude_if=lambda on: not on)
+    """Whether keys and queries have the plan in words as one more view."""
     query_kept: bool = False
     """Whether the learned correction helped on validation rows, and so is in use."""
 

@@ -282,7 +282,8 @@ def build_projection(config: ModelConfig) -> QueryProjection | LiteralQueryProje
     """The query projection that a configuration asks for, with its first weights."""
     if config.retrieval.query == "literal":
         return LiteralQueryProjection(config.shared_width, config.shared_width, config.shared_width)
-    return QueryProjection(config.shared_width, config.shared_width, list(config.latent_widths.values()))
+    views = [*config.latent_widths.values(), *[config.shared_width] * config.retrieval.plan_view]
+    return QueryProjection(config.shared_width, config.shared_width, views)
 
 
 def versions() -> dict[str, str]:

@@ -164,6 +164,11 @@ class Plan(Record):
     )
 
     @property
+    def trusted(self) -> bool:
+        """Whether a person picked or wrote it: the executor follows it where the observation disagrees."""
+        return self.chosen_by in ("person", "edited")
+
+    @property
     def drawn(self) -> int:
         """How many plans were drawn, a plan that came more than once counted as often."""
         return sum(candidate.times for candidate in self.candidates)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings
 from omg_graph.encoders.text import MINILM
@@ -96,8 +96,16 @@ class RetrieverSettings(Settings):
     """``corrected``: Eq. 7 as a learned correction to the raw query; ``literal``: Eq. 7 as printed."""
     epochs: int = Field(default=8, ge=0)
     """Of the correction."""
+    plan_view: bool = False
+    """Whether entries are also compared by their plans in words; not with ``literal``, which has one view."""
     entries: int | None = Field(default=None, ge=1)
     """Training rows in the knowledge base at most, drawn by the seed; all of them by default."""
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> RetrieverSettings:
+        if self.plan_view and self.query == "literal":
+            raise ValueError("a literal query has a single view: leave out plan_view")
+        return self
 
 
 class OptimiserSettings(Settings):
@@ -172,7 +180,7 @@ PAPER: dict[str, Any] = {
         "point_estimate": "sample",
         "observed_slots": False,
     },
-    "objective": {"mean_share": 0.0, "condition_dropout": 0.0, "teacher_share": 0.0},
+    "objective": {"mean_share": 0.0},
     "optimiser": {"learning_rate": 2e-3, "batch_size": 32, "average": 0.0},
     "task": {"refit": False, "calibrate": False},
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from omg_graph.model.components import KeepQuery, PlanCondition, own_plan, validated
 from omg_graph.priors.kernel_fitting import search_factors
@@ -60,6 +61,10 @@ class EvidenceSource:
     def query(self, data: PairData, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """Eq. 7's query of each pair, and the views that it has."""
         raw, has_view = data.raw_queries(pairs)
+        if self.settings.plan_view:
+            planned = functional.normalize(data.plans(pairs)[:, 0], dim=-1)
+            raw = torch.cat([raw, planned], dim=1)
+            has_view = torch.cat([has_view, planned.any(dim=1, keepdim=True)], dim=1)
         if self.settings.query == "raw":
             return raw, has_view
         index = torch.from_numpy(pairs)
@@ -95,12 +100,10 @@ class EvidenceSource:
         return out
 
     def _search(self, data: PairData, pairs: IntArray, has: Tensor, fitted: bool) -> Tensor:
-        allowed = has.expand(len(pairs), -1)
-        for owners in (data.pool.rows, data.becomes):  # what is to be made mustn't be found either
-            if owners is not None:
-                ids = [data.ids[row] for row in owners[pairs]]
-                groups = [data.groups[row] for row in owners[pairs]]
-                allowed = allowed & torch.from_numpy(self.own.allowed(ids, groups))
+        rows = data.pool.rows[pairs]
+        ids = [data.ids[row] for row in rows]
+        groups = [data.groups[row] for row in rows]
+        allowed = torch.from_numpy(self.own.allowed(ids, groups)) & has
         with torch.no_grad():
             query, has_view = self.query(data, pairs)
             if self.settings.query == "literal" and not fitted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -46,6 +46,16 @@ MOST_PATTERNS = 256
 """The most frequent observed sets, which get their own anchor weights."""
 
 
+@dataclass(frozen=True)
+class PlanView:
+    """How a batch of training pairs is seen."""
+
+    taught: bool = False
+    """Under the teacher's plans, which are to be trusted, or under the planner's own out-of-fold ones."""
+    counterfactual: bool = False
+    """With the observations of other rows, while plan and evidence are their own."""
+
+
 @dataclass
 class ExecutorTrainer:
     """State and inputs of one training of the executor."""
@@ -54,10 +64,8 @@ class ExecutorTrainer:
     source: EvidenceSource
     encoder: ObservationEncoder
     latent_space: LatentSpace
-    training: PairData
-    """Training pairs under the planner's own plans."""
-    taught: Sequence[PairData]
-    """The same under the teacher's plans, and then with other rows' observations."""
+    views: Mapping[PlanView, PairData]
+    """Training pairs, as a batch may see them."""
     validation: PairData
     checked: IntArray
     """Validation pairs that choose the epoch."""
@@ -82,6 +90,11 @@ class ExecutorTrainer:
         self.checked_noising = [
             self.noising(len(block), "check", number) for number, block in enumerate(blocks_of(self.checked))
         ]
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """Modalities whose estimate is a draw."""
+        return self.latent_space.sampled
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -208,13 +221,19 @@ class ExecutorTrainer:
                 progress.optimiser.step()
                 progress.mean.step(trained.parameters())
 
+    @property
+    def training(self) -> PairData:
+        """Training pairs under the planner's own plans."""
+        return self.views[PlanView()]
+
     def _view(self, random: np.random.Generator) -> PairData:
-        """Whose plans the next batch is trained under."""
-        by_teacher, counterfactual = random.random(2) < (
+        """Whose plans and observations the next batch is trained under."""
+        taught, counterfactual = random.random(2) < (
             self.weights.teacher_share,
             self.weights.counterfactual_share,
         )
-        return self.taught[int(counterfactual)] if by_teacher and self.taught else self.training
+        taught = bool(taught) and PlanView(taught=True) in self.views
+        return self.views[PlanView(taught, bool(counterfactual))]
 
 
 def blocks_of(pairs: IntArray) -> list[IntArray]:
@@ -325,8 +344,18 @@ def new_executor(
     return executor
 
 
-def fit_anchor(executor: Executor, source: EvidenceSource, data: PairData) -> None:
-    """The priors' weights and residual scales, on training pairs with cross-fitted estimates."""
+def fit_anchor(
+    executor: Executor, source: EvidenceSource, data: PairData, sampled: Container[str] = ()
+) -> None:
+    """The priors' weights and residual scales, on training pairs with cross-fitted estimates.
+
+    Args:
+        executor: Whose they are.
+        source: Of evidence.
+        data: The pairs.
+        sampled: Modalities whose estimate is a draw: nothing is subtracted from them, since the spread around
+            a mean differs from row to row where one meaning has many appearances.
+    """
     pairs = data.pool.spaced(data.pool.everything, ANCHOR_SAMPLE)
     blocks = [pairs[start : start + 512] for start in range(0, len(pairs), 512)]
     with torch.no_grad():
@@ -343,6 +372,8 @@ def fit_anchor(executor: Executor, source: EvidenceSource, data: PairData) -> No
             scales.append(1.0)
             continue
         parts = data.prior_parts(name, pairs, executor.anchor, shown)[wanted]
+        if name in sampled:
+            parts = torch.zeros_like(parts)
         target, visible = truth[rows][wanted], shown.observed[wanted]
         executor.anchor.fit_weights(name, target, parts, visible, patterns)
         residuals = target - executor.anchor.combined(name, parts, visible)

@@ -20,12 +20,11 @@ from omg_graph.executor.objective import Targets
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.priors.mixture import Mixture
 from omg_graph.priors.prior import Examples, Shown
+from omg_graph.seeding import derived_seed
 from omg_graph.training.priors import Estimates
 from omg_graph.training.raw_states import PairStates
 
 IntArray = npt.NDArray[np.int64]
-DONOR_BLOCK = 1024
-"""Pairs whose similarities to all others are held at once."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ class PairData(Examples):
     """(rows, terms): encoded transcripts, if they are used; hidden together with the text."""
     trusted: Tensor | None = None
     """(pairs,): whose plan is the teacher's, and to be trusted; nobody's if None."""
-    becomes: IntArray | None = None
-    """(pairs,): the row that each pair is to become, where that isn't the row that it shows."""
+    shows: PatternPool | None = None
+    """The pairs whose observations the executor is shown, where those aren't the rows' own."""
 
     def raw_queries(self, pairs: IntArray) -> tuple[Tensor, Tensor]:
         """The raw query of each pair and the views it has: the row's key, zero in what is hidden."""
@@ -168,13 +167,12 @@ class PairData(Examples):
         return torch.stack(parts, dim=-1) if parts else nothing
 
     def targets(self, pairs: IntArray, device: torch.device) -> Targets:
-        """The truth of what each pair hides; a counterfactual pair has no label."""
-        rows = self.rows(pairs) if self.becomes is None else torch.from_numpy(self.becomes[pairs])
-        labelled = self.label is not None and self.becomes is None
+        """The truth of what each pair hides; a pair that shows another row's observation has no label."""
+        rows = self.rows(pairs)
         return Targets(
             {name: value[rows].to(device) for name, value in self.latents.items()},
-            (self.known[rows] & ~self.visible(pairs)).to(device),
-            self.labels[rows].to(device) if labelled else None,
+            self.wanted(pairs).to(device),
+            None if self.label is None or self.shows is not None else self.label[rows].to(device),
         )
 
     def taught(self, plan_index: Tensor) -> PairData:
@@ -188,8 +186,10 @@ class PairData(Examples):
         index = torch.where(trusted, plan_index, self.own_plans)
         return replace(self, plan_index=index, trusted=trusted, shortlist={})
 
-    def counterfactual(self, donors: IntArray) -> PairData:
-        """Pairs that show what their donors show, and are to become the rows that they are themselves.
+    def showing(self, donors: IntArray) -> PairData:
+        """Counterfactual pairs: plan, evidence and truth are their own, what is observed is their donors'.
+
+        They teach that plan and evidence count where the observation disagrees.
 
         Args:
             donors: (pairs,), a pair of another row with the same modalities; itself where there is none.
@@ -198,51 +198,39 @@ class PairData(Examples):
         label_estimates = self.label_estimates
         return replace(
             self,
-            pool=replace(self.pool, rows=self.pool.rows[donors]),
-            becomes=self.pool.rows,
+            shows=replace(self.pool, rows=self.pool.rows[donors]),
             observation=self.observation[index],
             estimates={
                 key: made and {name: value[index] for name, value in made.items()}
                 for key, made in self.estimates.items()
             },
             label_estimates=None if label_estimates is None else label_estimates[index],
-            shortlist={},
         )
 
-    def donors(self, plans: Sequence[Plan | None]) -> IntArray:
-        """(pairs,): for each pair the most similar one of a row planned otherwise, with the same modalities.
-
-        Plans have to differ in one field, by turns: in any one, it would always be the finest.
+    def donors(self, seed: int, *, same_plan: bool) -> IntArray:
+        """(pairs,): for each pair one of another row with the same modalities, drawn at random.
 
         Args:
-            plans: (rows,), the teacher's.
+            seed: Of the draw.
+            same_plan: Whether its plan has to be the same, or any will do.
         """
+        random = np.random.default_rng(derived_seed(seed, "donors", int(same_plan)))
+        alike = self.pool.visible.astype(np.int64)
+        if same_plan:
+            alike = np.column_stack([alike, self.own_plans.numpy()])
+        _, member = np.unique(alike, axis=0, return_inverse=True)
         donors = self.pool.everything
-        fields = max((len(plan) for plan in plans if plan is not None), default=0)
-        if not fields:
-            return donors
-        table = np.array([plan or (str(row),) * fields for row, plan in enumerate(plans)])
-        planned = np.array([plan is not None for plan in plans])
-        codes = np.stack([np.unique(column, return_inverse=True)[1] for column in table.T], axis=1)
-        patterns, member = np.unique(self.pool.visible, axis=0, return_inverse=True)
-        for pattern in range(len(patterns)):
-            alike = np.flatnonzero((member == pattern) & planned[self.pool.rows])
-            keys, _ = self.raw_queries(alike)
-            for start in range(0, len(alike), DONOR_BLOCK):
-                block = alike[start : start + DONOR_BLOCK]
-                field_of = block % fields
-                own = codes[self.pool.rows[block], field_of][:, None]
-                other = torch.from_numpy(own != codes[self.pool.rows[alike]][:, field_of].T)
-                similarity = keys[start : start + DONOR_BLOCK] @ keys.T
-                best = torch.where(other, similarity, -torch.inf).max(dim=1)
-                donors[block] = np.where(best.values.isfinite(), alike[best.indices], block)
+        for kind in range(int(member.max(initial=-1)) + 1):
+            of_kind = random.permutation(np.flatnonzero(member == kind))
+            donors[of_kind] = np.roll(of_kind, 1)
         return donors
 
     def executor_input(
         self, pairs: IntArray, evidence: dict[str, Tensor], device: torch.device
     ) -> ExecutorInput:
         """The executor's input for some pairs."""
-        index, shown = torch.from_numpy(pairs), self.shown(pairs)
+        index = torch.from_numpy(pairs)
+        shown = (self if self.shows is None else replace(self, pool=self.shows)).shown(pairs)
         return ExecutorInput(
             ids=shown.ids,
             groups=shown.groups,

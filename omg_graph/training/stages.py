@@ -43,6 +43,7 @@ from omg_graph.training.config import (
 from omg_graph.training.evidence import EvidenceSource, ProjectionFit, fit_projection
 from omg_graph.training.executor_training import (
     ExecutorTrainer,
+    PlanView,
     fit_anchor,
     new_executor,
     put_weights,
@@ -73,6 +74,8 @@ from omg_graph.training.targets import describe_target, label_tensor, task_confi
 from omg_graph.training.validation import validate
 
 CHECKED_TURNS = 3
+FITTED = ("trust", "starts", "guidance", "direct", "temperature", "spread")
+"""What the manifest says of the fits after the executor's training."""
 M = TypeVar("M", bound=nn.Module)
 Tensors = dict[str, Tensor]
 Facts = dict[str, Any]
@@ -500,6 +503,7 @@ class TrainingRun:
             encoder: ObservationEncoder,
             texts: CachedTextEncoder,
             query: Any,
+            plan_view: bool,
             source: str,
         ) -> KnowledgeBase:
             return make_entries(
@@ -510,6 +514,7 @@ class TrainingRun:
                 text_encoder=texts,
                 schema=self.data.schema,
                 query=query,
+                plan_view=plan_view,
                 components=components_fingerprint(codecs, encoder, texts.name),
                 name=source,
                 source=f"{source} · train",
@@ -529,6 +534,7 @@ class TrainingRun:
             self.encoder,
             self.texts,
             settings.query,
+            settings.plan_view,
             self.data.source,
         )
 
@@ -738,14 +744,13 @@ class TrainingRun:
             config = self._model_config(query)
             executor = new_executor(config, fitted, self.seed, self.components.denoiser, codecs.tokens)
             # on the CPU, where the pairs are; the trainer then moves the executor to its device
-            fit_anchor(executor, self.source, training)
+            fit_anchor(executor, self.source, training, codecs.sampled)
             return ExecutorTrainer(
                 executor=executor,
                 source=self.source,
                 encoder=encoder,
                 latent_space=codecs,
-                training=training,
-                taught=self._taught(training, fitted),
+                views=self._views(training, fitted),
                 validation=validation,
                 checked=self.checked,
                 weights=self.config.objective,
@@ -770,25 +775,30 @@ class TrainingRun:
             remember=False,
         )
 
-    def _taught(self, training: PairData, priors: Mapping[str, Any]) -> tuple[PairData, ...]:
-        """Training pairs under the teacher's plans, and with the observations of rows planned otherwise."""
-        if not self.config.objective.teacher_share or all(plan is None for plan in self.data.plans):
-            return ()
-        distinct = {plan: place for place, plan in enumerate(self.plan_table.value[0])}
-        places = np.array([-1 if plan is None else distinct[plan] for plan in self.data.plans])
-        taught = training.taught(torch.from_numpy(places[training.pool.rows]))
-        views = []
-        for view in (taught, taught.counterfactual(taught.donors(self.data.plans))):
-            estimates = {
-                name: pair_estimates(prior, view, training=True)
-                if prior.reads_plans
-                else view.estimates[name]
-                for name, prior in priors.items()
-            }
-            views.append(
-                replace(view, estimates=estimates, shortlist=self.source.shortlist(view, fitted=True))
+    def _views(self, training: PairData, priors: Mapping[str, Any]) -> dict[PlanView, PairData]:
+        """Training pairs with their own plans and the teacher's, as they are and with other observations."""
+        weights = self.config.objective
+        views = {PlanView(): training}
+        if weights.teacher_share and any(plan is not None for plan in self.data.plans):
+            distinct = {plan: place for place, plan in enumerate(self.plan_table.value[0])}
+            places = np.array([-1 if plan is None else distinct[plan] for plan in self.data.plans])
+            taught = training.taught(torch.from_numpy(places[training.pool.rows]))
+            # the teacher's plans may find other entries, and priors that read plans estimate otherwise
+            views[PlanView(taught=True)] = replace(
+                taught,
+                shortlist=self.source.shortlist(taught, fitted=True),
+                estimates=taught.estimates
+                | {
+                    name: pair_estimates(prior, taught, training=True)
+                    for name, prior in priors.items()
+                    if prior.reads_plans
+                },
             )
-        return tuple(views)
+        if weights.counterfactual_share:
+            for view, data in tuple(views.items()):
+                donors = data.donors(self.seed, same_plan=not view.taught)
+                views[replace(view, counterfactual=True)] = data.showing(donors)
+        return views
 
     @cached_property
     def executor(self) -> Made[ExecutorTrainer]:
@@ -902,6 +912,7 @@ class TrainingRun:
                 top_k=settings.retriever.top_k,
                 temperature=settings.retriever.temperature,
                 query=settings.retriever.query,
+                plan_view=settings.retriever.plan_view,
                 query_kept=query is not None and query.kept,
             ),
             median_lengths={
@@ -983,7 +994,7 @@ class TrainingRun:
                 "query_projection": vars(self.query.value),
                 "executor_history": self.executor.facts["history"],
                 "executor_epochs": self.executor.facts["epochs"],
-                **{name: fits[name] for name in ("trust", "starts", "direct", "temperature", "spread")},
+                **{name: fits[name] for name in FITTED},
             }
         return Manifest(
             fingerprint="",
