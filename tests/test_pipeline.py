@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from omg_graph import pipeline
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.dataset import Split
 from omg_graph.data.reader import read_data_file
+from omg_graph.errors import ConfigError
 from omg_graph.graph import build_graph
 from omg_graph.model.folder import load_model
 from omg_graph.model.model import Model
@@ -88,6 +89,26 @@ def test_without_draws_the_point_estimate_and_the_label_are_the_same(model: Mode
     for name in model.names:
         torch.testing.assert_close(with_draws.estimates[name], without.estimates[name])
     torch.testing.assert_close(with_draws.outputs, without.outputs)
+
+
+def test_an_estimate_is_a_mean_or_the_first_draw(model: Model, clips: Split) -> None:
+    """Of vectors and sequences the mean, unless asked otherwise; no sample without a draw."""
+    run = pipeline.run(model, clips)
+    vectors = {name: found.aggregated for name, found in run.evidence.items()}
+
+    def made(estimate: Literal["mean", "sample"] | None, draws: int = 1) -> pipeline.Execution:
+        return pipeline.execute(
+            model, run.observation, run.plan_embeddings, vectors, draws=draws, estimate=estimate
+        )
+
+    sampled, mean = made("sample"), made("mean")
+    for name in model.names:
+        assert torch.equal(sampled.estimates[name], sampled.draws[name][0])
+        assert torch.equal(mean.estimates[name], made(None).estimates[name])
+        assert torch.equal(mean.draws[name], sampled.draws[name])
+    assert not made("mean", draws=0).paths
+    with pytest.raises(ConfigError, match="expected one draw or more"):
+        made("sample", draws=0)
 
 
 def test_who_measures_calls_the_pipeline(

@@ -542,9 +542,9 @@ class TrainingRun:
     def plan_table(self) -> Made[PlanTable]:
         """Distinct plans of all pairs, which of them each pair has, and c_S of each."""
 
-        def make(plans: PairPlans, texts: CachedTextEncoder) -> PlanTable:
-            taught = [plan for plan in self.data.plans if plan is not None]
-            every = plans.training_plans + plans.validation_plans + taught
+        def make(plans: PairPlans, texts: CachedTextEncoder, taught: Sequence[Plan | None]) -> PlanTable:
+            every = plans.training_plans + plans.validation_plans
+            every += [plan for plan in taught if plan is not None]
             return plan_table(self.data.schema, texts, every)
 
         return self.cache.derived("plan table", make, self.pair_plans, self.texts, self.data.plans)

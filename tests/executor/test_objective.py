@@ -56,7 +56,7 @@ def targets(conditions: Conditions) -> Targets:
 
 def noising(executor: Executor, rows: int, mean_share: float = 0.5) -> Noising:
     signals = make_scheduler("ddpm", executor.config.train_steps, executor.config.prediction).alphas_cumprod
-    weights = ObjectiveWeights(mean_share=mean_share)
+    weights = ObjectiveWeights(mean_share=mean_share, condition_dropout=0.1)
     return draw_noising(executor, rows, signals, weights, generator("noising"))
 
 

@@ -8,6 +8,7 @@ from omg_graph.errors import ConfigError, DataError
 from omg_graph.metrics.features import (
     coverage90,
     energy_scores,
+    frechet_distance,
     mean_of_known,
     normalised_squared_error,
 )
@@ -142,3 +143,14 @@ def test_shapes_that_differ_and_scored_gaps_are_refused(estimate, truth, scored)
 def test_draws_of_another_shape_are_refused(shape):
     with pytest.raises(DataError, match="expected"):
         coverage90(np.zeros(shape), np.zeros((2, 3)))
+
+
+def test_the_frechet_distance_of_equal_sets_is_zero_and_of_a_shift_its_square() -> None:
+    rows = np.random.default_rng(0).standard_normal((400, 5))
+    shift = np.array([1.0, -2.0, 0.0, 0.5, 0.0])
+    assert frechet_distance(rows, rows) == pytest.approx(0.0, abs=1e-6)
+    assert frechet_distance(rows, rows + shift) == pytest.approx(float(shift @ shift), rel=1e-6)
+    # of a scaled set: the means' distance, and the squared difference of the deviations
+    spread = rows - rows.mean(axis=0)
+    scaled = frechet_distance(spread, 3 * spread)
+    assert scaled == pytest.approx(4 * np.trace(np.cov(spread, rowvar=False)), rel=1e-6)

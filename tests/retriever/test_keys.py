@@ -51,3 +51,11 @@ def test_what_a_missing_view_holds_is_ignored() -> None:
 def test_shapes_that_do_not_agree_are_refused(vectors: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match="expected"):
         build_keys(vectors, {name: np.ones(2, np.bool_) for name in vectors})
+
+
+def test_plans_are_a_view_of_their_own() -> None:
+    vectors, there = {"a": np.array([[3.0, 4.0], [1.0, 0.0]])}, {"a": np.array([True, False])}
+    plans = np.array([[0.0, 2.0], [0.0, 0.0]])
+    keys, has_view = build_keys(vectors, there, plans)
+    np.testing.assert_allclose(keys, [[0.6, 0.8, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert has_view.tolist() == [[True, True], [False, False]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,26 @@ def test_nothing_is_searched_where_no_query_is_learned(settings: dict[str, objec
     assert not fitted.corrected
     assert isinstance(source.projection, QueryProjection)
     assert not source.projection.view_scales.any()
+
+
+def test_a_view_of_plans_finds_entries_of_the_plan() -> None:
+    """Keys and queries end with the plan in words: with nothing else alike, entries of the same plan win."""
+    data = replace(
+        pairs(4, "p"),
+        plan_index=torch.arange(ROWS) % 2,
+        plan_table=torch.eye(3)[:2, None, :].expand(2, 2, 3),
+    )
+    planned = data.plans(EVERY)[:, 0]
+    blind = replace(data, keys=torch.zeros_like(data.keys))
+    kb = source_over(data).kb
+    views = side_by_side({name: value.shape[1] for name, value in data.latents.items()} | {"plan": 3})
+    kb = replace(
+        kb,
+        views=views,
+        keys=np.concatenate([kb.keys, planned.numpy()], axis=1),
+        has_view=np.column_stack([kb.has_view, np.ones(ROWS, dtype=np.bool_)]),
+    )
+    projection = QueryProjection(3, 3, [view.width for view in views])
+    found = EvidenceSource(kb, projection, RetrieverSettings(plan_view=True, query="raw"))
+    best = found.shortlist(blind, fitted=True)["target"][:, : ROWS // 2 - 1]
+    assert bool((best % 2 == torch.arange(ROWS)[:, None] % 2).all())
