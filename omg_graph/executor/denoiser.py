@@ -188,7 +188,8 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.position = nn.Parameter(torch.randn(sum(self.tokens.values()), width) * 0.02)
         self.no_evidence = nn.Parameter(torch.randn(sum(self.tokens.values()), width) * 0.02)
         self.no_plan = nn.Parameter(torch.randn(shared_width) * 0.02)
-        self.trusted_plan = nn.Parameter(torch.randn(shared_width) * 0.02)
+        # zero, so that who made a plan counts only where training was told
+        self.trusted_plan = nn.Parameter(torch.zeros(shared_width))
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.mean_token = nn.Parameter(torch.randn(width) * 0.02)
         self.observation_in = nn.Linear(shared_width, width)

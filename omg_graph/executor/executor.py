@@ -195,7 +195,7 @@ class Executor(nn.Module):
             batch.observed,
             batch.trusted,
             every,
-            found if bool(self.denoiser.guidable) else every,
+            found | ~self.denoiser.guidable,
         )
 
     def latent_estimate(
