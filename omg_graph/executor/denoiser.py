@@ -247,11 +247,12 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             conditions.plan + conditions.trusted[:, None, None] * self.trusted_plan,
             self.no_plan,
         )
-        counts = torch.tensor(list(self.tokens.values()), device=hidden.device)
-        missing = (~conditions.observed).repeat_interleave(counts, dim=1).unsqueeze(-1).to(hidden.dtype)
+        counts = [self.tokens[name] for name in self.names]
+        columns = [column for column, count in enumerate(counts) for _ in range(count)]
+        missing = (~conditions.observed[:, columns]).unsqueeze(-1).to(hidden.dtype)
         for layer, block in enumerate(self.blocks):
             hidden = self.inject(layer, block(hidden, condition), plan, evidence, missing)
-        parts = self.final_norm(hidden).split(counts.tolist(), dim=1)
+        parts = self.final_norm(hidden).split(counts, dim=1)
         return {name: self.out[name](part).flatten(1) for name, part in zip(self.names, parts, strict=True)}
 
     def inject(
