@@ -325,7 +325,7 @@ def test_inputs_that_are_refused(refuses: Refused, tmp_path: Path, save: Save, o
         ),
         (("--device", "tpu"), {}, "'tpu'"),
         (("--keep-path", "some"), {}, "'some'"),
-        (("--draws", "0"), {}, "--draws"),
+        (("--draws", "-1"), {}, "--draws"),
         (("--top-k", "x"), {}, "--top-k"),
     ]
     for arguments, options, culprit in cases:

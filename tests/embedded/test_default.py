@@ -54,6 +54,9 @@ def test_its_manifest_says_where_it_came_from(model: Model, recipe: EmbeddedReci
     planner = recorded.planner.model_copy(update={"epochs": 20})
     kept = {
         "planner": planner,
+        # as vectors and sequences have them by default
+        "autoencoder": recorded.autoencoder.model_copy(update={"kind": "auto"}),
+        "executor": recorded.executor.model_copy(update={"point_estimate": "kind"}),
         "kernel_rows": manifest.config["anchor"]["rows"],
     }  # as version 0.1.0 called it
     assert recorded.model_copy(update=kept) == load_config(None, recipe.training)

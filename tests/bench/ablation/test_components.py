@@ -96,6 +96,9 @@ def conditions() -> Conditions:
         evidence={name: random(ROWS, width, key=f"evidence {name}") for name, width in WIDTHS.items()},
         anchor={name: torch.zeros(ROWS, width) for name, width in WIDTHS.items()},
         observed=(codes >> torch.arange(2)) % 2 == 1,
+        trusted=torch.zeros(ROWS, dtype=torch.bool),
+        plan_given=torch.ones(ROWS, dtype=torch.bool),
+        evidence_given=torch.ones(ROWS, dtype=torch.bool),
     )
 
 
@@ -154,6 +157,7 @@ def test_the_noisy_state_teaches_the_head_and_never_the_denoiser(
         observation=torch.tensor(seen.embedding),
         plan=random(rows, 4, model.config.shared_width, key="plan"),
         evidence={name: torch.zeros_like(value) for name, value in seen.latents.items()},
+        trusted=torch.zeros(rows, dtype=torch.bool),
     )
     conditions = executor.conditions(batch, executor.anchors(batch))
     targets = Targets(dict(seen.latents), ~observed, torch.as_tensor(split.labels.values).float())
