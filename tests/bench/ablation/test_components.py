@@ -166,6 +166,8 @@ def test_the_noisy_state_teaches_the_head_and_never_the_denoiser(
         signal=torch.full((rows, 1), 0.5),
         noise={name: random(*value.shape, key=name) for name, value in seen.latents.items()},
         mean=torch.zeros(rows, dtype=torch.bool),
+        plan_given=torch.ones(rows, dtype=torch.bool),
+        evidence_given=torch.ones(rows, dtype=torch.bool),
     )
     networks = (
         lambda name, latents: model.latent_space.codecs[name].network.decode(latents),
