@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -290,12 +290,15 @@ class VectorCodec:
         deviation = np.where(varies, spread, 1.0).astype(np.float32)
         nothing = PrincipalComponents(cls.standard_size(spec), 0)
         codec = cls(spec, mean.astype(np.float32), deviation, varies, nothing, 1.0)
-        codec = codec.with_filler(rows, groups, seed)
-        features = torch.from_numpy(codec.inputs(rows))
-        network = fit_autoencoder(features, settings, seed, spec.name)
+        return codec.with_filler(rows, groups, seed).with_autoencoder(rows, settings, seed)
+
+    def with_autoencoder(self, rows: Rows, settings: AutoencoderSettings, seed: int) -> Self:
+        """The codec with the autoencoder of rows of features that the settings ask for, and its scale."""
+        features = torch.from_numpy(self.inputs(rows))
+        network = fit_autoencoder(features, settings, seed, self.spec.name)
         with torch.inference_mode():
             scale = float(network.encode(features).square().mean().sqrt())
-        return replace(codec, network=network, scale=max(scale, 1e-6))
+        return replace(self, network=network, scale=max(scale, 1e-6))
 
     @classmethod
     def draws(cls, rows: int, settings: AutoencoderSettings) -> bool:  # noqa: ARG003
@@ -417,14 +420,19 @@ class VectorCodec:
         others: Sequence[str],  # noqa: ARG003
     ) -> Self:
         """See ``Codec.load``."""
-        return cls(
-            spec,
-            state["mean"].numpy(),
-            state["deviation"].numpy(),
-            state["varies"].numpy(),
-            cls.load_network(spec, state),
-            float(state["scale"]),
-        )
+        return cls(**cls.parts(spec, state))
+
+    @classmethod
+    def parts(cls, spec: ModalitySpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The codec's fields, by name, from ``state``."""
+        return {
+            "spec": spec,
+            "mean": state["mean"].numpy(),
+            "deviation": state["deviation"].numpy(),
+            "varies": state["varies"].numpy(),
+            "network": cls.load_network(spec, state),
+            "scale": float(state["scale"]),
+        }
 
     @classmethod
     def load_network(cls, spec: ModalitySpec, state: Mapping[str, Tensor]) -> Autoencoder:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from omg_graph.codecs.autoencoder import Autoencoder, AutoencoderSettings
-from omg_graph.codecs.codec import Estimate, VectorCodec, part_of
+from omg_graph.codecs.codec import Estimate, Rows, Training, VectorCodec, part_of
 from omg_graph.codecs.convolution import ConvolutionalAutoencoder, Shape
 from omg_graph.data.dataset import ModalitySpec
 
@@ -22,6 +25,46 @@ class GridCodec(VectorCodec):
     def grid(spec: ModalitySpec) -> tuple[Shape, int]:
         """Channels, height and width of a standard row's grid, and how many numbers stand behind it."""
         raise NotImplementedError
+
+    def learned(
+        self,
+        rows: Rows,
+        base: npt.NDArray[np.floating],
+        gain: npt.NDArray[np.floating],
+        settings: AutoencoderSettings,
+        seed: int,
+        training: Training,
+        *,
+        width: int,
+        pictures: bool,
+    ) -> Self:
+        """The codec with a convolutional autoencoder, trained on its own inputs.
+
+        Args:
+            rows: Training rows.
+            base: Level of a standard 0, of the grid's shape or flat; levels are between 0 and 1.
+            gain: Levels in a standard 1.
+            settings: Of the autoencoder.
+            seed: Decides everything random.
+            training: Where, and who hears of it.
+            width: Latent width, at most.
+            pictures: Whether the grids are of things seen.
+        """
+        shape, _ = self.grid(self.spec)
+        network = ConvolutionalAutoencoder.fit(
+            torch.from_numpy(self.inputs(rows)),
+            torch.from_numpy(base).float().reshape(shape),
+            torch.from_numpy(gain).float().reshape(shape),
+            width=width,
+            tokens=settings.grid.tokens,
+            epochs=settings.grid.epochs,
+            seed=seed,
+            name=self.spec.name,
+            pictures=pictures,
+            device=training.device,
+            on_epoch=training.on_epoch,
+        )
+        return replace(self, network=network.eval().requires_grad_(False))
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omg_graph.codecs.autoencoder import AutoencoderSettings, PrincipalComponents
 from omg_graph.codecs.codec import ON_THE_CPU, Rows, Training
-from omg_graph.codecs.convolution import ConvolutionalAutoencoder, Shape, low_level_features
+from omg_graph.codecs.convolution import Shape, low_level_features
 from omg_graph.codecs.grid import GridCodec
 from omg_graph.codecs.rendering import Pixels, Rendering
 from omg_graph.data.dataset import FloatArray, ModalitySpec
@@ -72,20 +72,9 @@ class ImageCodec(GridCodec):
             low,
             high,
         )
-        network = ConvolutionalAutoencoder.fit(
-            torch.from_numpy(codec.inputs(rows)),
-            torch.from_numpy((mean - low) / (high - low)).float(),
-            torch.from_numpy(deviation / (high - low)).float(),
-            width=settings.grid.image_width,
-            tokens=settings.grid.tokens,
-            epochs=settings.grid.epochs,
-            seed=seed,
-            name=spec.name,
-            pictures=True,
-            device=training.device,
-            on_epoch=training.on_epoch,
-        )
-        return replace(codec, network=network.eval().requires_grad_(False))
+        base, gain = (mean - low) / (high - low), deviation / (high - low)
+        width = settings.grid.image_width
+        return codec.learned(rows, base, gain, settings, seed, training, width=width, pictures=True)
 
     def pictures(self, standard: FloatArray) -> Pixels | None:
         """See ``Codec.pictures``; grey with one channel, in colour with three, else the channels' mean."""
@@ -131,7 +120,7 @@ class ImageCodec(GridCodec):
         return super().state() | {"low": torch.tensor(self.low), "high": torch.tensor(self.high)}
 
     @classmethod
-    def load(cls, spec: ModalitySpec, state: Mapping[str, Tensor], others: Sequence[str]) -> Self:
-        """See ``Codec.load``."""
-        codec = super().load(spec, state, others)
-        return replace(codec, low=float(state["low"]), high=float(state["high"])) if "low" in state else codec
+    def parts(cls, spec: ModalitySpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The codec's fields; version 0.1.0 kept no range."""
+        own = {name: float(state[name]) for name in ("low", "high") if name in state}
+        return super().parts(spec, state) | own

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omg_graph.codecs.autoencoder import AutoencoderSettings, PrincipalComponents, fit_autoencoder
+from omg_graph.codecs.autoencoder import AutoencoderSettings, PrincipalComponents
 from omg_graph.codecs.codec import ON_THE_CPU, Rows, Training
-from omg_graph.codecs.convolution import ConvolutionalAutoencoder, Shape, low_level_features
+from omg_graph.codecs.convolution import Shape, low_level_features
 from omg_graph.codecs.grid import GridCodec
 from omg_graph.codecs.rendering import Pixels, Rendering
 from omg_graph.codecs.spectrogram import BANDS, FLOOR, FRAMES, Spectrograms
@@ -86,27 +86,11 @@ class SoundCodec(GridCodec):
             spread=spread.astype(np.float32),
             full=full,
         )
-        features = torch.from_numpy(codec.inputs(rows))
         if not settings.learns_grid(len(rows)):
-            network = fit_autoencoder(features, settings, seed, spec.name)
-            with torch.inference_mode():
-                scale = float(network.encode(features).square().mean().sqrt())
-            return replace(codec, network=network, scale=max(scale, 1e-6))
-        shape, _ = cls.grid(spec)
-        learned = ConvolutionalAutoencoder.fit(
-            features,
-            torch.from_numpy((centre[:CELLS] + BELOW) / RANGE).float().reshape(shape),
-            torch.from_numpy(spread[:CELLS] / RANGE).float().reshape(shape),
-            width=settings.grid.sound_width,
-            tokens=settings.grid.tokens,
-            epochs=settings.grid.epochs,
-            seed=seed,
-            name=spec.name,
-            pictures=False,
-            device=training.device,
-            on_epoch=training.on_epoch,
-        )
-        return replace(codec, network=learned.eval().requires_grad_(False))
+            return codec.with_autoencoder(rows, settings, seed)
+        base, gain = (centre[:CELLS] + BELOW) / RANGE, spread[:CELLS] / RANGE
+        width = settings.grid.sound_width
+        return codec.learned(rows, base, gain, settings, seed, training, width=width, pictures=False)
 
     def standard(self, rows: Rows) -> FloatArray:
         """See ``Codec.standard``."""
@@ -194,24 +178,13 @@ class SoundCodec(GridCodec):
         }
 
     @classmethod
-    def load(
-        cls,
-        spec: ModalitySpec,
-        state: Mapping[str, Tensor],
-        others: Sequence[str],  # noqa: ARG003
-    ) -> Self:
-        """See ``Codec.load``."""
-        return cls(
-            spec,
-            mean=state["mean"].numpy(),
-            deviation=state["deviation"].numpy(),
-            varies=state["varies"].numpy(),
-            network=cls.load_network(spec, state),
-            scale=float(state["scale"]),
-            centre=state["centre"].numpy(),
-            spread=state["spread"].numpy(),
-            full=float(state["full"]),
-        )
+    def parts(cls, spec: ModalitySpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The codec's fields, by name, from ``state``."""
+        return super().parts(spec, state) | {
+            "centre": state["centre"].numpy(),
+            "spread": state["spread"].numpy(),
+            "full": float(state["full"]),
+        }
 
 
 def _rate(spec: ModalitySpec) -> float:
