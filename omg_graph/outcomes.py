@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from omg_graph.batches import LoadedBatch
 from omg_graph.codecs.codec import Rows
@@ -56,19 +55,25 @@ def executed(
         execution: In latent units.
         settings: Of the run.
     """
-    split = batch.split
-    lengths, length_source = reconstructed_lengths(model, split, execution.estimates)
+    split, space = batch.split, model.latent_space
     missing = {name: np.flatnonzero(~split.observed[name]) for name in model.names}
     missing = {name: rows for name, rows in missing.items() if len(rows)}
+    standard = {name: space.standard(name, execution.estimates[name][rows]) for name, rows in missing.items()}
+    told = {name: space.codecs[name].lengths(rows) for name, rows in standard.items()}
+    lengths, length_source = reconstructed_lengths(
+        model, split, {name: (missing[name], made) for name, made in told.items() if made is not None}
+    )
 
-    def decoded(name: str, latents: Tensor) -> FloatArray:
-        """(rows, ...) of (rows, latent), of the rows that miss the modality."""
-        array = model.latent_space.decode(name, latents)
+    def restored(name: str, decoded: FloatArray) -> FloatArray:
+        """(rows, ...) in the input's units of standard rows, of the rows that miss the modality."""
+        array = space.codecs[name].restore(decoded)
         return _masked(array, lengths[name][missing[name]]) if name in lengths and array.ndim == 3 else array
 
-    points = {name: decoded(name, execution.estimates[name][rows]) for name, rows in missing.items()}
+    points = {name: restored(name, rows) for name, rows in standard.items()}
     draws = {
-        name: np.stack([decoded(name, draw[rows]) for draw in execution.draws[name]], axis=1)
+        name: np.stack(
+            [restored(name, space.standard(name, draw[rows])) for draw in execution.draws[name]], axis=1
+        )
         for name, rows in missing.items()
         if settings.draws > 1
     }
@@ -79,8 +84,7 @@ def executed(
         }
     place = {name: {row: index for index, row in enumerate(rows.tolist())} for name, rows in missing.items()}
     errors = {
-        name: _errors(model, batch, name, points[name], execution.estimates[name], place[name])
-        for name in batch.truth
+        name: _errors(model, batch, name, points[name], standard[name], place[name]) for name in batch.truth
     }
     predictions = _predictions(model, execution.outputs)
     without = _predictions(model, execution.outputs_without)
@@ -233,11 +237,9 @@ def _emerging(
     anchors = execution.anchors[name][rows].repeat(len(steps), 1)
     latents = model.executor.latent_estimate(name, residuals, anchors)
     inside = None if lengths is None else np.tile(lengths[rows], len(steps))
-    shape = codec.spec.shape
-    if codec.standard_size(codec.spec) == codec.spec.size:
-        standard = codec.standard(Rows(model.latent_space.decode(name, latents), inside))
-    else:
-        pictures = codec.pictures(model.latent_space.standard(name, latents))
+    standard, shape = model.latent_space.standard(name, latents, inside), codec.spec.shape
+    if codec.standard_size(codec.spec) != codec.spec.size:
+        pictures = codec.pictures(standard)
         assert pictures is not None
         standard, shape = np.asarray(pictures / 255, np.float32), pictures.shape[1:]
     small = thumbnail(standard.reshape(-1, *shape), block_sizes(shape, CELLS_SHOWN))
@@ -266,17 +268,21 @@ def path_steps(execution: Execution, name: str, row: int) -> tuple[DenoisingStep
 
 
 def reconstructed_lengths(
-    model: Model, split: Split, estimates: Mapping[str, Tensor]
+    model: Model, split: Split, told: Mapping[str, tuple[IntArray, IntArray]]
 ) -> tuple[dict[str, IntArray], dict[str, list[str]]]:
     """Frames of each padded sequence: its own where known, an aligned one's, else the training median.
 
-    And samples of each sound, which its estimated latents, (samples, latent), tell.
+    And samples of each reconstructed sound, which its decoded standard rows tell.
+
+    Args:
+        model: Whose training medians they are.
+        split: The samples.
+        told: Modality to the rows that miss it, and their lengths.
     """
     lengths, source = {}, {}
-    for name, latents in estimates.items():
-        made = model.latent_space.lengths(name, latents)
-        if made is not None:
-            lengths[name], source[name] = made, [MADE] * len(split)
+    for name, (missing, made) in told.items():
+        lengths[name], source[name] = np.zeros(len(split), dtype=np.int64), [MADE] * len(split)
+        lengths[name][missing] = made
     frames = {spec.name: spec.shape[0] for spec in split.modalities if spec.kind == "sequence"}
     for name in model.config.median_lengths.keys() & frames.keys():
         median = model.config.median_lengths[name]
@@ -303,7 +309,12 @@ def _masked(array: FloatArray, lengths: IntArray | None) -> FloatArray:
 
 
 def _errors(
-    model: Model, batch: LoadedBatch, name: str, points: FloatArray, latents: Tensor, place: Mapping[int, int]
+    model: Model,
+    batch: LoadedBatch,
+    name: str,
+    points: FloatArray,
+    decoded: FloatArray,
+    place: Mapping[int, int],
 ) -> dict[int, ReconstructionError]:
     """Row to error against the truth that was hidden; a sound's in standard units, of its spectrogram.
 
@@ -312,12 +323,13 @@ def _errors(
         batch: The samples.
         name: The modality.
         points: (rows that miss it, ...).
-        latents: (samples, latent), which the points are decoded from.
+        decoded: The same in standard units, as they were decoded.
         place: Where a row stands among these.
     """
     split, codec = batch.split, model.latent_space.codecs[name]
     rows = np.flatnonzero(batch.hidden[name])
-    truth, guess = batch.truth[name][rows], points[[place[row] for row in rows.tolist()]]
+    at_rows = [place[row] for row in rows.tolist()]
+    truth, guess = batch.truth[name][rows], points[at_rows]
     length = split.lengths[name][rows] if name in split.lengths else None
     lost = split.lost[name][rows] if name in split.lost else None
     mask: BoolArray = codec.scored(Rows(truth, length, lost))
@@ -325,7 +337,7 @@ def _errors(
     if mask.shape[1] == codec.spec.size:
         standard_guess = codec.standard(Rows(guess, length))
     else:  # a spectrogram stands for a sound: what it was decoded from says more than its samples
-        standard_guess = model.latent_space.standard(name, latents[rows])
+        standard_guess = decoded[at_rows]
         truth, guess = standard_truth, standard_guess
     errors: dict[int, ReconstructionError] = {}
     for index, row in enumerate(rows.tolist()):

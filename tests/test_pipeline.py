@@ -142,22 +142,22 @@ def test_each_sample_is_encoded_once_and_only_what_is_missing_is_decoded(
     model: Model, clips: Split, tiny_data_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
-    encode, decode, predict = LatentSpace.encode, LatentSpace.decode, LabelRegression.predict
+    encode, decode, predict = LatentSpace.encode, LatentSpace.standard, LabelRegression.predict
 
     def encoded(space: LatentSpace, split: Split) -> Any:
         calls["encoded"] += len(split)
         return encode(space, split)
 
-    def decoded(space: LatentSpace, name: str, latents: torch.Tensor) -> Any:
+    def decoded(space: LatentSpace, name: str, latents: torch.Tensor, *lengths: Any) -> Any:
         calls[f"decoded {name}"] += len(latents)
-        return decode(space, name, latents)
+        return decode(space, name, latents, *lengths)
 
     def read(regression: LabelRegression, latents: Any, observed: torch.Tensor, *rest: Any) -> Any:
         calls["label estimates"] += len(observed)
         return predict(regression, latents, observed, *rest)
 
     monkeypatch.setattr(LatentSpace, "encode", encoded)
-    monkeypatch.setattr(LatentSpace, "decode", decoded)
+    monkeypatch.setattr(LatentSpace, "standard", decoded)
     monkeypatch.setattr(LabelRegression, "predict", read)
     through_the_graph(model, clips, tiny_data_file, Settings(pictures=False))
     missing = (~clips.mask()).sum(axis=0)

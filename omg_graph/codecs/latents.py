@@ -171,10 +171,6 @@ class LatentSpace:
         """(samples, *shape) in the input's units; what is past a length that the latents tell is zero."""
         return self.codecs[name].restore(self.standard(name, latents))
 
-    def lengths(self, name: str, latents: Float[Tensor, "sample latent"]) -> IntArray | None:
-        """The lengths, (samples,), that latents of such a kind tell: a sound's samples; else None."""
-        return self.codecs[name].lengths(self.standard(name, latents))
-
     def state(self) -> dict[str, Tensor]:
         """Everything but the modalities' names and shapes, as plain tensors."""
         return {
