@@ -29,7 +29,7 @@ from omg_graph.planner.schema import Plan
 from omg_graph.priors.prior import Shown
 from omg_graph.record.trajectory import CandidatePlan
 from omg_graph.retriever.evidence import Evidence
-from omg_graph.retriever.keys import build_keys
+from omg_graph.retriever.keys import PLAN_VIEW, build_keys
 from omg_graph.telemetry import step
 
 StepCallback = Callable[[int, int, int, dict[str, DenoisingPath]], None]
@@ -292,14 +292,11 @@ def build_query(
             {PSI_VIEW: np.ones(len(observation.embedding), dtype=np.bool_)},
         )
     else:
-        raw, has_view = build_keys(
-            {name: value.cpu().numpy() for name, value in observation.latents.items()},
-            {
-                name: observation.observed[:, column].cpu().numpy()
-                for column, name in enumerate(observation.latents)
-            },
-            plan_embedding if model.config.retrieval.plan_view else None,
-        )
+        vectors = {name: value.cpu().numpy() for name, value in observation.latents.items()}
+        there = dict(zip(vectors, observation.observed.T.cpu().numpy(), strict=True))
+        if model.config.retrieval.plan_view:
+            vectors[PLAN_VIEW], there[PLAN_VIEW] = plan_embedding, np.any(plan_embedding, axis=1)
+        raw, has_view = build_keys(vectors, there)
         if not model.config.retrieval.query_kept:
             return raw, has_view
     with torch.inference_mode():
@@ -383,9 +380,8 @@ def execute(
             if rank and draw:
                 paths = chosen_paths(paths, made, costs[-1] < torch.stack(costs[:-1]).amin(dim=0))
             paths = paths or made
-            for name in executor.names:
-                final = made[name].states[-1].to(device)
-                samples[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))
+            for name, latents in executor.drawn_latents(made, conditions).items():
+                samples[name].append(latents)
     stacked = {name: torch.stack(rows) for name, rows in samples.items() if rows}
     estimates |= {name: stacked[name][0] for name in sampled if name in stacked}
     ranked = torch.stack(costs) if costs else None

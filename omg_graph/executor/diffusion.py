@@ -209,6 +209,9 @@ def guided(
     guidance: Guidance,
 ) -> dict[str, Float[Tensor, "batch _"]]:
     """The denoiser's output under guidance, in one pass over as many copies of the batch as it needs."""
+    if guidance == Guidance():
+        plain: dict[str, Tensor] = denoiser(states, clean, time, conditions)
+        return plain
     shares, rows = guidance.shares, len(time)
     copies = torch.arange(rows, device=time.device).repeat(len(shares))
     given = torch.tensor(list(shares), device=time.device).repeat_interleave(rows, dim=0)

@@ -274,6 +274,15 @@ class Executor(nn.Module):
             else None,
         )
 
+    def drawn_latents(
+        self, paths: Mapping[str, DenoisingPath], conditions: Conditions
+    ) -> dict[str, Float[Tensor, "batch _"]]:
+        """The latents that a draw ends at, on the device of its conditions."""
+        return {
+            name: self.latent_estimate(name, paths[name].states[-1].to(anchor.device), anchor)
+            for name, anchor in conditions.anchor.items()
+        }
+
     def similar_rows(self, batch: ExecutorInput) -> dict[str, SimilarRows]:
         """The nearest kept rows of each sample, by modality; empty if draws start from noise."""
         if float(self.start) == 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omg_graph.codecs.latents import LatentSpace
 from omg_graph.data.columns import FillNonfinite
-from omg_graph.data.dataset import FloatArray, Split
+from omg_graph.data.dataset import FloatArray, IntArray, Split
 from omg_graph.data.reader import DataFile
 from omg_graph.data.splits import conform
 from omg_graph.encoders.hidden_states import HiddenStates, raw_states
@@ -218,16 +218,15 @@ def make_entries(
     else:
         vectors = {modality: value.numpy() for modality, value in latents.items()}
         there = {modality: split.observed[modality] for modality in latents}
-    planned = plan_vectors(schema, text_encoder, plans) if plan_view else None
-    keys, has_view = build_keys(vectors, there, planned)
-    widths = {view: rows.shape[1] for view, rows in vectors.items()}
-    if planned is not None:
-        widths[PLAN_VIEW] = planned.shape[1]
+    if plan_view:
+        vectors[PLAN_VIEW], numbers = plan_vectors(schema, text_encoder, plans)
+        there[PLAN_VIEW] = numbers >= 0
+    keys, has_view = build_keys(vectors, there)
     texts = [entry_text(schema, plan, text) for plan, text in zip(plans, _transcripts(split), strict=True)]
     return KnowledgeBase(
         name=name,
         model_fingerprint=components,
-        views=side_by_side(widths),
+        views=side_by_side({view: rows.shape[1] for view, rows in vectors.items()}),
         ids=split.ids,
         groups=split.groups,
         texts=tuple(texts),
@@ -241,14 +240,20 @@ def make_entries(
     )
 
 
-def plan_vectors(schema: Schema, text_encoder: TextEncoder, plans: Sequence[Plan | None]) -> FloatArray:
-    """(plans, shared): g of each plan in words, zeros where there is none."""
-    distinct = sorted({plan for plan in plans if plan is not None})
-    table = np.zeros((len(distinct) + 1, text_encoder.width), np.float32)
-    table[: len(distinct)] = text_encoder.embed([schema.text(plan) for plan in distinct])
-    places: dict[Plan | None, int] = {plan: place for place, plan in enumerate(distinct)}
-    rows: FloatArray = table[[places.get(plan, -1) for plan in plans]]
-    return rows
+def plan_vectors(
+    schema: Schema, text_encoder: TextEncoder, plans: Sequence[Plan | None]
+) -> tuple[FloatArray, IntArray]:
+    """G of each plan in words, (plans, shared), zeros where there is none; and equal numbers for equal plans.
+
+    The numbers, (plans,), are -1 where there is none.
+    """
+    texts = [None if plan is None else schema.text(plan) for plan in plans]
+    distinct = sorted({text for text in texts if text is not None})
+    places: dict[str | None, int] = {text: number for number, text in enumerate(distinct)}
+    table = np.zeros((len(distinct) + 1, text_encoder.width), np.float32)  # the last row is that of no plan
+    table[: len(distinct)] = text_encoder.embed(distinct)
+    numbers = np.array([places.get(text, -1) for text in texts], dtype=np.int64)
+    return table[numbers], numbers
 
 
 def entry_text(schema: Schema, plan: Plan | None, transcript: str | None) -> str:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from omg_graph.errors import DataError
 
-PLAN_VIEW = "plan in words"
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+PLAN_VIEW = "plan in words"
+"""The view of plans, behind those of modalities, where a model compares entries by them too."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,7 @@ def side_by_side(widths: Mapping[str, int]) -> tuple[View, ...]:
 
 
 def build_keys(
-    view_vectors: Mapping[str, npt.NDArray[np.floating]],
-    observed: Mapping[str, BoolArray],
-    plans: npt.NDArray[np.floating] | None = None,
+    view_vectors: Mapping[str, npt.NDArray[np.floating]], observed: Mapping[str, BoolArray]
 ) -> tuple[FloatArray, BoolArray]:
     """Keys of entries, and in the very same way the raw queries of samples.
 
@@ -49,7 +48,6 @@ def build_keys(
         view_vectors: view name to (rows, width), in any scale; sequences are pooled before. The order of
             the names is the order of the views in the key.
         observed: view name to (rows,), False where a row misses the view; what its vector holds is ignored.
-        plans: (rows, width), for one more view at the end: the plans in words; zeros where a row has none.
 
     Returns:
         Keys (rows, sum of widths) with each observed view at unit length and zeros for the others, so that
@@ -59,9 +57,6 @@ def build_keys(
     Raises:
         DataError: if there is no view, shapes don't agree or an observed vector isn't finite.
     """
-    if plans is not None:
-        view_vectors = {**view_vectors, PLAN_VIEW: plans}
-        observed = {**observed, PLAN_VIEW: np.any(plans, axis=1)}
     if not view_vectors:
         raise DataError("expected at least one view to build keys from, got none; name the modalities")
     rows = {len(vectors) for vectors in view_vectors.values()}

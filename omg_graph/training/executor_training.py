@@ -92,11 +92,6 @@ class ExecutorTrainer:
         ]
 
     @property
-    def sampled(self) -> tuple[str, ...]:
-        """Modalities whose estimate is a draw."""
-        return self.latent_space.sampled
-
-    @property
     def modules(self) -> dict[str, nn.Module]:
         """What is trained and kept."""
         return {"executor": self.executor, "query": self.source.projection}

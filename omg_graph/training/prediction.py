@@ -87,7 +87,7 @@ def fit_start(trainer: ExecutorTrainer) -> dict[str, float]:
         The score of each candidate; none where there are no rows to take residuals from.
     """
     executor, data = trainer.executor, trainer.validation
-    if not executor.anchor.keeps_rows or trainer.sampled:
+    if not executor.anchor.keeps_rows or trainer.latent_space.sampled:
         return {}
     pairs = trainer.checked[:: max(1, len(trainer.checked) // START_PAIRS)]
     totals = dict.fromkeys(STARTS, 0.0)
@@ -115,26 +115,24 @@ def fit_guidance(trainer: ExecutorTrainer) -> dict[str, float]:
     Returns:
         The distance of each candidate, by "plan, evidence"; none where nothing is to be chosen.
     """
-    executor, data = trainer.executor, trainer.validation
-    if not trainer.sampled or not bool(executor.denoiser.guidable):
+    executor, data, sampled = trainer.executor, trainer.validation, trainer.latent_space.sampled
+    if not sampled or not bool(executor.denoiser.guidable):
         return {}
     pairs = trainer.checked[:MOST_GUIDED]
     totals = {}
     executor.eval()
     for weights in GUIDANCES:
-        drawn: dict[str, list[Tensor]] = {name: [] for name in trainer.sampled}
+        drawn: dict[str, list[Tensor]] = {name: [] for name in sampled}
         for block in blocks_of(pairs):
             with torch.no_grad():
                 batch, conditions = trainer.inputs(data, block)
                 made = executor.draw(
                     batch, conditions, seed=trainer.seed, draw=0, guidance=Guidance(*weights)
                 )
-            for name in trainer.sampled:
+            latents = executor.drawn_latents(made, conditions)
+            for name in sampled:
                 hidden = ~batch.observed[:, executor.names.index(name)]
-                latents = executor.latent_estimate(
-                    name, made[name].states[-1].to(hidden.device), conditions.anchor[name]
-                )
-                drawn[name].append(latents[hidden].cpu())
+                drawn[name].append(latents[name][hidden].cpu())
         totals[weights] = sum(
             frechet_distance(
                 torch.cat(rows).numpy(),
@@ -158,9 +156,8 @@ def _energy(
     similar = executor.similar_rows(batch)
     for draw in range(START_DRAWS):
         made = executor.draw(batch, conditions, seed=seed, draw=draw, similar=similar)
-        for name, path in made.items():
-            final = path.states[-1].to(batch.observed.device)
-            drawn[name].append(executor.latent_estimate(name, final, conditions.anchor[name]))
+        for name, latents in executor.drawn_latents(made, conditions).items():
+            drawn[name].append(latents)
     total = 0.0
     for column, name in enumerate(executor.names):
         # in units of the residual from the anchor, so that all modalities count equally

@@ -17,6 +17,7 @@ from omg_graph.encoders.observation import ObservationEncoder
 from omg_graph.encoders.text import TextEncoder
 from omg_graph.executor.executor import ExecutorInput
 from omg_graph.executor.objective import Targets
+from omg_graph.knowledge.entries import plan_vectors
 from omg_graph.planner.schema import Plan, Schema
 from omg_graph.priors.mixture import Mixture
 from omg_graph.priors.prior import Examples, Shown
@@ -100,12 +101,7 @@ def planned_rows(
         scale: Rows whose statistics standardise the unimodal labels; ``split`` if None.
         label_estimates: Label estimates of every pair.
     """
-    texts = [None if plan is None else schema.text(plan) for plan in plans]
-    distinct = sorted({text for text in texts if text is not None})
-    places = {text: number for number, text in enumerate(distinct)}
-    ids = torch.tensor([-1 if text is None else places[text] for text in texts])
-    table = torch.zeros(len(distinct) + 1, text_encoder.width)  # the last row is that of no plan
-    table[: len(distinct)] = torch.from_numpy(text_encoder.embed(distinct))
+    embeddings, numbers = plan_vectors(schema, text_encoder, plans)
     unimodal = {}
     for name, values in split.unimodal.items():
         known = (scale or split).unimodal.get(name, np.zeros(0))
@@ -113,7 +109,16 @@ def planned_rows(
         if len(known) and known.std() > 0:
             standard = (values - known.mean()) / known.std()
             unimodal[name] = torch.from_numpy(np.where(split.observed[name], standard, np.nan)).float()
-    return PlannedRows(latents, pool, plans, table[ids], ids, unimodal, states, label_estimates)
+    return PlannedRows(
+        latents,
+        pool,
+        plans,
+        torch.from_numpy(embeddings),
+        torch.from_numpy(numbers),
+        unimodal,
+        states,
+        label_estimates,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

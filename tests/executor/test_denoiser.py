@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omg_graph.executor.denoiser import Conditions, Denoiser
-from omg_graph.seeding import generator
 
 Build = Callable[..., Denoiser]
 TIME = torch.tensor([0.0, 3.0, 10.0, 25.0, 40.0, 48.0, 49.0])
@@ -259,22 +258,16 @@ def test_who_made_the_plan_counts(
 
 
 def test_tokens_are_parts_of_a_latent_in_order(
-    states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
+    make_denoiser: Build, states: dict[str, Tensor], latents: dict[str, Tensor], conditions: Conditions
 ) -> None:
     """Each token's output depends on where it stands; without attention nothing else does."""
-    widths = {name: value.shape[1] for name, value in latents.items()}
-    name = next(name for name, width in widths.items() if width % 2 == 0)
-    denoiser = Denoiser(
-        widths, conditions.observation.shape[1], width=16, heads=2, dropout=0.0, tokens={name: 2}
-    )
-    with torch.no_grad():
-        for key, parameter in denoiser.named_parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator("tests", key)))
+    name = "items"
+    denoiser = make_denoiser(tokens={name: 2})
     for block in denoiser.blocks:
         nn.init.zeros_(block.attention_out.weight)
-    half = widths[name] // 2
+    half = latents[name].shape[1] // 2
     moved = states | {name: torch.cat([states[name][:, :half], states[name][:, half:] + 1.0], dim=1)}
-    before, after = (denoiser.eval()(some, latents, TIME, conditions)[name] for some in (states, moved))
+    before, after = (denoiser(some, latents, TIME, conditions)[name] for some in (states, moved))
     missing = ~conditions.observed[:, denoiser.names.index(name)]
     assert torch.equal(before[:, :half][missing], after[:, :half][missing])
     assert not torch.equal(before[:, half:][missing], after[:, half:][missing])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omg_graph.errors import DataError
-from omg_graph.retriever.keys import build_keys, side_by_side
+from omg_graph.retriever.keys import PLAN_VIEW, build_keys, side_by_side
 
 
 def test_views_lie_one_after_the_other() -> None:
@@ -54,8 +54,7 @@ def test_shapes_that_do_not_agree_are_refused(vectors: dict[str, np.ndarray]) ->
 
 
 def test_plans_are_a_view_of_their_own() -> None:
-    vectors, there = {"a": np.array([[3.0, 4.0], [1.0, 0.0]])}, {"a": np.array([True, False])}
-    plans = np.array([[0.0, 2.0], [0.0, 0.0]])
-    keys, has_view = build_keys(vectors, there, plans)
+    vectors = {"a": np.array([[3.0, 4.0], [1.0, 0.0]]), PLAN_VIEW: np.array([[0.0, 2.0], [0.0, 0.0]])}
+    keys, has_view = build_keys(vectors, {"a": np.array([True, False]), PLAN_VIEW: np.array([True, False])})
     np.testing.assert_allclose(keys, [[0.6, 0.8, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     assert has_view.tolist() == [[True, True], [False, False]]
